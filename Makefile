@@ -1,0 +1,33 @@
+# Everything lives in .venv; a stamp file per requirements file says what is installed, so second runs do not reinstall.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+# With a GPU (nvidia-smi answers) the CUDA build of jax is installed.
+REQUIREMENTS := $(if $(shell nvidia-smi -L 2>/dev/null),requirements-cuda.txt,requirements.txt)
+STAMP := $(VENV)/.installed-$(REQUIREMENTS)
+
+.PHONY: install demo test lint bench
+
+install: $(STAMP)
+
+$(STAMP): requirements.txt requirements-cuda.txt requirements-dev.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS) -r requirements-dev.txt
+	touch $@
+
+demo: install
+	$(RUN) -m data.build simulated
+	$(RUN) launch.py --config=configs/vqvae_idr0093.py:simulated
+
+test: install
+	$(RUN) -m pytest
+
+lint: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pyright
+
+bench: install
+	$(RUN) experiments/throughput/measure.py
+	$(RUN) experiments/loading/compare_tiff.py

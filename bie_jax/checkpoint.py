@@ -1,0 +1,117 @@
+"""Saving and restoring a run with Orbax; no other file knows Orbax.
+
+A checkpoint is written to a temporary folder and renamed when it is whole, so one that was cut short is never seen.
+Kept are the newest two (the older one in case a disk tears the newer) and the best by validation loss.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from bie_jax.train_state import TrainState
+
+
+@dataclasses.dataclass
+class Progress:
+    """What the loop knows beside the state.
+
+    Attributes:
+        best_val_loss: least validation loss so far; infinity before the first.
+        best_step: the step that had it.
+        log_bytes: length of `metrics.jsonl` when the checkpoint was made; what follows is written anew on resuming.
+    """
+
+    best_val_loss: float = float("inf")
+    best_step: int = 0
+    log_bytes: int = 0
+
+
+class Checkpoints:
+    """The folder `checkpoints/` of a workdir."""
+
+    def __init__(self, workdir: Path):
+        self._directory = (Path(workdir) / "checkpoints").absolute()
+        self._checkpointer = ocp.training.Checkpointer(
+            self._directory,
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=ocp.training.preservation_policies.AnyPreservationPolicy(
+                [
+                    ocp.training.preservation_policies.LatestN(2),
+                    ocp.training.preservation_policies.BestN(
+                        get_metric_fn=lambda metrics: -metrics["val/loss"],
+                        n=1,
+                        keep_checkpoints_without_metrics=False,
+                    ),
+                ]
+            ),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._checkpointer.close()  # waits for a save under way
+
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the newest whole checkpoint."""
+        latest = self._checkpointer.latest
+        return None if latest is None else latest.step
+
+    def save(self, state: TrainState, progress: Progress, val_loss: float | None) -> None:
+        """Save in the background.
+
+        The copy to the host is made before this returns, so a following step may donate the state's buffers.
+
+        Args:
+            state: the whole state; its step names the checkpoint.
+            progress: saved beside it.
+            val_loss: the validation loss at this very step, if there is one; it ranks the checkpoint.
+        """
+        self._checkpointer.save_checkpointables_async(
+            int(state.step),
+            {**_split(state), "progress": dataclasses.asdict(progress)},
+            metrics=None if val_loss is None else {"val/loss": val_loss},
+        )
+
+    def restore(self, state: TrainState, step: int) -> tuple[TrainState, Progress]:
+        """Load a checkpoint into the shapes, dtypes and shardings of `state`."""
+        abstract = jax.tree.map(_abstract, _split(state))
+        loaded = self._checkpointer.load_checkpointables(step, {**abstract, "progress": None})
+        return state.replace(**loaded["model"], **loaded["training"]), Progress(**loaded["progress"])
+
+    def restore_model(self, variables: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        """Load parameters and codebooks of the best step by validation loss (the newest, if none was validated).
+
+        Args:
+            variables: {"params", "model_state"} of the shapes and shardings wanted.
+
+        Returns:
+            The same tree, loaded, and its step.
+
+        Raises:
+            FileNotFoundError: if there is no whole checkpoint.
+        """
+        newest = self.latest_step
+        if newest is None:
+            raise FileNotFoundError(f"{self._directory} holds no whole checkpoint: train first")
+        progress = Progress(**self._checkpointer.load_checkpointables(newest, {"progress": None})["progress"])
+        step = progress.best_step or newest
+        loaded = self._checkpointer.load_checkpointables(step, {"model": jax.tree.map(_abstract, variables)})
+        return loaded["model"], step
+
+
+def _split(state: TrainState) -> dict[str, Any]:
+    """What an embedder needs apart from what only training needs, so that each can be loaded alone."""
+    return {
+        "model": {"params": state.params, "model_state": state.model_state},
+        "training": {"step": state.step, "opt_state": state.opt_state, "window": state.window},
+    }
+
+
+def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

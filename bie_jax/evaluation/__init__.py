@@ -1,0 +1,1 @@
+"""From a trained workdir to embeddings, scores and a report."""

@@ -1,0 +1,312 @@
+"""One row of features per image, from a trained workdir.
+
+Deterministic: no augmentation, no sampling, a fixed order, statistics from the workdir. The row of an image does not
+depend on which other images are embedded with it.
+"""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from bie_jax import augment, sharding
+from bie_jax.checkpoint import Checkpoints
+from bie_jax.config import check_config, load_config
+from bie_jax.image_set import ImageSet, open_image_set
+from bie_jax.input_pipeline import eval_batches, split_rows
+from bie_jax.models import build_model, encoder_stride
+
+# Columns that pycytominer and its kin look for; every other column of a set keeps its own name.
+_METADATA_NAMES = {"plate": "Metadata_Plate", "well": "Metadata_Well", "site": "Metadata_Site"}
+
+
+class Embedder:
+    """A network with its weights and the intensities it was trained on; made by `load` or `load_untrained`.
+
+    Attributes:
+        model_name: e.g. "vqvae"; the prefix of feature columns.
+        channel_names: the channels the network takes, in its order.
+        dim: numbers per image.
+    """
+
+    def __init__(self, config: ConfigDict, dataset: dict[str, Any], model: Any, variables: dict[str, Any]):
+        self.model_name: str = config.model.name
+        self.channel_names: tuple[str, ...] = tuple(dataset["channel_names"])
+        self.dim: int = config.model.latent_dim
+        self._config = config
+        self._dataset = dataset
+        self._mesh = sharding.data_mesh()
+        split, everywhere = sharding.split_batch(self._mesh), sharding.replicated(self._mesh)
+        self._split = split
+        self._variables = jax.device_put(variables, everywhere)
+        # Row 0 is for images of no known plate: the whole set's statistics.
+        self._plates = sorted(dataset["plates"])
+        overall = augment.intensity_table(dataset, [""], config.data.normalization, "set")
+        plates = augment.intensity_table(
+            dataset, self._plates, config.data.normalization, config.data.normalization_scope
+        )
+        self._table = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), overall, plates)
+
+        def look(variables, image, plate):
+            size = self.input_size(*image.shape[1:3])
+            return augment.eval_view(image, plate, self._table, size)
+
+        def encode(variables, image, plate):
+            view = look(variables, image, plate)
+            _, out = model.apply(variables, view, train=False, method="encode")
+            return out["embedding"].astype(jnp.float32), out["code_counts"], out["codes"]
+
+        def reconstruct(variables, image, plate):
+            view = look(variables, image, plate)
+            return view, model.apply(variables, view, train=False)[0]
+
+        shardings = {"in_shardings": (everywhere, split, split), "out_shardings": everywhere}
+        self._encode = jax.jit(encode, **shardings)
+        self._reconstruct = jax.jit(reconstruct, **shardings)
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """The middle part of an image that is looked at, pixels.
+
+        `eval.image_size`, or for 0 the whole image, cut to a multiple of the network's stride (a grouped bottleneck has
+        one size only, that of training).
+
+        Raises:
+            ValueError: if the image is smaller than that.
+        """
+        stride = encoder_stride(self._config.model)
+        size = self._config.eval.image_size
+        if size == 0 and self._config.model.bottleneck == "grouped":
+            size = self._config.data.crop_size
+        wanted = (size, size) if size else (height // stride * stride, width // stride * stride)
+        if min(wanted) == 0 or wanted[0] > height or wanted[1] > width:
+            raise ValueError(
+                f"images of {height} x {width} pixels are too small: the model looks at "
+                f"{wanted[0] or stride} x {wanted[1] or stride}"
+            )
+        return wanted
+
+    def embed(
+        self, images: np.ndarray, channels: Sequence[str] | None = None, plates: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Features of images.
+
+        Args:
+            images: [N, H, W, C] camera counts, uint8, uint16 or float, as the training images were before any
+                normalisation.
+            channels: names of the C channels; they may come in any order. None: they are in the model's order.
+            plates: name of each image's plate, if they come from plates of the training set; matters only for
+                `data.normalization_scope = "plate"`. None: read against the whole set's statistics.
+
+        Returns:
+            [N, D] float32.
+
+        Raises:
+            ValueError: for other channels than the model's, images too small, an unknown plate, values not finite.
+        """
+        images = np.asarray(images)
+        if images.ndim != 4:
+            raise ValueError(f"images have shape {images.shape}; expected [N, H, W, C]")
+        images = images[..., self._channel_order(images.shape[-1], channels)]
+        if np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all():
+            bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+            raise ValueError(f"images {bad[:10].tolist()} hold NaN or infinity")
+        rows = self._plate_rows(len(images), plates)
+        batch_size = self.batch_size
+        out = np.empty((len(images), self.dim), np.float32)
+        for start in range(0, len(images), batch_size):
+            chosen = np.arange(start, min(start + batch_size, len(images)))
+            padded = np.resize(chosen, batch_size)  # repeats images, so that every batch has one shape
+            features, _, _ = self.encode_batch(images[padded], rows[padded])
+            out[chosen] = features[: len(chosen)]
+        return out
+
+    @property
+    def batch_size(self) -> int:
+        """`eval.batch_size`, rounded up so that all devices share it."""
+        devices = jax.device_count()
+        return -(-self._config.eval.batch_size // devices) * devices
+
+    def encode_batch(self, image: np.ndarray, plate: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """[B, H, W, C] counts, [B] rows of the intensity table -> [B, D], code counts [G, K], codes."""
+        placed = sharding.put_batch({"image": image, "plate": plate}, self._split)
+        return jax.device_get(self._encode(self._variables, placed["image"], placed["plate"]))
+
+    def reconstruct_batch(self, image: np.ndarray, plate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """[B, H, W, C] counts -> normalised images and reconstructions, the part that is looked at."""
+        placed = sharding.put_batch({"image": image, "plate": plate}, self._split)
+        return jax.device_get(self._reconstruct(self._variables, placed["image"], placed["plate"]))
+
+    def codebooks(self) -> np.ndarray:
+        """[G, K, D/G] float32 (G = 1 for a grid)."""
+        bottleneck = self._variables["codebook"]["bottleneck"]
+        # "VectorQuantizer_10" stands before "VectorQuantizer_2" in a dict that was sorted.
+        names = sorted(bottleneck, key=lambda name: int(name.rsplit("_", 1)[1]))
+        return np.stack([np.asarray(bottleneck[name]["codebook"]) for name in names])
+
+    def _channel_order(self, count: int, channels: Sequence[str] | None) -> list[int]:
+        if channels is None:
+            if count != len(self.channel_names):
+                raise ValueError(
+                    f"the images have {count} channels, the model takes {len(self.channel_names)}: "
+                    f"{', '.join(self.channel_names)}"
+                )
+            return list(range(count))
+        if len(channels) != count or sorted(channels) != sorted(self.channel_names):
+            raise ValueError(
+                f"the images ({count} channels) are said to have the channels {', '.join(channels)}; the model takes "
+                f"{', '.join(self.channel_names)} (in any order)"
+            )
+        return [list(channels).index(name) for name in self.channel_names]
+
+    def _plate_rows(self, count: int, plates: Sequence[str] | None) -> np.ndarray:
+        if plates is None:
+            return np.zeros(count, np.int32)
+        unknown = sorted(set(plates) - set(self._plates))
+        if unknown:
+            raise ValueError(f"no intensity statistics for plates {unknown}; the model knows {self._plates}")
+        return np.asarray([self._plates.index(plate) + 1 for plate in plates], np.int32)
+
+
+def load(workdir: str | Path) -> Embedder:
+    """The trained network of a workdir, at its best validation.
+
+    Raises:
+        ConfigError, FileNotFoundError: if nothing was trained there.
+    """
+    return _embedder(Path(workdir), seed=0, trained=True)
+
+
+def load_untrained(workdir: str | Path, seed: int = 0) -> Embedder:
+    """The same network and intensities with random weights: the baseline that training has to beat."""
+    return _embedder(Path(workdir), seed=seed, trained=False)
+
+
+def _embedder(workdir: Path, seed: int, trained: bool) -> Embedder:
+    config = load_config(workdir)
+    check_config(config)
+    dataset = json.loads((workdir / "dataset.json").read_text())
+    model = build_model(config.model, len(dataset["channel_names"]))
+    size = config.data.crop_size
+    blank = jnp.zeros((1, size, size, len(dataset["channel_names"])))
+    variables = dict(jax.jit(lambda key: model.init(key, blank, train=False))(jax.random.key(seed)))
+    if trained:
+        template = {"params": variables.pop("params"), "model_state": variables}
+        with Checkpoints(workdir) as checkpoints:
+            loaded, _ = checkpoints.restore_model(template)
+        variables = {"params": loaded["params"], **loaded["model_state"]}
+    return Embedder(config, dataset, model, variables)
+
+
+def embed_image_set(embedder: Embedder, image_set: ImageSet, progress: bool = True) -> np.ndarray:
+    """Features of every image of a set, in its order: [N, D] float32."""
+    return _embed_rows(embedder, image_set, progress)[0]
+
+
+def _embed_rows(embedder: Embedder, image_set: ImageSet, progress: bool) -> tuple[np.ndarray, np.ndarray, int]:
+    """Features [N, D], uses of each code over all images [G, K], codes per image and codebook."""
+    if image_set.channel_names != embedder.channel_names:
+        raise ValueError(
+            f"{image_set.name!r} has the channels {', '.join(image_set.channel_names)}, the model takes "
+            f"{', '.join(embedder.channel_names)}"
+        )
+    rows = np.arange(len(image_set))
+    plates = embedder._plate_rows(len(image_set), image_set.metadata["plate"].tolist())
+    features = np.empty((len(image_set), embedder.dim), np.float32)
+    code_counts = 0
+    positions = 0
+    bar = tqdm(total=len(rows), desc="embed", unit="image", disable=not progress, mininterval=1.0)
+    with bar:
+        for batch in eval_batches(image_set, rows, embedder.batch_size, read_threads=2):
+            real = batch["weight"] > 0
+            out, counts, codes = embedder.encode_batch(batch["image"], plates[batch["row"]])
+            features[batch["row"][real]] = out[real]
+            # Padding repeats the set's first image: what it counted is taken off again.
+            if not real.all():
+                per_image = _counts_per_image(codes[~real], counts.shape)
+                counts = counts - per_image
+            code_counts = code_counts + counts.astype(np.int64)
+            positions = int(np.prod(codes.shape[1:])) // len(counts)
+            bar.update(int(real.sum()))
+    return features, np.asarray(code_counts), positions
+
+
+def _counts_per_image(codes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Codes of some images ([n, h, w], or [n, G] for G > 1 codebooks) -> uses of each code [G, K]."""
+    groups, num_codes = shape
+    by_group = codes.reshape(-1, groups)  # the last axis is the group, or there is one group only
+    return np.stack([np.bincount(by_group[:, g], minlength=num_codes) for g in range(groups)])
+
+
+def write_embeddings(workdir: str | Path) -> pd.DataFrame:
+    """Embed the set that a workdir was trained on.
+
+    Writes `embeddings.parquet` (`Metadata_*`, then `<model>_0000` ...), `embeddings.h5ad`, `reconstructions.npz` (validation
+    images) and `codebook.npz`, each whole or not at all.
+
+    Returns:
+        The table as in the parquet file.
+    """
+    workdir = Path(workdir)
+    embedder = load(workdir)
+    config = load_config(workdir)
+    image_set = open_image_set(config.data.name, config.data.data_dir)
+    features, code_counts, positions = _embed_rows(embedder, image_set, progress=True)
+
+    train_rows, val_rows = split_rows(
+        image_set.metadata, config.data.val_fraction, config.data.split_by, config.train.seed
+    )
+    metadata = image_set.metadata.rename(columns=lambda name: _METADATA_NAMES.get(name, f"Metadata_{name}"))
+    is_val = np.isin(np.arange(len(image_set)), val_rows)
+    metadata = metadata.reset_index(drop=True).assign(Metadata_split=np.where(is_val, "val", "train"))
+    names = [f"{embedder.model_name}_{i:04d}" for i in range(embedder.dim)]
+    table = pd.concat([metadata, pd.DataFrame(features, columns=names)], axis=1)
+    _write_whole(workdir / "embeddings.parquet", lambda path: table.to_parquet(path, index=False))
+
+    obs = metadata.set_index(pd.Index([str(i) for i in range(len(metadata))]))
+    data = anndata.AnnData(X=features, obs=obs, var=pd.DataFrame(index=names))
+    _write_whole(workdir / "embeddings.h5ad", data.write_h5ad)
+
+    shown = np.resize(val_rows, embedder.batch_size)
+    plates = embedder._plate_rows(len(shown), image_set.metadata["plate"].iloc[shown].tolist())
+    image, reconstruction = embedder.reconstruct_batch(image_set.images(shown), plates)
+    count = min(config.train.num_reconstructions, len(val_rows))
+    _write_npz(
+        workdir / "reconstructions.npz",
+        image=image[:count],
+        reconstruction=reconstruction[:count],
+        index=shown[:count],
+    )
+    groups, num_codes = code_counts.shape
+    _write_npz(
+        workdir / "codebook.npz",
+        code_counts=code_counts,
+        codebook=embedder.codebooks(),
+        positions=positions,
+        capacity_bits=positions * groups * math.log2(num_codes),
+    )
+    return table
+
+
+def _write_whole(path: Path, write: Any) -> None:
+    """Write beside and rename, so that a killed run leaves the file as it was."""
+    partial = path.with_name(f".partial-{path.name}")
+    write(partial)
+    os.replace(partial, path)
+
+
+def _write_npz(path: Path, **arrays: Any) -> None:
+    def write(partial: Path) -> None:
+        with open(partial, "wb") as file:  # a file: np.savez would add a suffix to a name
+            np.savez_compressed(file, **arrays)
+
+    _write_whole(path, write)

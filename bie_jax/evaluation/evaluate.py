@@ -1,0 +1,447 @@
+"""From the embeddings in a workdir to `scores.json` and `report/index.html`.
+
+The trained encoder is scored beside the baselines that it has to beat: the majority class, its own architecture with random weights (published encoders
+have lost to that), principal components of the pixels, and hand-made intensity, texture and region features. `score_features` is the part that takes arrays only.
+"""
+
+import collections.abc
+import dataclasses
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from bie_jax.evaluation import baselines, embed, probe, project, report, thumbnails
+from bie_jax.image_set import ImageSet, open_image_set
+
+TRAINED = "trained_encoder"
+RANDOM = "random_encoder"
+PIXEL_PCA = "pixel_pca"
+INTENSITY = "intensity"
+CLASSICAL = "intensity_texture_regions"
+PIXEL_COMPONENTS = 64
+BATCH = 64  # images held at a time while features are computed
+
+
+class EvaluationError(ValueError):
+    """A workdir that cannot be evaluated; the message says what is missing or inconsistent, and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSet:
+    """Features [N, D] of all images under a name; `components` principal components are fitted in each training fold."""
+
+    key: str
+    title: str
+    description: str
+    features: np.ndarray
+    components: int | None = None
+
+    @property
+    def dim(self) -> int:
+        """Number of features that reach the classifier."""
+        return self.components or self.features.shape[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The `eval` group of the configuration, as far as scores depend on it."""
+
+    label: str
+    group: str
+    probe_control: str
+    folds: int
+    knn_k: int
+    bootstrap: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassicalFeatures:
+    """What one pass over the pixels gives: features by kind, and thumbnails of the chosen images."""
+
+    pixels: np.ndarray
+    intensity: np.ndarray
+    texture_and_regions: np.ndarray
+    tiles: list
+
+
+def read_embeddings(path: Path) -> tuple[pd.DataFrame, np.ndarray, str]:
+    """Metadata, features and model name out of `embeddings.parquet`.
+
+    Returns:
+        Metadata with the prefix `Metadata_` taken off and plate, well and site in lower case; features [N, D] float32; the model's name.
+
+    Raises:
+        EvaluationError: no file, or no feature columns.
+    """
+    if not path.is_file():
+        raise EvaluationError(f"{path} is missing: run the same command with --stage=embed first")
+    table = pd.read_parquet(path)
+    prefix = "Metadata_"
+    metadata = table[[name for name in table.columns if name.startswith(prefix)]]
+    metadata = metadata.rename(columns=lambda name: name.removeprefix(prefix))
+    metadata = metadata.rename(columns={"Plate": "plate", "Well": "well", "Site": "site"})
+    features = table[[name for name in table.columns if not name.startswith(prefix)]]
+    if not features.shape[1]:
+        raise EvaluationError(f"{path} has no feature columns, only {list(table.columns)}; delete it and run --stage=embed")
+    model = str(features.columns[0]).rsplit("_", 1)[0]
+    return metadata, features.to_numpy(np.float32), model
+
+
+def check_same_images(metadata: pd.DataFrame, image_set: ImageSet) -> None:
+    """Refuse embeddings whose rows are not the set's images in the set's order: every score would be of the wrong image."""
+    if len(metadata) != len(image_set):
+        raise EvaluationError(
+            f"embeddings.parquet has {len(metadata)} rows and the set {image_set.name} {len(image_set)} images; "
+            "run --stage=embed again on the set as it is now"
+        )
+    for column in ("plate", "well", "site"):
+        ours, theirs = metadata[column].astype(str).to_numpy(), image_set.metadata[column].astype(str).to_numpy()
+        if (ours != theirs).any():
+            row = int((ours != theirs).argmax())
+            raise EvaluationError(
+                f"row {row} of embeddings.parquet has {column} {ours[row]!r}, image {row} of {image_set.name} has "
+                f"{theirs[row]!r}; run --stage=embed again on the set as it is now"
+            )
+
+
+def _column(metadata: pd.DataFrame, name: str, key: str) -> np.ndarray:
+    if name not in metadata:
+        raise EvaluationError(
+            f"config.eval.{key}={name!r} is not a column of the metadata; there are {', '.join(map(str, metadata.columns))}"
+        )
+    # astype("U"), not object: sklearn and numpy sort and compare fixed-width strings without surprises.
+    return metadata[name].fillna("").astype(str).to_numpy().astype("U")
+
+
+def sample_points(count: int, limit: int, seed: int) -> np.ndarray:
+    """Rows to show, sorted: all of them, or `limit` drawn without looking at labels."""
+    if count <= limit:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
+
+
+def classical_features(
+    images: collections.abc.Sequence | np.ndarray,
+    channel_names: tuple[str, ...],
+    pixel_size_um: float,
+    overall: dict,
+    shown: np.ndarray,
+    on_batch: collections.abc.Callable[[int], object] = lambda count: None,
+) -> ClassicalFeatures:
+    """Baselines and thumbnails in one pass, `BATCH` images at a time.
+
+    Args:
+        images: [N, H, W, C], or anything of that length whose items are [H, W, C].
+        channel_names: C names.
+        pixel_size_um: micrometres per pixel.
+        overall: intensity statistics of the whole set, as in `statistics.json`.
+        shown: rows that get a thumbnail.
+        on_batch: called with the number of images done, for a progress bar.
+    """
+    low, high = np.asarray(overall["percentiles"]["1"]), np.asarray(overall["percentiles"]["99.9"])
+    pixels, intensity, rest, tiles = [], [], [], []
+    wanted = set(shown.tolist())
+    for start in range(0, len(images), BATCH):
+        rows = range(start, min(start + BATCH, len(images)))
+        batch = np.stack([images[i] for i in rows])
+        pixels.append(baselines.block_averaged_pixels(batch, np.asarray(overall["std"])))
+        intensity.append(baselines.intensity_features(batch, channel_names))
+        rest.append(
+            np.concatenate(
+                [
+                    baselines.texture_features(batch, channel_names),
+                    baselines.region_features(batch, channel_names, pixel_size_um),
+                ],
+                axis=1,
+            )
+        )
+        side = thumbnails.tile_size(len(shown), max(batch.shape[1:3]))
+        chosen = [i - start for i in rows if i in wanted]
+        if chosen:
+            tiles += [thumbnails.shrink(picture, side) for picture in thumbnails.composite(batch[chosen], low, high)]
+        on_batch(len(rows))
+    return ClassicalFeatures(np.concatenate(pixels), np.concatenate(intensity), np.concatenate(rest), tiles)
+
+
+def _folds(labels: np.ndarray, groups: np.ndarray, settings: Settings) -> tuple[dict[str, list[probe.Fold]], list[str]]:
+    classes = np.unique(labels)
+    if len(classes) < 2:
+        # Plates without labels are a common case: the report's maps, curves and reconstructions are still worth having.
+        held = "no label" if not len(classes) else f"a single label ({classes[0]})"
+        return {}, [f"The column {settings.label} holds {held}: nothing to classify, so only plate identity is scored."]
+    folds = {"stratified_k_fold": probe.stratified_folds(labels, settings.folds, settings.seed)}
+    notes = []
+    if len(np.unique(groups)) > 1:
+        folds[f"leave_{settings.group}_out"] = probe.leave_group_out_folds(labels, groups)
+        notes = probe.describe_gaps(labels, folds[f"leave_{settings.group}_out"])
+    else:
+        notes.append(f"All images come from {settings.group} {groups[0]}: leaving one {settings.group} out is impossible.")
+    return folds, notes
+
+
+def score_features(
+    feature_sets: list[FeatureSet],
+    metadata: pd.DataFrame,
+    settings: Settings,
+    on_step: collections.abc.Callable[[], object] = lambda: None,
+) -> dict:
+    """All scores of all feature sets; takes arrays only.
+
+    Images without a label are left out of every score but plate identity, and their number is noted.
+
+    Args:
+        feature_sets: features [N, D] each.
+        metadata: N rows with plate, well, the label column and the group column.
+        settings: what to score.
+        on_step: called after each fold of each feature set, for a progress bar.
+
+    Returns:
+        `classes`, `splits`, `feature_sets` and `notes`, as they stand in `scores.json`.
+
+    Raises:
+        EvaluationError: a column that is not there.
+        ValueError: folds that cannot be made; the class and its count are named.
+    """
+    all_labels = _column(metadata, settings.label, "label")
+    plates = _column(metadata, "plate", "group")
+    wells = _column(metadata, "well", "group")
+    positions = np.array([f"{plate}/{well}" for plate, well in zip(plates, wells)])
+    # A well is one well of one plate: B02 of two plates is not one group.
+    groups = positions if settings.group == "well" else _column(metadata, settings.group, "group")
+
+    labelled = np.flatnonzero(all_labels != "")
+    notes = []
+    if len(labelled) < len(all_labels):
+        notes.append(f"{len(all_labels) - len(labelled)} images without a label take no part in the scores.")
+    labels = all_labels[labelled]
+    clusters = positions[labelled]
+    few = [name for name in np.unique(labels) if len(np.unique(clusters[labels == name])) < 3]
+    if few:
+        notes.append(
+            f"Fewer than three wells of {', '.join(map(str, few))}: intervals that resample wells are too narrow there."
+        )
+    several_wells = len(np.unique(labels)) > 1 and len(np.unique(clusters)) > 1
+    folds, fold_notes = _folds(labels, groups[labelled], settings)
+    notes += fold_notes
+    controls = np.flatnonzero(all_labels == settings.probe_control) if settings.probe_control else np.array([], int)
+    several_plates = len(np.unique(plates[controls])) > 1
+    if settings.probe_control and not several_plates:
+        notes.append(
+            f"Plate identity is not scored: negative controls ({settings.label} = {settings.probe_control!r}) "
+            f"come from {len(np.unique(plates[controls]))} plates, two are needed."
+        )
+
+    def scored(values: np.ndarray) -> dict:
+        return probe.classification_scores(
+            labels, values, clusters, resamples=settings.bootstrap, seed=settings.seed
+        )
+
+    results = {}
+    for feature_set in feature_sets:
+        features = feature_set.features[labelled]
+        classifiers: dict[str, dict] = {probe.LOGISTIC_REGRESSION: {}, probe.RANDOM_FOREST: {}} if folds else {}
+        for split, parts in folds.items():
+            predictions = probe.cross_validate(
+                features, labels, parts, components=feature_set.components, seed=settings.seed, on_fold=on_step
+            )
+            for name, prediction in predictions.items():
+                classifiers[name][split] = scored(prediction.values)
+                notes += [f"{feature_set.title}: {note}" for note in prediction.notes]
+        identity = None
+        if several_plates:
+            identity = probe.plate_identity(
+                feature_set.features[controls],
+                plates[controls],
+                wells[controls],
+                num_folds=settings.folds,
+                seed=settings.seed,
+                components=feature_set.components,
+            )
+            notes += [f"{feature_set.title}, plate identity: {note}" for note in identity["notes"]]
+        results[feature_set.key] = {
+            "title": feature_set.title,
+            "description": feature_set.description,
+            "dim": feature_set.dim,
+            "classifiers": classifiers,
+            "knn": probe.not_same_well_knn(features, labels, clusters, settings.knn_k) if several_wells else None,
+            "plate_identity": identity,
+        }
+        on_step()
+    results[probe.MAJORITY] = {
+        "title": "Majority class",
+        "description": "Always the commonest class of the training fold.",
+        "dim": 0,
+        "classifiers": {
+            probe.MAJORITY: {
+                split: scored(probe.majority_predictions(labels, parts).values) for split, parts in folds.items()
+            }
+        }
+        if folds
+        else {},
+        "knn": None,
+        "plate_identity": None,
+    }
+    names, counts = np.unique(labels, return_counts=True)
+    return {
+        "label": settings.label,
+        "classes": {str(name): int(count) for name, count in zip(names, counts)},
+        "splits": {split: {"folds": len(parts), "held_out": [f.name for f in parts]} for split, parts in folds.items()},
+        "feature_sets": results,
+        "notes": notes,
+    }
+
+
+def _transductive_note(metadata: pd.DataFrame) -> str:
+    """Which images the encoder saw while it was trained, in a sentence that stands in the scores and in the report."""
+    total = len(metadata)
+    train = int((metadata["split"] == "train").sum())
+    return (
+        f"The encoder was trained without labels on {train} of these {total} images; the other {total - train} only decided when to stop. "
+        "The folds of the classifiers cut across that division, so most test images were seen, unlabelled, by the encoder: its scores are transductive. "
+        "Random weights and hand-made features saw none of the images; principal components of the pixels are fitted in each training fold alone. "
+        "Nearest neighbours and the maps standardise with all images, without labels."
+    )
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write through a temporary file, so that a killed run leaves the old file or the new one, never half of one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def _read_json(path: Path) -> dict:
+    if not path.is_file():
+        raise EvaluationError(f"{path} is missing: {path.parent} is not a workdir that training has left; run --stage=train")
+    return json.loads(path.read_text())
+
+
+def evaluate(workdir: str | Path) -> dict:
+    """Score the embeddings of a workdir beside their baselines, and write `scores.json` and `report/index.html`.
+
+    Args:
+        workdir: what the train and embed stages left.
+
+    Returns:
+        The content of `scores.json`.
+
+    Raises:
+        EvaluationError: files that are missing or do not fit each other, a label column that does not exist.
+        ValueError: folds that cannot be made; the class and its count are named.
+    """
+    started = time.monotonic()
+    workdir = Path(workdir)
+    config = _read_json(workdir / "config.json")
+    dataset = _read_json(workdir / "dataset.json")
+    options = config["eval"]
+    settings = Settings(**{field.name: options[field.name] for field in dataclasses.fields(Settings)})
+    image_set = open_image_set(config["data"]["name"], config["data"]["data_dir"])
+    metadata, features, model = read_embeddings(workdir / "embeddings.parquet")
+    check_same_images(metadata, image_set)
+    _column(metadata, settings.label, "label")
+    _column(metadata, settings.group, "group")
+
+    shown = sample_points(len(metadata), options["max_report_points"], settings.seed)
+    with tqdm(total=len(image_set), desc="baselines", unit="image") as bar:
+        classical = classical_features(
+            image_set, image_set.channel_names, image_set.pixel_size_um, dataset["overall"], shown, bar.update
+        )
+    untrained = embed.embed_image_set(embed.load_untrained(workdir, seed=settings.seed), image_set, progress=True)
+
+    feature_sets = [
+        FeatureSet(TRAINED, f"Trained encoder ({model})", "The embeddings of this run.", features),
+        FeatureSet(RANDOM, "Random encoder", "The same architecture and normalisation with random weights.", untrained),
+        FeatureSet(
+            PIXEL_PCA,
+            "Pixel PCA",
+            f"{PIXEL_COMPONENTS} principal components of the block-averaged pixels, fitted in each training fold.",
+            classical.pixels,
+            PIXEL_COMPONENTS,
+        ),
+        FeatureSet(INTENSITY, "Intensity", "12 statistics of each channel over the whole image.", classical.intensity),
+    ]
+    if options["classical_baseline"]:
+        feature_sets.append(
+            FeatureSet(
+                CLASSICAL,
+                "Intensity, texture, regions",
+                "Intensity statistics, grey-level co-occurrence texture, correlation of channels, and properties of segmented nuclei.",
+                np.concatenate([classical.intensity, classical.texture_and_regions], axis=1),
+            )
+        )
+    with tqdm(desc="scores", unit="fold") as bar:
+        scored = score_features(feature_sets, metadata, settings, bar.update)
+
+    positions = metadata["plate"].astype(str) + "/" + metadata["well"].astype(str)
+    scores = {
+        "set": {
+            "name": image_set.name,
+            "simulated": image_set.simulated,
+            "description": image_set.description,
+            "images": len(metadata),
+            "plates": int(metadata["plate"].nunique()),
+            "wells": int(positions.nunique()),
+            "channels": list(image_set.channel_names),
+            "image_shape": list(image_set.image_shape),
+            "pixel_size_um": image_set.pixel_size_um,
+        },
+        "model": model,
+        **scored,
+        "transductive": _transductive_note(metadata),
+        "seconds": None,
+    }
+    projections = report_projections(feature_sets, shown, settings.seed, options["umap"])
+    scores["seconds"] = round(time.monotonic() - started, 1)
+    write_json(workdir / "scores.json", scores)
+    report.write_report(
+        workdir,
+        config=config,
+        scores=scores,
+        metadata=metadata.iloc[shown].assign(row=shown).reset_index(drop=True),
+        projections=projections,
+        tiles=classical.tiles,
+        control=settings.probe_control,
+    )
+    return scores
+
+
+def report_projections(feature_sets: list[FeatureSet], shown: np.ndarray, seed: int, with_umap: bool) -> list[report.Projection]:
+    """Maps of the trained embeddings, and principal components of the hand-made features and random weights to compare with.
+
+    Principal components are fitted on all images; UMAP on the images shown alone, as its time grows with them.
+    """
+    by_key = {feature_set.key: feature_set for feature_set in feature_sets}
+    trained = by_key[TRAINED].features
+    projections = []
+    if with_umap:
+        tqdm.write("UMAP without labels")
+        projections.append(
+            report.Projection(
+                "UMAP of the trained embeddings",
+                "UMAP 1 (arbitrary units)",
+                "UMAP 2 (arbitrary units)",
+                project.umap_projection(trained[shown], seed),
+                "UMAP of the standardised embeddings, fitted without labels on the images shown (15 neighbours, minimal distance 0.1).",
+            )
+        )
+    for key in (TRAINED, RANDOM, CLASSICAL, INTENSITY):
+        if key not in by_key:
+            continue
+        coordinates, shares = project.pca_projection(by_key[key].features)
+        name = "the trained embeddings" if key == TRAINED else by_key[key].title.lower() + " features"
+        projections.append(
+            report.Projection(
+                f"PCA of {name}",
+                f"PC 1 ({shares[0]:.0%} of the variance)",
+                f"PC 2 ({shares[1]:.0%} of the variance)",
+                coordinates[shown],
+                f"First two principal components of {name}, standardised, fitted without labels on all images.",
+            )
+        )
+    return projections

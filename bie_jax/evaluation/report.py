@@ -1,0 +1,441 @@
+"""`report/index.html`: one file that opens offline, with everything a reader needs to judge a run.
+
+The page is put together from `report_template/`; style sheet, script, pictures and data are all inside it, and it asks the network for nothing.
+Strings out of data and configuration are escaped: a well named `<script>` is shown as such.
+"""
+
+import base64
+import collections.abc
+import dataclasses
+import html
+import json
+import os
+import string
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bie_jax.evaluation import figures, thumbnails
+
+TEMPLATE = Path(__file__).parent / "report_template"
+MOST_CATEGORIES = 120  # columns with more values than that are not offered as colours
+CLASSIFIER_NAMES = {
+    "logistic_regression": "logistic regression",
+    "random_forest": "random forest",
+    "majority": "majority",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection:
+    """A map [n, 2] of the images shown, with the labels of its axes and a sentence on how it was made."""
+
+    title: str
+    x_label: str
+    y_label: str
+    coordinates: np.ndarray
+    caption: str
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))
+
+
+def _image(svg: str, alternative: str) -> str:
+    """An SVG as an <img>: its ids cannot clash with those of another picture, nor can it run anything."""
+    data = base64.b64encode(svg.encode()).decode()
+    return f'<img class="figure" src="data:image/svg+xml;base64,{data}" alt="{_text(alternative)}">'
+
+
+def _json(content: object) -> str:
+    """JSON for a <script> element: `<` is written as an escape, so that no string can end the element."""
+    return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def split_title(split: str) -> str:
+    """`leave_plate_out` -> `leave-plate-out`, `stratified_k_fold` -> `stratified k-fold`."""
+    return "stratified k-fold" if split == "stratified_k_fold" else split.replace("_", "-")
+
+
+def _leading_split(scores: dict) -> str | None:
+    """The grouped split when there is one: that is the honest number, so it comes first everywhere."""
+    splits = list(scores["splits"])
+    return next((name for name in splits if name.startswith("leave_")), splits[0] if splits else None)
+
+
+def _score_cell(score: dict) -> str:
+    low, high = score["macro_f1_interval_95"]
+    return (
+        f'<td class="score"><b>{score["macro_f1"]:.3f}</b><span>{low:.3f} – {high:.3f}</span>'
+        f'<span>balanced accuracy {score["balanced_accuracy"]:.3f}</span></td>'
+    )
+
+
+def score_table(scores: dict) -> str:
+    """All feature sets in one table, the trained encoder first."""
+    splits = list(scores["splits"])
+    if not splits:
+        return ""
+    leading = _leading_split(scores)
+    splits.sort(key=lambda name: name != leading)
+    knn = next((entry["knn"] for entry in scores["feature_sets"].values() if entry["knn"]), None)
+    group_heads = "".join(f'<th colspan="2" scope="colgroup">{_text(split_title(split))}: macro F1</th>' for split in splits)
+    heads = "".join('<th scope="col">logistic regression</th><th scope="col">random forest</th>' for _ in splits)
+    rows = []
+    for key, entry in scores["feature_sets"].items():
+        classifiers = entry["classifiers"]
+        cells = []
+        for split in splits:
+            if "majority" in classifiers:
+                cells.append(_score_cell(classifiers["majority"][split]).replace("<td ", '<td colspan="2" ', 1))
+            else:
+                cells += [_score_cell(classifiers[name][split]) for name in ("logistic_regression", "random_forest")]
+        if entry["knn"]:
+            cells.append(
+                f'<td class="score"><b>{entry["knn"]["accuracy"]:.3f}</b><span>chance {entry["knn"]["chance"]:.3f}</span></td>'
+            )
+        else:
+            cells.append('<td class="score">–</td>')
+        dim = f"{entry['dim']} features" if entry["dim"] else "no features"
+        mark = ' class="ours"' if key == "trained_encoder" else ""
+        rows.append(
+            f'<tr{mark}><th scope="row">{_text(entry["title"])}<span>{_text(entry["description"])} {dim}.</span></th>'
+            + "".join(cells)
+            + "</tr>"
+        )
+    neighbours = f"{knn['k']}-NN" if knn else "kNN"
+    return (
+        '<div class="scroll"><table class="scores"><thead><tr><th rowspan="2" scope="col">features</th>'
+        f'{group_heads}<th rowspan="2" scope="col">{neighbours}, not same well: accuracy</th></tr><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def plate_table(scores: dict) -> str:
+    """How well the plate can be read off the negative controls, per feature set."""
+    entries = [(key, e["title"], e["plate_identity"]) for key, e in scores["feature_sets"].items() if e["plate_identity"]]
+    if not entries:
+        return "<p>Not scored: there are no negative controls on at least two plates (<code>config.eval.probe_control</code>).</p>"
+    first = entries[0][2]
+    rows = []
+    for key, title, identity in entries:
+        share, chance = identity["macro_f1"], identity["chance"]
+        mark = ' class="ours"' if key == "trained_encoder" else ""
+        rows.append(
+            f'<tr{mark}><th scope="row">{_text(title)}</th><td class="score"><b>{share:.3f}</b></td>'
+            f'<td class="meter"><div role="img" aria-label="{share:.3f} on a scale from 0 to 1, chance {chance:.3f}">'
+            f'<i style="width:{share:.1%}"></i><u style="left:{chance:.1%}"></u></div></td></tr>'
+        )
+    return (
+        f"<p>Logistic regression guesses the plate of {first['images']} negative-control images from {first['plates']} plates "
+        f"({_text(first['split'])}). The controls were treated alike, so what tells their plates apart is batch effect: <b>lower is better</b>. "
+        f"Chance is {first['chance']:.3f} (the line in the bars).</p>"
+        '<div class="scroll"><table class="plates"><thead><tr><th scope="col">features</th><th scope="col">macro F1</th>'
+        '<th scope="col">0 to 1</th></tr></thead><tbody>' + "".join(rows) + "</tbody></table></div>"
+    )
+
+
+def _interval_figure(scores: dict) -> str:
+    split = _leading_split(scores)
+    if split is None:
+        return ""
+    rows = []
+    for key, entry in scores["feature_sets"].items():
+        marks = [
+            (CLASSIFIER_NAMES[name], results[split]["macro_f1"], *results[split]["macro_f1_interval_95"])
+            for name, results in entry["classifiers"].items()
+        ]
+        rows.append({"title": entry["title"], "marks": marks, "highlight": key == "trained_encoder"})
+    title = f"Macro F1 of {scores['label']}, {split_title(split)}, by features"
+    svg = figures.score_intervals(rows, 1 / len(scores["classes"]), title)
+    return _image(svg, title)
+
+
+def configuration_table(config: dict) -> str:
+    """The run's configuration, one table per group, nested keys with dots."""
+
+    def flat(group: dict, prefix: str = "") -> list[tuple[str, object]]:
+        rows = []
+        for key, value in group.items():
+            rows += flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+        return rows
+
+    tables = []
+    for name, group in config.items():
+        rows = flat(group) if isinstance(group, dict) else [("", group)]
+        body = "".join(f"<tr><th scope='row'>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in rows)
+        tables.append(f"<table class='config'><caption>{_text(name)}</caption><tbody>{body}</tbody></table>")
+    return "<div class='configs'>" + "".join(tables) + "</div>"
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The lines of `metrics.jsonl`; a last line that a killed run left unfinished is dropped."""
+    if not path.is_file():
+        return []
+    lines = path.read_text().splitlines()
+    records = []
+    for i, line in enumerate(lines):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            if i < len(lines) - 1:
+                raise
+    return records
+
+
+def _training_section(workdir: Path) -> str:
+    records = read_metrics(workdir / "metrics.jsonl")
+    validation = [record for record in records if "val/loss" in record]
+    best = min(validation, key=lambda record: record["val/loss"])["epoch"] if validation else None
+    svg = figures.loss_curves(records, best)
+    if svg is None:
+        return "<p>No metrics were logged.</p>"
+    last = records[-1]
+    mark = f" The dashed line marks the lowest validation loss, at epoch {best:.3g}." if best is not None else ""
+    return (
+        f"<p>{last['step']} steps, {last['epoch']:.3g} epochs. Each panel is one term, unweighted and per batch for training, over all validation images for validation.{mark}</p>"
+        f"<figure>{_image(svg, 'Loss terms and learning rate against the epoch')}</figure>"
+    )
+
+
+def _reconstruction_section(workdir: Path, channel_names: list[str], pixel_size_um: float, metadata_of) -> str:
+    path = workdir / "reconstructions.npz"
+    if not path.is_file():
+        return "<p>This run has left no reconstructions.</p>"
+    with np.load(path, allow_pickle=False) as stored:
+        images, restored, rows = stored["image"], stored["reconstruction"], stored["index"]
+    count = min(len(images), 4 if images.shape[1] <= 128 else 2)
+    images, restored = images[:count].astype(np.float32), restored[:count].astype(np.float32)
+    flat = images.reshape(-1, images.shape[-1])
+    limits = np.percentile(flat, (0.5, 99.8), axis=0).T  # [C, 2]
+    limits[:, 1] = np.where(limits[:, 1] > limits[:, 0], limits[:, 1], limits[:, 0] + 1)  # a blank channel is shown black
+    difference = np.percentile(np.abs(restored - images).reshape(-1, images.shape[-1]), 99.5, axis=0)
+    difference = np.where(difference > 0, difference, 1)
+    parts = []
+    for image, other, row in zip(images, restored, rows):
+        what = metadata_of(int(row))
+        svg = figures.reconstruction(image, other, channel_names, pixel_size_um, limits, difference)
+        error = float(((other - image) ** 2).mean())
+        parts.append(
+            f"<figure>{_image(svg, f'Input, reconstruction and difference of {what}')}"
+            f"<figcaption>{_text(what)}. Mean squared error over all channels {error:.3f}.</figcaption></figure>"
+        )
+    return (
+        "<p>Validation images, centre-cropped as the model saw them. Intensities are normalised, in the units the model works in; the range shown from black to white "
+        "stands over each column and is the same for input and reconstruction (0.5th to 99.8th percentile of the inputs on this page). "
+        "The difference is reconstruction minus input: red where too bright, blue where too dark.</p>" + "".join(parts)
+    )
+
+
+def codebook_statistics(code_counts: np.ndarray) -> tuple[int, int, float]:
+    """Codes used, codes there are, and perplexity 2^entropy (mean over groups) of counts [G, K]."""
+    shares = code_counts / np.maximum(code_counts.sum(axis=1, keepdims=True), 1)
+    logs = np.log2(np.where(shares > 0, shares, 1))
+    perplexity = float(np.mean(2.0 ** -(shares * logs).sum(axis=1)))
+    return int((code_counts > 0).sum()), int(code_counts.size), perplexity
+
+
+def _codebook_section(workdir: Path) -> tuple[str, str | None]:
+    path = workdir / "codebook.npz"
+    if not path.is_file():
+        return "<p>This model has no codebook.</p>", None
+    with np.load(path, allow_pickle=False) as stored:
+        counts = stored["code_counts"]
+        positions, bits = int(stored["positions"]), float(stored["capacity_bits"])
+    used, there, perplexity = codebook_statistics(counts)
+    groups, codes = counts.shape
+    where = "one codebook" if groups == 1 else f"{groups} groups, each with its own codebook"
+    plural = "position" if positions == 1 else "positions"
+    text = (
+        f"<p><b>{used} of {there} codes</b> are in use ({where} of {codes} codes). Perplexity {perplexity:.1f} of {codes}: the number of codes that, used evenly, would carry as "
+        f"much information. Each image is written in {positions} {plural} per group, a capacity of {bits:.0f} bits.</p>"
+        f"<figure>{_image(figures.codebook_use(counts), 'Share of each code')}</figure>"
+    )
+    return text, f"{used} / {there}"
+
+
+def _cards(scores: dict, codes: str | None) -> str:
+    cards = []
+    split = _leading_split(scores)
+    trained = scores["feature_sets"]["trained_encoder"]
+    if split is not None:
+        ours = trained["classifiers"]["logistic_regression"][split]
+        low, high = ours["macro_f1_interval_95"]
+        cards.append((f"{ours['macro_f1']:.3f}", f"macro F1, {split_title(split)}", f"trained encoder, logistic regression; 95 % interval {low:.3f} – {high:.3f}"))
+        others = [
+            (entry["classifiers"]["logistic_regression"][split]["macro_f1"], entry["title"])
+            for key, entry in scores["feature_sets"].items()
+            if key != "trained_encoder" and "logistic_regression" in entry["classifiers"]
+        ]
+        if others:
+            value, title = max(others)
+            cards.append((f"{value:.3f}", "best baseline", f"{title}, same classifier and split"))
+    if trained["knn"]:
+        cards.append((f"{trained['knn']['accuracy']:.3f}", f"{trained['knn']['k']}-NN accuracy", f"not same well; chance {trained['knn']['chance']:.3f}"))
+    if trained["plate_identity"]:
+        identity = trained["plate_identity"]
+        cards.append((f"{identity['macro_f1']:.3f}", "plate identity", f"from controls, lower is better; chance {identity['chance']:.3f}"))
+    if codes:
+        cards.append((codes, "codes in use", "over all embedded images"))
+    return "".join(f"<div class='card'><b>{_text(a)}</b><span>{_text(b)}</span><small>{_text(c)}</small></div>" for a, b, c in cards)
+
+
+def colour_columns(metadata: pd.DataFrame, label: str, control: str) -> list[dict]:
+    """What points can be coloured by: the label, plate, well, site, split, and further columns with few values.
+
+    Args:
+        metadata: of the images shown.
+        label: the label column; it comes first.
+        control: value of the label drawn in grey, or "".
+
+    Returns:
+        For each column its `name`, its `categories` and the `codes` [n] into them; `neutral` is the index of the controls or -1.
+    """
+    fixed = [name for name in dict.fromkeys((label, "plate", "well", "site", "split")) if name in metadata]
+    columns = []
+    for name in [*fixed, *(column for column in metadata.columns if column not in fixed)]:
+        values = metadata[name]
+        few = 2 <= values.nunique() <= MOST_CATEGORIES
+        if name not in fixed and (not few or pd.api.types.is_float_dtype(values)):
+            continue
+        numeric = pd.api.types.is_numeric_dtype(values)
+        names = sorted(values.dropna().unique()) if numeric else sorted(values.fillna("").astype(str).unique())
+        text = values.fillna("").astype(str)
+        categories = [str(value) for value in names]
+        if numeric and values.isna().any():
+            categories.append("")
+        neutral = categories.index(control) if name == label and control in categories else -1
+        codes = pd.Categorical(text, categories=categories).codes.tolist()
+        columns.append({"name": str(name), "categories": categories, "codes": codes, "neutral": neutral})
+    return columns
+
+
+def write_report(
+    workdir: Path,
+    *,
+    config: dict,
+    scores: dict,
+    metadata: pd.DataFrame,
+    projections: list[Projection],
+    tiles: list,
+    control: str,
+) -> Path:
+    """Write `report/index.html`.
+
+    Args:
+        workdir: where `metrics.jsonl`, and where there are any `reconstructions.npz` and `codebook.npz`, are read.
+        config: the resolved configuration.
+        scores: the content of `scores.json`.
+        metadata: one row per image shown, with plate, well, site and the label column.
+        projections: maps of the images shown.
+        tiles: thumbnails of the images shown, squares of one size.
+        control: label of the negative controls, or "".
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: maps, thumbnails and metadata of different lengths.
+    """
+    lengths = {len(metadata), len(tiles), *(len(projection.coordinates) for projection in projections)}
+    if len(lengths) != 1:
+        raise ValueError(f"metadata, thumbnails and maps must show the same images, their lengths are {sorted(lengths)}")
+    data = scores["set"]
+    # The index of a reconstruction is a row of the set; the metadata here are of the sampled rows, which keep their number as a column.
+    by_row = {int(row): i for i, row in enumerate(metadata["row"])} if "row" in metadata else {}
+
+    def metadata_of(row: int) -> str:
+        if row not in by_row:
+            return f"Image {row}"
+        values = metadata.iloc[by_row[row]]
+        label = f", {values[scores['label']]}" if values[scores["label"]] != "" else ""
+        return f"Plate {values['plate']}, well {values['well']}, site {values['site']}{label}"
+
+    codebook, codes = _codebook_section(workdir)
+    atlas, columns = thumbnails.pack_atlas(tiles)
+    shown = metadata.drop(columns="row") if "row" in metadata else metadata
+    page_data = {
+        "count": len(metadata),
+        "columns": colour_columns(shown, scores["label"], control),
+        "projections": [
+            {
+                "title": p.title,
+                "xLabel": p.x_label,
+                "yLabel": p.y_label,
+                "caption": p.caption,
+                "xy": np.round(p.coordinates.astype(float), 3).tolist(),
+            }
+            for p in projections
+        ],
+        "atlas": {"columns": columns, "side": tiles[0].width},
+        "label": scores["label"],
+        "featureSets": [
+            {
+                "title": entry["title"],
+                "results": [
+                    {"classifier": CLASSIFIER_NAMES[name], "split": split_title(split), **result}
+                    for name, splits in entry["classifiers"].items()
+                    for split, result in sorted(splits.items(), key=lambda item: item[0] != _leading_split(scores))
+                ],
+            }
+            for entry in scores["feature_sets"].values()
+            if entry["classifiers"]
+        ],
+    }
+    total = data["images"]
+    sampling = (
+        f"All {total} images are shown."
+        if len(metadata) == total
+        else f"{len(metadata)} of {total} images are shown, drawn at random without regard to labels (config.eval.max_report_points)."
+    )
+    colours = thumbnails.channel_colours(len(data["channels"]))
+    channel_key = "".join(
+        f'<span><i style="background:{colour}"></i>{_text(name)}</span>' for name, colour in zip(data["channels"], colours)
+    )
+    height, width, count = data["image_shape"]
+    um = data["pixel_size_um"]
+    facts = (
+        f"{total} images of {data['plates']} plates and {data['wells']} wells; {width} × {height} px "
+        f"({width * um:.4g} × {height * um:.4g} µm), {count} channels: {', '.join(data['channels'])}."
+    )
+    banner = (
+        '<p class="banner" role="note"><b>SIMULATED DATA.</b> These images were generated by a program. '
+        "The scores say whether the software works; they say nothing about biology.</p>"
+        if data["simulated"]
+        else ""
+    )
+    notes = "".join(f"<li>{_text(note)}</li>" for note in scores["notes"])
+    values = {
+        "title": _text(workdir.resolve().name),
+        "css": (TEMPLATE / "report.css").read_text(),
+        "js": (TEMPLATE / "report.js").read_text(),
+        "data": _json(page_data),
+        "banner": banner,
+        "set_name": _text(data["name"]),
+        "set_description": _text(data["description"]),
+        "facts": _text(facts),
+        "model": _text(scores["model"]),
+        "cards": _cards(scores, codes),
+        "sampling": _text(sampling),
+        "channel_key": channel_key,
+        "atlas": atlas,
+        "score_figure": _interval_figure(scores),
+        "score_table": score_table(scores),
+        "label": _text(scores["label"]),
+        "notes": f"<ul class='notes'>{notes}</ul>" if notes else "",
+        "transductive": _text(scores["transductive"]),
+        "confusion_hidden": "" if page_data["featureSets"] else "hidden",
+        "plates": plate_table(scores),
+        "reconstructions": _reconstruction_section(workdir, data["channels"], um, metadata_of),
+        "codebook": codebook,
+        "training": _training_section(workdir),
+        "configuration": configuration_table(config),
+    }
+    page = string.Template((TEMPLATE / "report.html").read_text()).substitute(values)
+    folder = workdir / "report"
+    folder.mkdir(exist_ok=True)
+    temporary = folder / "index.html.tmp"
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, folder / "index.html")
+    return folder / "index.html"

@@ -1,0 +1,373 @@
+"""The training loop; there is only this one. A method is a function in `objectives.py`."""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from bie_jax import augment, sharding
+from bie_jax.checkpoint import Checkpoints, Progress
+from bie_jax.config import ConfigError, check_config, save_config
+from bie_jax.image_set import ImageSet, open_image_set
+from bie_jax.input_pipeline import eval_batches, split_rows, train_batches
+from bie_jax.metric_logger import MetricLogger
+from bie_jax.models import build_model
+from bie_jax.objectives import OBJECTIVES
+from bie_jax.optimizer import build_optimizer
+from bie_jax.reconstruction_grid import draw_reconstructions
+from bie_jax.train_state import TrainState, create_train_state
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss became infinite or NaN; the message names the step and the images of its batch."""
+
+
+class Interrupted(Exception):
+    """SIGTERM arrived; the state of the last step is saved and the same command goes on from there."""
+
+
+def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
+    """Train, validating as it goes; or go on with what is in the workdir.
+
+    Args:
+        config: a configuration as the files in `configs/` return it.
+        workdir: folder of the run: `config.json`, `dataset.json`, `metrics.jsonl`, `checkpoints/`, `reconstructions/`.
+
+    Returns:
+        `step` and `val/loss` of the best validation.
+
+    Raises:
+        ConfigError: for a configuration that cannot run here, before anything is written.
+        SetNotBuiltError: if the set is not built.
+        NonFiniteLossError: see there; checkpoints from before are kept.
+        Interrupted: after SIGTERM, once the state is saved.
+    """
+    workdir = Path(workdir)
+
+    # --- Configuration and data: everything that can be refused is refused before anything is written.
+    check_config(config)
+    image_set = open_image_set(config.data.name, config.data.data_dir)
+    train_rows, val_rows = check_run(config, image_set)
+    save_config(config, workdir)
+    save_dataset(image_set, workdir)
+
+    # --- Devices
+    mesh = sharding.data_mesh()
+    split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
+
+    # --- Model, optimiser, state
+    steps_per_epoch = len(train_rows) // config.train.batch_size
+    total_steps = (config.train.epochs + config.optimizer.cooldown_epochs) * steps_per_epoch
+    tx, schedule = build_optimizer(config.optimizer, steps_per_epoch=steps_per_epoch, epochs=config.train.epochs)
+    model = build_model(config.model, len(image_set.channel_names))
+    objective = OBJECTIVES[config.objective.name]
+    size, channels = config.data.crop_size, len(image_set.channel_names)
+    blank = jnp.zeros((config.train.batch_size, size, size, channels))
+
+    def aux_of(params, model_state, image):
+        return objective(model, params, model_state, image, jnp.ones(image.shape[0]), train=True)[1]
+
+    init = jax.jit(lambda key: create_train_state(model, tx, aux_of, blank, key), out_shardings=everywhere)
+    state = init(jax.random.key(config.train.seed))
+
+    # --- Steps
+    table = augment.intensity_table(
+        image_set.statistics,
+        sorted(image_set.metadata["plate"].unique()),
+        config.data.normalization,
+        config.data.normalization_scope,
+    )
+    train_step = build_train_step(config, model, table, split, everywhere)
+    eval_step = build_eval_step(config, model, table, split, everywhere)
+    without_sums = jax.jit(lambda window: window.without_sums(), out_shardings=everywhere)
+    without_codes = jax.jit(lambda window: window.without_codes(), out_shardings=everywhere)
+    plate_of_row = _plate_of_row(image_set)
+
+    def put(batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        # Row numbers stay behind for messages; the plate picks the row of the intensity table.
+        arrays = {name: array for name, array in batch.items() if name != "row"}
+        return sharding.put_batch(arrays | {"plate": plate_of_row[batch["row"]]}, split)
+
+    def validate(state: TrainState) -> tuple[dict[str, float], tuple[np.ndarray, np.ndarray]]:
+        sums: dict[str, float] = {}
+        pictures: list[tuple[np.ndarray, np.ndarray]] = []
+        for batch in eval_batches(image_set, val_rows, config.train.batch_size, config.data.read_threads):
+            metrics, image, reconstruction = jax.device_get(eval_step(state.params, state.model_state, put(batch)))
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * float(batch["weight"].sum())
+            if not pictures:
+                pictures.append((image, reconstruction))
+        means = {f"val/{name}": value / len(val_rows) for name, value in sums.items()}
+        if not np.isfinite(means["val/loss"]):
+            raise NonFiniteLossError(
+                f"the validation loss at step {int(state.step)} is {means['val/loss']}; checkpoints from before it are "
+                f"kept in {workdir}"
+            )
+        shown = slice(min(config.train.num_reconstructions, len(val_rows)))
+        return means, (pictures[0][0][shown], pictures[0][1][shown])
+
+    with Checkpoints(workdir) as checkpoints, _SigtermFlag() as sigterm:
+        # --- Resume
+        progress = Progress()
+        if checkpoints.latest_step is not None:
+            state, progress = checkpoints.restore(state, checkpoints.latest_step)
+        step = int(state.step)
+        logger = MetricLogger(workdir, progress.log_bytes, config.train.wandb, config.to_dict())
+        batches = train_batches(
+            image_set, train_rows, config.train.batch_size, config.train.seed, step, config.data.read_threads
+        )
+
+        def stops_early(step: int) -> bool:
+            patience = config.train.early_stopping_patience_epochs * steps_per_epoch
+            return 0 < patience <= step - progress.best_step
+
+        def check_finite(step: int, rows: np.ndarray, loss: jax.Array) -> None:
+            if not np.isfinite(float(loss)):
+                sources = image_set.metadata["source"].iloc[rows].tolist()
+                raise NonFiniteLossError(
+                    f"the loss of step {step} is {float(loss)}; checkpoints up to step "
+                    f"{checkpoints.latest_step or 0} are kept in {workdir}. The images of its batch: "
+                    + ", ".join(sources)
+                )
+
+        def save(val_loss: float | None) -> None:
+            progress.log_bytes = logger.bytes_written
+            checkpoints.save(state, progress, val_loss)
+
+        # --- Loop
+        bar = tqdm(
+            total=total_steps * config.train.batch_size,
+            initial=step * config.train.batch_size,
+            desc=f"train {workdir.name}",
+            unit="image",
+            unit_scale=True,
+            mininterval=1.0,
+        )
+        stopwatch = _Stopwatch()
+        unchecked: tuple[int, np.ndarray, jax.Array] | None = None
+        with bar:
+            while step < total_steps and not stops_early(step):
+                batch = next(batches)
+                state, loss = train_step(state, put(batch))
+                step += 1
+                # One step behind, so that the device has the next step to do while the host looks at this one.
+                if unchecked is not None:
+                    check_finite(*unchecked)
+                unchecked = (step, batch["row"], loss)
+                bar.update(config.train.batch_size)
+                stopwatch.add(config.train.batch_size)
+
+                logs = step % config.train.log_every_steps == 0
+                validates = step % (config.train.eval_every_epochs * steps_per_epoch) == 0 or step == total_steps
+                saves = step % config.train.checkpoint_every_steps == 0
+                if not (logs or validates or saves or sigterm.is_set):
+                    continue
+                # Whatever is written from here on must not be poisoned.
+                check_finite(*unchecked)
+                unchecked = None
+                epoch = step / steps_per_epoch
+                if logs:
+                    window = jax.device_get(state.window)
+                    means = {f"train/{name}": float(value / window.steps) for name, value in window.sums.items()}
+                    rates = {"optimizer/lr": float(schedule(step - 1)), "perf/images_per_s": stopwatch.rate()}
+                    logger.write(step, epoch, means | rates)
+                    bar.set_postfix(loss=f"{means['train/loss']:.4g}", refresh=False)
+                    state = state.replace(window=without_sums(state.window))
+                val_loss = None
+                if validates:
+                    stopwatch.pause()
+                    metrics, pictures = validate(state)
+                    codes_seen = jax.device_get(state.window.codes_seen)
+                    metrics["train/codes_used"] = float(codes_seen.sum(axis=-1).mean())
+                    state = state.replace(window=without_codes(state.window))
+                    logger.write(step, epoch, metrics)
+                    val_loss = metrics["val/loss"]
+                    if val_loss < progress.best_val_loss:
+                        progress.best_val_loss, progress.best_step = val_loss, step
+                    logger.write_picture(step, _draw(pictures, image_set, workdir, step))
+                if validates or saves or sigterm.is_set:
+                    save(val_loss)
+                if sigterm.is_set:
+                    logger.close()
+                    raise Interrupted(f"stopped by SIGTERM at step {step} of {total_steps}; the same command goes on")
+                stopwatch.resume()
+        logger.close()
+    return {"step": progress.best_step, "val/loss": progress.best_val_loss}
+
+
+def check_run(config: ConfigDict, image_set: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+    """Hold a configuration against the set and the devices.
+
+    Returns:
+        Rows to train on, rows to validate on.
+
+    Raises:
+        ConfigError: naming the key, its value and what is possible.
+    """
+    devices, batch_size = jax.device_count(), config.train.batch_size
+    if batch_size % devices:
+        raise ConfigError(
+            f"config.train.batch_size={batch_size} cannot be shared by {devices} devices; "
+            f"the nearest that can: {max(1, batch_size // devices) * devices} or {-(-batch_size // devices) * devices}"
+        )
+    height, width, _ = image_set.image_shape
+    if config.data.crop_size > min(height, width):
+        raise ConfigError(
+            f"config.data.crop_size={config.data.crop_size} is larger than the images of {image_set.name!r}, "
+            f"{height} x {width} pixels"
+        )
+    if config.eval.image_size > min(height, width):
+        raise ConfigError(
+            f"config.eval.image_size={config.eval.image_size} is larger than the images of {image_set.name!r}, "
+            f"{height} x {width} pixels"
+        )
+    for key in ("label", "group"):
+        if config.eval[key] not in image_set.metadata.columns:
+            raise ConfigError(
+                f"config.eval.{key}={config.eval[key]!r} is no column of {image_set.name!r}; "
+                f"there are {', '.join(image_set.metadata.columns)}"
+            )
+    try:
+        train_rows, val_rows = split_rows(
+            image_set.metadata, config.data.val_fraction, config.data.split_by, config.train.seed
+        )
+    except ValueError as error:
+        raise ConfigError(f"config.data: {error}") from None
+    if batch_size > len(train_rows):
+        raise ConfigError(
+            f"config.train.batch_size={batch_size} is more than the {len(train_rows)} images of {image_set.name!r} "
+            f"that are left to train on ({len(val_rows)} are for validation)"
+        )
+    return train_rows, val_rows
+
+
+def build_train_step(
+    config: ConfigDict, model: Any, table: augment.IntensityTable, split: Any, everywhere: Any
+) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, jax.Array]]:
+    """The compiled step: (state, {"image" counts, "plate"}) -> (state, loss). The given state's buffers are reused."""
+    objective = OBJECTIVES[config.objective.name]
+
+    def train_step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, jax.Array]:
+        # The step's number makes its key, so that a resumed run draws the same views without a saved key.
+        key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+        image = augment.train_view(key, batch["image"], batch["plate"], table, config.data)
+        weight = jnp.ones(image.shape[0])
+
+        def loss_of(params):
+            return objective(model, params, state.model_state, image, weight, train=True)
+
+        (loss, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        state = state.apply_gradients(grads=gradients)
+        return state.replace(model_state=aux.model_state, window=state.window.add(aux)), loss
+
+    return jax.jit(
+        train_step,
+        in_shardings=(everywhere, split),
+        out_shardings=(everywhere, everywhere),
+        donate_argnames=("state",),
+    )
+
+
+def build_eval_step(
+    config: ConfigDict, model: Any, table: augment.IntensityTable, split: Any, everywhere: Any
+) -> Callable[..., tuple[dict[str, jax.Array], jax.Array, jax.Array]]:
+    """The compiled validation: (params, model_state, batch) -> (metrics, normalised images, reconstructions)."""
+    objective = OBJECTIVES[config.objective.name]
+
+    def eval_step(params, model_state, batch):
+        size = (config.data.crop_size, config.data.crop_size)
+        image = augment.eval_view(batch["image"], batch["plate"], table, size)
+        _, aux = objective(model, params, model_state, image, batch["weight"], train=False)
+        return aux.metrics, image, aux.reconstruction
+
+    return jax.jit(eval_step, in_shardings=(everywhere, everywhere, split), out_shardings=everywhere)
+
+
+def save_dataset(image_set: ImageSet, workdir: Path) -> None:
+    """Copy what an embedder must know of the set (channels, pixel size, intensities) to `dataset.json`.
+
+    Raises:
+        ConfigError: if the workdir was trained on other pixels of the same name.
+    """
+    path = workdir / "dataset.json"
+    described = json.loads((image_set.directory / "statistics.json").read_text())
+    described |= {"name": image_set.name, "directory": str(image_set.directory)}
+    if path.exists():
+        before = json.loads(path.read_text())
+        changed = [key for key in described if key != "directory" and described[key] != before.get(key)]
+        if changed:
+            raise ConfigError(
+                f"{image_set.directory} is not the set that {workdir} was trained on ({', '.join(changed)} differ): "
+                "choose another --workdir"
+            )
+    path.write_text(json.dumps(described) + "\n")
+
+
+def _plate_of_row(image_set: ImageSet) -> np.ndarray:
+    """[N] int32: row of the intensity table for each image."""
+    plates = image_set.metadata["plate"]
+    order = {plate: index for index, plate in enumerate(sorted(plates.unique()))}
+    return plates.map(order).to_numpy(np.int32)
+
+
+def _draw(pictures: tuple[np.ndarray, np.ndarray], image_set: ImageSet, workdir: Path, step: int) -> Path:
+    path = workdir / "reconstructions" / f"step_{step:08d}.png"
+    title = f"{image_set.name}{' (simulated)' if image_set.simulated else ''}: validation images at step {step}"
+    draw_reconstructions(*pictures, image_set.channel_names, image_set.pixel_size_um, title, path)
+    return path
+
+
+class _Stopwatch:
+    """Images per second of training alone: compiling, validating and saving do not count."""
+
+    def __init__(self):
+        self._images, self._seconds, self._started = 0, 0.0, None
+
+    def add(self, images: int) -> None:
+        if self._started is None:  # the first step compiles; the clock starts after it
+            self._started = time.perf_counter()
+        else:
+            self._images += images
+
+    def pause(self) -> None:
+        if self._started is not None:
+            self._seconds += time.perf_counter() - self._started
+            self._started = time.perf_counter()
+
+    def resume(self) -> None:
+        if self._started is not None:
+            self._started = time.perf_counter()
+
+    def rate(self) -> float:
+        self.pause()
+        rate = self._images / self._seconds if self._seconds else 0.0
+        self._images, self._seconds = 0, 0.0
+        return rate
+
+
+class _SigtermFlag:
+    """Remembers SIGTERM instead of dying of it, while a run can still save."""
+
+    is_set = False
+
+    def __enter__(self) -> "_SigtermFlag":
+        # Python takes signals in the main thread only; a run started from another one dies of SIGTERM as usual.
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._remember)
+        return self
+
+    def _remember(self, *_: object) -> None:
+        self.is_set = True
+
+    def __exit__(self, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._before)

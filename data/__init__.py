@@ -1,0 +1,1 @@
+"""Dataset builders: raw images in, ArrayRecord sets out. Nothing here is imported by training."""

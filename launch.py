@@ -1,0 +1,83 @@
+"""The one entry: train, embed and evaluate, as one configuration says.
+
+python launch.py --config=configs/vqvae_idr0093.py:simulated
+python launch.py --config=configs/vqvae_idr0093.py --workdir=runs/vqvae --config.model.latent_dim=128
+python launch.py --workdir=runs/vqvae --stage=evaluate
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from bie_jax.config import ConfigError, load_config, save_config
+from bie_jax.evaluation.embed import write_embeddings
+from bie_jax.evaluation.evaluate import evaluate
+from bie_jax.image_set import SetNotBuiltError
+from bie_jax.train import Interrupted, NonFiniteLossError, train_and_evaluate
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Configuration file, e.g. configs/vqvae_idr0093.py:simulated; --config.x.y=value changes a key."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; the same folder again goes on. Default: runs/ and the configuration's name."
+)
+_STAGE = flags.DEFINE_enum(
+    "stage", "all", ["all", "train", "embed", "evaluate"], "What to do; the later stages need the earlier ones' files."
+)
+_COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "bie-jax", "xla"),
+    "Folder where compiled programs are kept between runs; empty: nowhere.",
+)
+
+
+def main(argv: list[str]) -> None:
+    """Run the stages; exit 0 when all that was asked for is done."""
+    if len(argv) > 1:
+        sys.exit(f"launch.py: {argv[1]!r} is not understood; every argument is a --flag=value")
+    if _COMPILATION_CACHE.value:
+        jax.config.update("jax_compilation_cache_dir", _COMPILATION_CACHE.value)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    try:
+        _run()
+    except (ConfigError, SetNotBuiltError, NonFiniteLossError) as error:
+        sys.exit(f"launch.py: {error}")
+    except FileNotFoundError as error:
+        sys.exit(f"launch.py: {error}")
+    except Interrupted as error:
+        print(f"launch.py: {error}", file=sys.stderr)
+        sys.exit(128 + 15)  # what a shell reports for SIGTERM
+
+
+def _run() -> None:
+    config, stage = _CONFIG.value, _STAGE.value
+    workdir = _workdir()
+    if stage in ("all", "train"):
+        if config is None:
+            raise ConfigError("--config is needed to train, e.g. --config=configs/vqvae_idr0093.py:simulated")
+        train_and_evaluate(config, workdir)
+    elif config is not None:
+        load_config(workdir)  # nothing to embed or score in a folder where nothing was trained
+        save_config(config, workdir)
+    if stage in ("all", "embed"):
+        write_embeddings(workdir)
+    if stage in ("all", "evaluate"):
+        evaluate(workdir)
+        print(f"report: {(workdir / 'report' / 'index.html').absolute()}")
+
+
+def _workdir() -> Path:
+    if _WORKDIR.value is not None:
+        return Path(_WORKDIR.value)
+    if _CONFIG.value is None:
+        raise ConfigError("neither --config nor --workdir is given: say what to train, or where it was trained")
+    path, _, variant = flags.FLAGS["config"].config_filename.partition(":")
+    return Path("runs") / "-".join(filter(None, [Path(path).stem, variant]))
+
+
+if __name__ == "__main__":
+    app.run(main)
