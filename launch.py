@@ -10,23 +10,30 @@ import sys
 from pathlib import Path
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
-from bie_jax.config import ConfigError, load_config, save_config
+from bie_jax.config import ConfigError, check_config, load_config, save_config
 from bie_jax.evaluation.embed import write_embeddings
 from bie_jax.evaluation.evaluate import evaluate
 from bie_jax.image_set import SetNotBuiltError
 from bie_jax.train import Interrupted, NonFiniteLossError, train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Configuration file, e.g. configs/vqvae_idr0093.py:simulated; --config.x.y=value changes a key."
+    "config",
+    None,
+    "Configuration file, e.g. configs/vqvae_idr0093.py:simulated; --config.x.y=value changes a key.",
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; the same folder again goes on. Default: runs/ and the configuration's name."
+    "workdir",
+    None,
+    "Folder of the run; the same folder again goes on. Default: runs/ and the configuration's name.",
 )
 _STAGE = flags.DEFINE_enum(
-    "stage", "all", ["all", "train", "embed", "evaluate"], "What to do; the later stages need the earlier ones' files."
+    "stage",
+    "all",
+    ["all", "train", "embed", "evaluate"],
+    "What to do; the later stages need the earlier ones' files.",
 )
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",
@@ -39,6 +46,8 @@ def main(argv: list[str]) -> None:
     """Run the stages; exit 0 when all that was asked for is done."""
     if len(argv) > 1:
         sys.exit(f"launch.py: {argv[1]!r} is not understood; every argument is a --flag=value")
+    if flags.FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.WARNING)  # Orbax tells its whole life at INFO
     if _COMPILATION_CACHE.value:
         jax.config.update("jax_compilation_cache_dir", _COMPILATION_CACHE.value)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -62,7 +71,7 @@ def _run() -> None:
         train_and_evaluate(config, workdir)
     elif config is not None:
         load_config(workdir)  # nothing to embed or score in a folder where nothing was trained
-        save_config(config, workdir)
+        save_config(check_config(config), workdir)
     if stage in ("all", "embed"):
         write_embeddings(workdir)
     if stage in ("all", "evaluate"):
@@ -75,7 +84,7 @@ def _workdir() -> Path:
         return Path(_WORKDIR.value)
     if _CONFIG.value is None:
         raise ConfigError("neither --config nor --workdir is given: say what to train, or where it was trained")
-    path, _, variant = flags.FLAGS["config"].config_filename.partition(":")
+    path, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     return Path("runs") / "-".join(filter(None, [Path(path).stem, variant]))
 
 

@@ -99,9 +99,7 @@ def random_brightness(key: jax.Array, image: jax.Array, amount: float) -> jax.Ar
     return image * jax.random.uniform(key, (b, 1, 1, c), minval=1 - amount, maxval=1 + amount)
 
 
-def train_view(
-    key: jax.Array, image: jax.Array, plate: jax.Array, table: IntensityTable, config: Any
-) -> jax.Array:
+def train_view(key: jax.Array, image: jax.Array, plate: jax.Array, table: IntensityTable, config: Any) -> jax.Array:
     """The random view that a training step sees.
 
     Args:

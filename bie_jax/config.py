@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from ml_collections import ConfigDict
-from pydantic import BaseModel, ConfigDict as PydanticConfig, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import ConfigDict as PydanticConfig
 
 from bie_jax.models import encoder_stride
 
@@ -67,6 +68,7 @@ class ResidualStackConfig(_Group):
     num_hiddens: Annotated[int, Field(ge=2, multiple_of=2)]
     num_residual_hiddens: PositiveInt
     num_residual_layers: PositiveInt
+    num_halvings: Annotated[int, Field(ge=1, le=6)]
 
 
 class ResNetConfig(_Group):
@@ -184,14 +186,17 @@ class Config(_Group):
         return self
 
 
-def check_config(config: ConfigDict) -> None:
+def check_config(config: ConfigDict) -> Config:
     """Refuse what cannot run.
+
+    Returns:
+        The same values, typed and frozen: what all code behind this point reads.
 
     Raises:
         ConfigError: one line per fault, each with the key, the value and what is allowed.
     """
     try:
-        Config.model_validate(config.to_dict())
+        return Config.model_validate(config.to_dict())
     except ValidationError as error:
         raise ConfigError("\n".join(_describe(fault) for fault in error.errors())) from None
 
@@ -212,7 +217,7 @@ def _describe(fault: Any) -> str:
 _FREE_KEYS = ("data.data_dir", "data.read_threads", "train.wandb")
 
 
-def save_config(config: ConfigDict, workdir: Path) -> None:
+def save_config(config: Config, workdir: Path) -> None:
     """Write `config.json`, or hold the configuration against the one that is there.
 
     The `eval` group may change between calls, and so may keys that say only where things lie.
@@ -222,9 +227,10 @@ def save_config(config: ConfigDict, workdir: Path) -> None:
     """
     path = workdir / "config.json"
     if path.exists():
-        before, now = _flatten(load_config(workdir).to_dict()), _flatten(config.to_dict())
+        before, now = _flatten(_read(workdir)), _flatten(config.model_dump())
         differing = [
-            f"config.{key}: the workdir has {before.get(key, 'no such key')!r}, this run {now.get(key, 'no such key')!r}"
+            f"config.{key}: the workdir has {before.get(key, 'no such key')!r}, "
+            f"this run {now.get(key, 'no such key')!r}"
             for key in sorted(before.keys() | now.keys())
             if before.get(key) != now.get(key) and not key.startswith("eval.") and key not in _FREE_KEYS
         ]
@@ -235,20 +241,24 @@ def save_config(config: ConfigDict, workdir: Path) -> None:
             )
     workdir.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    partial.write_text(json.dumps(config.model_dump(), indent=2) + "\n")
     os.replace(partial, path)
 
 
-def load_config(workdir: Path) -> ConfigDict:
+def load_config(workdir: Path) -> Config:
     """The configuration that made a workdir.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is none, or if it is of another version of this program.
     """
+    return check_config(ConfigDict(_read(workdir)))
+
+
+def _read(workdir: Path) -> dict[str, Any]:
     path = Path(workdir) / "config.json"
     if not path.exists():
         raise ConfigError(f"{workdir} holds no config.json: nothing was trained there")
-    return ConfigDict(json.loads(path.read_text()))
+    return json.loads(path.read_text())
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

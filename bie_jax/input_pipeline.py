@@ -1,7 +1,8 @@
 """From a built set to batches on the devices: Grain reads, shards by process, shuffles and batches.
 
-Pixels travel as they are stored; strings never travel, a row number does. The position in the data is a function of the
-step alone, so a resumed run needs no saved iterator: it starts at the batch of its step, whatever the number of threads.
+Pixels travel as they are stored; strings never travel, a row number does. The position in the data is a function of
+the step alone, so a resumed run needs no saved iterator: it starts at the batch of its step, whatever the number of
+threads.
 """
 
 import hashlib
@@ -15,9 +16,7 @@ import pandas as pd
 from bie_jax.image_set import ImageSet
 
 
-def split_rows(
-    metadata: pd.DataFrame, val_fraction: float, split_by: str, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def split_rows(metadata: pd.DataFrame, val_fraction: float, split_by: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows for training and for validation; images of one group never stand on both sides.
 
     Groups are ordered by a hash of their name and the seed, which is the same on every machine and for every version of
@@ -44,9 +43,7 @@ def split_rows(
     sizes = groups.value_counts()
     names = sorted(sizes.index, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
     images_before = np.concatenate([[0], np.cumsum([sizes[name] for name in names])[:-1]])
-    held_out = [
-        name for name, before in zip(names, images_before, strict=True) if before < val_fraction * len(groups)
-    ]
+    held_out = [name for name, before in zip(names, images_before, strict=True) if before < val_fraction * len(groups)]
     if len(held_out) == len(names):
         raise ValueError(
             f"data.split_by={split_by!r} with data.val_fraction={val_fraction} puts all {len(names)} {split_by}s into "

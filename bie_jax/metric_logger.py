@@ -33,7 +33,12 @@ class MetricLogger:
             import wandb  # a second of import time that most runs need not spend
 
             self._wandb_run = wandb.init(
-                project="bie-jax", dir=workdir, mode=wandb_mode, config=config, id=_run_id(workdir), resume="allow"
+                project="bie-jax",
+                dir=workdir,
+                mode=wandb_mode,
+                config=config,
+                id=_run_id(workdir),
+                resume="allow",
             )
 
     @property

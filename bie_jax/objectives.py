@@ -50,9 +50,7 @@ def vqvae(
     """
     variables = {"params": params, **model_state}
     if train:
-        (reconstruction, out), model_state = model.apply(
-            variables, image, train=True, mutable=list(model_state)
-        )
+        (reconstruction, out), model_state = model.apply(variables, image, train=True, mutable=list(model_state))
     else:
         reconstruction, out = model.apply(variables, image, train=False)
     per_image = {"recon": mean_squared_error(image, reconstruction), "vq": out["commitment"]}

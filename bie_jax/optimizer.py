@@ -13,8 +13,8 @@ import optax
 def build_schedule(config: Any, *, steps_per_epoch: int, epochs: int) -> optax.Schedule:
     """Linear warmup, half a cosine, then a constant floor.
 
-    Warmup from `warmup_init_lr` to `lr` in `warmup_epochs`, cosine to `min_lr` at the end of `epochs` (the warmup counts
-    as part of them), then `min_lr` for as long as training goes on (`cooldown_epochs`).
+    Warmup from `warmup_init_lr` to `lr` in `warmup_epochs`, cosine to `min_lr` at the end of `epochs` (the warmup is
+    part of them), then `min_lr` for as long as training goes on (`cooldown_epochs`).
 
     Args:
         config: the checked `optimizer` group.

@@ -4,7 +4,6 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from bie_jax import augment, sharding
 from bie_jax.checkpoint import Checkpoints, Progress
-from bie_jax.config import ConfigError, check_config, save_config
+from bie_jax.config import Config, ConfigError, check_config, save_config
 from bie_jax.image_set import ImageSet, open_image_set
 from bie_jax.input_pipeline import eval_batches, split_rows, train_batches
 from bie_jax.metric_logger import MetricLogger
@@ -25,6 +24,7 @@ from bie_jax.objectives import OBJECTIVES
 from bie_jax.optimizer import build_optimizer
 from bie_jax.reconstruction_grid import draw_reconstructions
 from bie_jax.train_state import TrainState, create_train_state
+from bie_jax.train_step import build_eval_step, build_train_step
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -54,10 +54,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     workdir = Path(workdir)
 
     # --- Configuration and data: everything that can be refused is refused before anything is written.
-    check_config(config)
-    image_set = open_image_set(config.data.name, config.data.data_dir)
-    train_rows, val_rows = check_run(config, image_set)
-    save_config(config, workdir)
+    checked = check_config(config)
+    image_set = open_image_set(checked.data.name, checked.data.data_dir)
+    train_rows, val_rows = check_run(checked, image_set)
+    save_config(checked, workdir)
     save_dataset(image_set, workdir)
 
     # --- Devices
@@ -65,29 +65,29 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
 
     # --- Model, optimiser, state
-    steps_per_epoch = len(train_rows) // config.train.batch_size
-    total_steps = (config.train.epochs + config.optimizer.cooldown_epochs) * steps_per_epoch
-    tx, schedule = build_optimizer(config.optimizer, steps_per_epoch=steps_per_epoch, epochs=config.train.epochs)
-    model = build_model(config.model, len(image_set.channel_names))
-    objective = OBJECTIVES[config.objective.name]
-    size, channels = config.data.crop_size, len(image_set.channel_names)
-    blank = jnp.zeros((config.train.batch_size, size, size, channels))
+    steps_per_epoch = len(train_rows) // checked.train.batch_size
+    total_steps = (checked.train.epochs + checked.optimizer.cooldown_epochs) * steps_per_epoch
+    tx, schedule = build_optimizer(checked.optimizer, steps_per_epoch=steps_per_epoch, epochs=checked.train.epochs)
+    model = build_model(checked.model, len(image_set.channel_names))
+    objective = OBJECTIVES[checked.objective.name]
+    size, channels = checked.data.crop_size, len(image_set.channel_names)
+    blank = jnp.zeros((checked.train.batch_size, size, size, channels))
 
     def aux_of(params, model_state, image):
         return objective(model, params, model_state, image, jnp.ones(image.shape[0]), train=True)[1]
 
     init = jax.jit(lambda key: create_train_state(model, tx, aux_of, blank, key), out_shardings=everywhere)
-    state = init(jax.random.key(config.train.seed))
+    state = init(jax.random.key(checked.train.seed))
 
     # --- Steps
     table = augment.intensity_table(
         image_set.statistics,
         sorted(image_set.metadata["plate"].unique()),
-        config.data.normalization,
-        config.data.normalization_scope,
+        checked.data.normalization,
+        checked.data.normalization_scope,
     )
-    train_step = build_train_step(config, model, table, split, everywhere)
-    eval_step = build_eval_step(config, model, table, split, everywhere)
+    train_step = build_train_step(checked, model, table, split, everywhere)
+    eval_step = build_eval_step(checked, model, table, split, everywhere)
     without_sums = jax.jit(lambda window: window.without_sums(), out_shardings=everywhere)
     without_codes = jax.jit(lambda window: window.without_codes(), out_shardings=everywhere)
     plate_of_row = _plate_of_row(image_set)
@@ -100,7 +100,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     def validate(state: TrainState) -> tuple[dict[str, float], tuple[np.ndarray, np.ndarray]]:
         sums: dict[str, float] = {}
         pictures: list[tuple[np.ndarray, np.ndarray]] = []
-        for batch in eval_batches(image_set, val_rows, config.train.batch_size, config.data.read_threads):
+        for batch in eval_batches(image_set, val_rows, checked.train.batch_size, checked.data.read_threads):
             metrics, image, reconstruction = jax.device_get(eval_step(state.params, state.model_state, put(batch)))
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * float(batch["weight"].sum())
@@ -112,7 +112,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
                 f"the validation loss at step {int(state.step)} is {means['val/loss']}; checkpoints from before it are "
                 f"kept in {workdir}"
             )
-        shown = slice(min(config.train.num_reconstructions, len(val_rows)))
+        shown = slice(min(checked.train.num_reconstructions, len(val_rows)))
         return means, (pictures[0][0][shown], pictures[0][1][shown])
 
     with Checkpoints(workdir) as checkpoints, _SigtermFlag() as sigterm:
@@ -121,13 +121,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
         if checkpoints.latest_step is not None:
             state, progress = checkpoints.restore(state, checkpoints.latest_step)
         step = int(state.step)
-        logger = MetricLogger(workdir, progress.log_bytes, config.train.wandb, config.to_dict())
+        logger = MetricLogger(workdir, progress.log_bytes, checked.train.wandb, checked.model_dump())
         batches = train_batches(
-            image_set, train_rows, config.train.batch_size, config.train.seed, step, config.data.read_threads
+            image_set, train_rows, checked.train.batch_size, checked.train.seed, step, checked.data.read_threads
         )
 
         def stops_early(step: int) -> bool:
-            patience = config.train.early_stopping_patience_epochs * steps_per_epoch
+            patience = checked.train.early_stopping_patience_epochs * steps_per_epoch
             return 0 < patience <= step - progress.best_step
 
         def check_finite(step: int, rows: np.ndarray, loss: jax.Array) -> None:
@@ -145,8 +145,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
 
         # --- Loop
         bar = tqdm(
-            total=total_steps * config.train.batch_size,
-            initial=step * config.train.batch_size,
+            total=total_steps * checked.train.batch_size,
+            initial=step * checked.train.batch_size,
             desc=f"train {workdir.name}",
             unit="image",
             unit_scale=True,
@@ -163,12 +163,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
                 if unchecked is not None:
                     check_finite(*unchecked)
                 unchecked = (step, batch["row"], loss)
-                bar.update(config.train.batch_size)
-                stopwatch.add(config.train.batch_size)
+                bar.update(checked.train.batch_size)
+                stopwatch.add(checked.train.batch_size)
 
-                logs = step % config.train.log_every_steps == 0
-                validates = step % (config.train.eval_every_epochs * steps_per_epoch) == 0 or step == total_steps
-                saves = step % config.train.checkpoint_every_steps == 0
+                logs = step % checked.train.log_every_steps == 0
+                validates = step % (checked.train.eval_every_epochs * steps_per_epoch) == 0 or step == total_steps
+                saves = step % checked.train.checkpoint_every_steps == 0
                 if not (logs or validates or saves or sigterm.is_set):
                     continue
                 # Whatever is written from here on must not be poisoned.
@@ -204,7 +204,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     return {"step": progress.best_step, "val/loss": progress.best_val_loss}
 
 
-def check_run(config: ConfigDict, image_set: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+def check_run(config: Config, image_set: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     """Hold a configuration against the set and the devices.
 
     Returns:
@@ -231,9 +231,10 @@ def check_run(config: ConfigDict, image_set: ImageSet) -> tuple[np.ndarray, np.n
             f"{height} x {width} pixels"
         )
     for key in ("label", "group"):
-        if config.eval[key] not in image_set.metadata.columns:
+        column = getattr(config.eval, key)
+        if column not in image_set.metadata.columns:
             raise ConfigError(
-                f"config.eval.{key}={config.eval[key]!r} is no column of {image_set.name!r}; "
+                f"config.eval.{key}={column!r} is no column of {image_set.name!r}; "
                 f"there are {', '.join(image_set.metadata.columns)}"
             )
     try:
@@ -248,48 +249,6 @@ def check_run(config: ConfigDict, image_set: ImageSet) -> tuple[np.ndarray, np.n
             f"that are left to train on ({len(val_rows)} are for validation)"
         )
     return train_rows, val_rows
-
-
-def build_train_step(
-    config: ConfigDict, model: Any, table: augment.IntensityTable, split: Any, everywhere: Any
-) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, jax.Array]]:
-    """The compiled step: (state, {"image" counts, "plate"}) -> (state, loss). The given state's buffers are reused."""
-    objective = OBJECTIVES[config.objective.name]
-
-    def train_step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, jax.Array]:
-        # The step's number makes its key, so that a resumed run draws the same views without a saved key.
-        key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
-        image = augment.train_view(key, batch["image"], batch["plate"], table, config.data)
-        weight = jnp.ones(image.shape[0])
-
-        def loss_of(params):
-            return objective(model, params, state.model_state, image, weight, train=True)
-
-        (loss, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-        state = state.apply_gradients(grads=gradients)
-        return state.replace(model_state=aux.model_state, window=state.window.add(aux)), loss
-
-    return jax.jit(
-        train_step,
-        in_shardings=(everywhere, split),
-        out_shardings=(everywhere, everywhere),
-        donate_argnames=("state",),
-    )
-
-
-def build_eval_step(
-    config: ConfigDict, model: Any, table: augment.IntensityTable, split: Any, everywhere: Any
-) -> Callable[..., tuple[dict[str, jax.Array], jax.Array, jax.Array]]:
-    """The compiled validation: (params, model_state, batch) -> (metrics, normalised images, reconstructions)."""
-    objective = OBJECTIVES[config.objective.name]
-
-    def eval_step(params, model_state, batch):
-        size = (config.data.crop_size, config.data.crop_size)
-        image = augment.eval_view(batch["image"], batch["plate"], table, size)
-        _, aux = objective(model, params, model_state, image, batch["weight"], train=False)
-        return aux.metrics, image, aux.reconstruction
-
-    return jax.jit(eval_step, in_shardings=(everywhere, everywhere, split), out_shardings=everywhere)
 
 
 def save_dataset(image_set: ImageSet, workdir: Path) -> None:

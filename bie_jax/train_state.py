@@ -71,7 +71,5 @@ def create_train_state(
     aux = jax.eval_shape(aux_of, params, variables, image)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (aux.metrics, aux.codes_seen))
     window = MetricWindow(zeros[0], jnp.zeros((), jnp.int32), zeros[1])
-    state = TrainState.create(
-        apply_fn=model.apply, params=params, tx=tx, model_state=variables, window=window
-    )
+    state = TrainState.create(apply_fn=model.apply, params=params, tx=tx, model_state=variables, window=window)
     return state.replace(step=jnp.zeros((), jnp.int32))

@@ -47,6 +47,7 @@ def _seed_table() -> ConfigDict:
     config.model.residual_stack.num_hiddens = 16
     config.model.residual_stack.num_residual_hiddens = 32
     config.model.residual_stack.num_residual_layers = 150
+    config.model.residual_stack.num_halvings = 2  # stride 4
     config.model.resnet = ConfigDict()  # read when encoder = "resnet"
     config.model.resnet.depth = 18
     config.model.latent_dim = 16  # numbers per image

@@ -10,4 +10,45 @@ import jax
 import pytest
 from absl import flags
 
+from bie_jax.image_set import ImageSet, open_image_set
+from bie_jax.train import train_and_evaluate
+from configs import vqvae_idr0093
+from data.simulated.build import build_simulated
+from data.simulated.simulation import Design
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Grain looks at absl's flags; outside of app.run somebody must say that there are none.
+flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory) -> str:
+    """A data directory with one tiny simulated set, built once by the real builder."""
+    directory = tmp_path_factory.mktemp("datasets")
+    design = Design(plates=2, control_wells=4, wells_per_sirna=1, sites=2, image_size=32, strengths=(0.5, 1.0))
+    build_simulated(directory, design)
+    return str(directory)
+
+
+@pytest.fixture(scope="session")
+def tiny_set(datasets) -> ImageSet:
+    """The tiny set, opened."""
+    return open_image_set("simulated", datasets)
+
+
+@pytest.fixture
+def tiny_config(datasets):
+    """`configs/vqvae_idr0093.py:tiny` on the tiny set; a test may change it."""
+    config = vqvae_idr0093.get_config("tiny")
+    config.data.data_dir = datasets
+    return config
+
+
+@pytest.fixture(scope="session")
+def trained_workdir(datasets, tmp_path_factory):
+    """(workdir, result) of one tiny run; tests must leave it as it is."""
+    config = vqvae_idr0093.get_config("tiny")
+    config.data.data_dir = datasets
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    return workdir, train_and_evaluate(config, workdir)

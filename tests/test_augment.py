@@ -7,9 +7,17 @@ from bie_jax import augment
 from configs import vqvae_idr0093
 
 STATISTICS = {
-    "overall": {"mean": [100.0, 7.0], "std": [20.0, 0.0], "percentiles": {"0.1": [50.0, 7.0], "99.9": [250.0, 7.0]}},
+    "overall": {
+        "mean": [100.0, 7.0],
+        "std": [20.0, 0.0],
+        "percentiles": {"0.1": [50.0, 7.0], "99.9": [250.0, 7.0]},
+    },
     "plates": {
-        "a": {"mean": [80.0, 7.0], "std": [10.0, 0.0], "percentiles": {"0.1": [60.0, 7.0], "99.9": [100.0, 7.0]}}
+        "a": {
+            "mean": [80.0, 7.0],
+            "std": [10.0, 0.0],
+            "percentiles": {"0.1": [60.0, 7.0], "99.9": [100.0, 7.0]},
+        }
     },
 }
 
@@ -20,7 +28,12 @@ def _images(b=6, h=12, w=12, c=2, dtype=np.uint16):
 
 @pytest.mark.parametrize(
     ("scale", "scope", "low", "width"),
-    [("zscore", "set", 100, 20), ("percentile", "set", 50, 200), ("zscore", "plate", 80, 10), ("percentile", "plate", 60, 40)],
+    [
+        ("zscore", "set", 100, 20),
+        ("percentile", "set", 50, 200),
+        ("zscore", "plate", 80, 10),
+        ("percentile", "plate", 60, 40),
+    ],
 )
 def test_normalisation_is_the_stated_one_and_a_constant_channel_is_zero(scale, scope, low, width):
     table = augment.intensity_table(STATISTICS, ["a"], scale, scope)

@@ -34,6 +34,7 @@ def test_the_seeds_table():
         "num_hiddens": 16,
         "num_residual_hiddens": 32,
         "num_residual_layers": 150,
+        "num_halvings": 2,
     }
     assert (config.optimizer.name, config.optimizer.lr, config.optimizer.weight_decay) == ("lamb", 1e-3, 1e-4)
 
@@ -88,20 +89,20 @@ def test_groups_must_divide_the_latent():
 
 def test_workdir_of_another_configuration_is_left_alone(tmp_path):
     config = vqvae_idr0093.get_config("tiny")
-    save_config(config, tmp_path)
+    save_config(check_config(config), tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     config.optimizer.lr = 5e-3
     with pytest.raises(ConfigError, match=r"optimizer.lr: the workdir has 0.002, this run 0.005"):
-        save_config(config, tmp_path)
+        save_config(check_config(config), tmp_path)
     assert (tmp_path / "config.json").read_bytes() == before
 
 
 def test_what_does_not_change_training_may_change(tmp_path):
     config = vqvae_idr0093.get_config("tiny")
-    save_config(config, tmp_path)
+    save_config(check_config(config), tmp_path)
     config.eval.folds, config.data.data_dir = 3, "elsewhere"
-    save_config(config, tmp_path)
-    assert load_config(tmp_path).to_dict() == config.to_dict()
+    save_config(check_config(config), tmp_path)
+    assert load_config(tmp_path) == check_config(config)
 
 
 def test_no_workdir(tmp_path):

@@ -14,7 +14,11 @@ import skimage.feature
 import skimage.filters
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
-TEXTURE_DISTANCES_PX = (1, 3, 6)  # one pixel for grain and noise, six for the size of organelles at usual sampling
+TEXTURE_DISTANCES_PX = (
+    1,
+    3,
+    6,
+)  # one pixel for grain and noise, six for the size of organelles at usual sampling
 TEXTURE_PROPERTIES = ("contrast", "homogeneity", "energy", "correlation")
 GREY_LEVELS = 32
 # A disc of 3 um across: smaller than any intact nucleus, larger than shot noise after smoothing.
@@ -75,7 +79,9 @@ def intensity_features(images: np.ndarray, channel_names: collections.abc.Sequen
         [N, 12 C] float64, columns as `intensity_names`; all but skewness in the image's own intensity units.
     """
     _check_images(images, channel_names)
-    pixels = np.moveaxis(images, -1, 1).reshape(len(images), images.shape[-1], -1).astype(np.float64)  # [N, C, H W]
+    pixels = (
+        np.moveaxis(images, -1, 1).reshape(len(images), images.shape[-1], -1).astype(np.float64)
+    )  # [N, C, H W]
     mean = pixels.mean(axis=2)
     centred = pixels - mean[..., None]
     squares = centred * centred
@@ -96,7 +102,9 @@ def texture_names(channel_names: collections.abc.Sequence[str]) -> list[str]:
         for distance in TEXTURE_DISTANCES_PX
     ]
     pairs = [
-        f"correlation_{first}_{second}" for i, first in enumerate(channel_names) for second in channel_names[i + 1 :]
+        f"correlation_{first}_{second}"
+        for i, first in enumerate(channel_names)
+        for second in channel_names[i + 1 :]
     ]
     return haralick + pairs
 
@@ -132,7 +140,12 @@ def texture_features(images: np.ndarray, channel_names: collections.abc.Sequence
         row = []
         for c in range(count):
             matrix = skimage.feature.graycomatrix(
-                _grey_levels(image[..., c]), TEXTURE_DISTANCES_PX, angles, GREY_LEVELS, symmetric=True, normed=True
+                _grey_levels(image[..., c]),
+                TEXTURE_DISTANCES_PX,
+                angles,
+                GREY_LEVELS,
+                symmetric=True,
+                normed=True,
             ).mean(axis=3, keepdims=True)
             row += [skimage.feature.graycoprops(matrix, quantity)[:, 0] for quantity in TEXTURE_PROPERTIES]
         centred = image.reshape(-1, count).astype(np.float64)
@@ -170,9 +183,7 @@ def segment_nuclei(channel: np.ndarray, pixel_size_um: float) -> np.ndarray:
 
 def _hull_area(rows: np.ndarray, columns: np.ndarray) -> float:
     """Area in px^2 of the convex hull of the pixels' squares (their corners, so that one pixel has area 1)."""
-    corners = np.concatenate(
-        [np.stack([rows + i, columns + j], axis=1) for i in (0, 1) for j in (0, 1)]
-    )
+    corners = np.concatenate([np.stack([rows + i, columns + j], axis=1) for i in (0, 1) for j in (0, 1)])
     return float(scipy.spatial.ConvexHull(corners).volume)  # in two dimensions qhull's "volume" is the area
 
 
@@ -211,7 +222,9 @@ def shape_properties(labels: np.ndarray, pixel_size_um: float) -> np.ndarray:
         before = np.take(padded, range(padded.shape[axis] - 1), axis=axis)
         after = np.take(padded, range(1, padded.shape[axis]), axis=axis)
         change = before != after
-        edges += np.bincount(before[change], minlength=count + 1) + np.bincount(after[change], minlength=count + 1)
+        edges += np.bincount(before[change], minlength=count + 1) + np.bincount(
+            after[change], minlength=count + 1
+        )
     perimeter = np.pi / 4 * edges[1:]
 
     order = np.argsort(objects, kind="stable")
@@ -285,7 +298,9 @@ def region_features(
     return np.array(rows, dtype=np.float64)
 
 
-def block_averaged_pixels(images: np.ndarray, channel_scale: np.ndarray, largest_side_px: int = 64) -> np.ndarray:
+def block_averaged_pixels(
+    images: np.ndarray, channel_scale: np.ndarray, largest_side_px: int = 64
+) -> np.ndarray:
     """Pixels for PCA: the centre, averaged over square blocks so that no side exceeds `largest_side_px`.
 
     The block is the smallest that does it (1 for images that are small enough), the same for rows and columns; what is left over at the borders

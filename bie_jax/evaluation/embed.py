@@ -16,12 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from bie_jax import augment, sharding
 from bie_jax.checkpoint import Checkpoints
-from bie_jax.config import check_config, load_config
+from bie_jax.config import Config, load_config
 from bie_jax.image_set import ImageSet, open_image_set
 from bie_jax.input_pipeline import eval_batches, split_rows
 from bie_jax.models import build_model, encoder_stride
@@ -39,7 +38,7 @@ class Embedder:
         dim: numbers per image.
     """
 
-    def __init__(self, config: ConfigDict, dataset: dict[str, Any], model: Any, variables: dict[str, Any]):
+    def __init__(self, config: Config, dataset: dict[str, Any], model: Any, variables: dict[str, Any]):
         self.model_name: str = config.model.name
         self.channel_names: tuple[str, ...] = tuple(dataset["channel_names"])
         self.dim: int = config.model.latent_dim
@@ -193,7 +192,6 @@ def load_untrained(workdir: str | Path, seed: int = 0) -> Embedder:
 
 def _embedder(workdir: Path, seed: int, trained: bool) -> Embedder:
     config = load_config(workdir)
-    check_config(config)
     dataset = json.loads((workdir / "dataset.json").read_text())
     model = build_model(config.model, len(dataset["channel_names"]))
     size = config.data.crop_size

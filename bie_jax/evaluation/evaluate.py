@@ -88,7 +88,9 @@ def read_embeddings(path: Path) -> tuple[pd.DataFrame, np.ndarray, str]:
     metadata = metadata.rename(columns={"Plate": "plate", "Well": "well", "Site": "site"})
     features = table[[name for name in table.columns if not name.startswith(prefix)]]
     if not features.shape[1]:
-        raise EvaluationError(f"{path} has no feature columns, only {list(table.columns)}; delete it and run --stage=embed")
+        raise EvaluationError(
+            f"{path} has no feature columns, only {list(table.columns)}; delete it and run --stage=embed"
+        )
     model = str(features.columns[0]).rsplit("_", 1)[0]
     return metadata, features.to_numpy(np.float32), model
 
@@ -101,7 +103,10 @@ def check_same_images(metadata: pd.DataFrame, image_set: ImageSet) -> None:
             "run --stage=embed again on the set as it is now"
         )
     for column in ("plate", "well", "site"):
-        ours, theirs = metadata[column].astype(str).to_numpy(), image_set.metadata[column].astype(str).to_numpy()
+        ours, theirs = (
+            metadata[column].astype(str).to_numpy(),
+            image_set.metadata[column].astype(str).to_numpy(),
+        )
         if (ours != theirs).any():
             row = int((ours != theirs).argmax())
             raise EvaluationError(
@@ -164,24 +169,32 @@ def classical_features(
         side = thumbnails.tile_size(len(shown), max(batch.shape[1:3]))
         chosen = [i - start for i in rows if i in wanted]
         if chosen:
-            tiles += [thumbnails.shrink(picture, side) for picture in thumbnails.composite(batch[chosen], low, high)]
+            tiles += [
+                thumbnails.shrink(picture, side) for picture in thumbnails.composite(batch[chosen], low, high)
+            ]
         on_batch(len(rows))
     return ClassicalFeatures(np.concatenate(pixels), np.concatenate(intensity), np.concatenate(rest), tiles)
 
 
-def _folds(labels: np.ndarray, groups: np.ndarray, settings: Settings) -> tuple[dict[str, list[probe.Fold]], list[str]]:
+def _folds(
+    labels: np.ndarray, groups: np.ndarray, settings: Settings
+) -> tuple[dict[str, list[probe.Fold]], list[str]]:
     classes = np.unique(labels)
     if len(classes) < 2:
         # Plates without labels are a common case: the report's maps, curves and reconstructions are still worth having.
         held = "no label" if not len(classes) else f"a single label ({classes[0]})"
-        return {}, [f"The column {settings.label} holds {held}: nothing to classify, so only plate identity is scored."]
+        return {}, [
+            f"The column {settings.label} holds {held}: nothing to classify, so only plate identity is scored."
+        ]
     folds = {"stratified_k_fold": probe.stratified_folds(labels, settings.folds, settings.seed)}
     notes = []
     if len(np.unique(groups)) > 1:
         folds[f"leave_{settings.group}_out"] = probe.leave_group_out_folds(labels, groups)
         notes = probe.describe_gaps(labels, folds[f"leave_{settings.group}_out"])
     else:
-        notes.append(f"All images come from {settings.group} {groups[0]}: leaving one {settings.group} out is impossible.")
+        notes.append(
+            f"All images come from {settings.group} {groups[0]}: leaving one {settings.group} out is impossible."
+        )
     return folds, notes
 
 
@@ -229,7 +242,9 @@ def score_features(
     several_wells = len(np.unique(labels)) > 1 and len(np.unique(clusters)) > 1
     folds, fold_notes = _folds(labels, groups[labelled], settings)
     notes += fold_notes
-    controls = np.flatnonzero(all_labels == settings.probe_control) if settings.probe_control else np.array([], int)
+    controls = (
+        np.flatnonzero(all_labels == settings.probe_control) if settings.probe_control else np.array([], int)
+    )
     several_plates = len(np.unique(plates[controls])) > 1
     if settings.probe_control and not several_plates:
         notes.append(
@@ -245,10 +260,17 @@ def score_features(
     results = {}
     for feature_set in feature_sets:
         features = feature_set.features[labelled]
-        classifiers: dict[str, dict] = {probe.LOGISTIC_REGRESSION: {}, probe.RANDOM_FOREST: {}} if folds else {}
+        classifiers: dict[str, dict] = (
+            {probe.LOGISTIC_REGRESSION: {}, probe.RANDOM_FOREST: {}} if folds else {}
+        )
         for split, parts in folds.items():
             predictions = probe.cross_validate(
-                features, labels, parts, components=feature_set.components, seed=settings.seed, on_fold=on_step
+                features,
+                labels,
+                parts,
+                components=feature_set.components,
+                seed=settings.seed,
+                on_fold=on_step,
             )
             for name, prediction in predictions.items():
                 classifiers[name][split] = scored(prediction.values)
@@ -269,7 +291,9 @@ def score_features(
             "description": feature_set.description,
             "dim": feature_set.dim,
             "classifiers": classifiers,
-            "knn": probe.not_same_well_knn(features, labels, clusters, settings.knn_k) if several_wells else None,
+            "knn": probe.not_same_well_knn(features, labels, clusters, settings.knn_k)
+            if several_wells
+            else None,
             "plate_identity": identity,
         }
         on_step()
@@ -279,7 +303,8 @@ def score_features(
         "dim": 0,
         "classifiers": {
             probe.MAJORITY: {
-                split: scored(probe.majority_predictions(labels, parts).values) for split, parts in folds.items()
+                split: scored(probe.majority_predictions(labels, parts).values)
+                for split, parts in folds.items()
             }
         }
         if folds
@@ -291,7 +316,10 @@ def score_features(
     return {
         "label": settings.label,
         "classes": {str(name): int(count) for name, count in zip(names, counts)},
-        "splits": {split: {"folds": len(parts), "held_out": [f.name for f in parts]} for split, parts in folds.items()},
+        "splits": {
+            split: {"folds": len(parts), "held_out": [f.name for f in parts]}
+            for split, parts in folds.items()
+        },
         "feature_sets": results,
         "notes": notes,
     }
@@ -318,7 +346,9 @@ def write_json(path: Path, content: dict) -> None:
 
 def _read_json(path: Path) -> dict:
     if not path.is_file():
-        raise EvaluationError(f"{path} is missing: {path.parent} is not a workdir that training has left; run --stage=train")
+        raise EvaluationError(
+            f"{path} is missing: {path.parent} is not a workdir that training has left; run --stage=train"
+        )
     return json.loads(path.read_text())
 
 
@@ -352,11 +382,18 @@ def evaluate(workdir: str | Path) -> dict:
         classical = classical_features(
             image_set, image_set.channel_names, image_set.pixel_size_um, dataset["overall"], shown, bar.update
         )
-    untrained = embed.embed_image_set(embed.load_untrained(workdir, seed=settings.seed), image_set, progress=True)
+    untrained = embed.embed_image_set(
+        embed.load_untrained(workdir, seed=settings.seed), image_set, progress=True
+    )
 
     feature_sets = [
         FeatureSet(TRAINED, f"Trained encoder ({model})", "The embeddings of this run.", features),
-        FeatureSet(RANDOM, "Random encoder", "The same architecture and normalisation with random weights.", untrained),
+        FeatureSet(
+            RANDOM,
+            "Random encoder",
+            "The same architecture and normalisation with random weights.",
+            untrained,
+        ),
         FeatureSet(
             PIXEL_PCA,
             "Pixel PCA",
@@ -364,7 +401,9 @@ def evaluate(workdir: str | Path) -> dict:
             classical.pixels,
             PIXEL_COMPONENTS,
         ),
-        FeatureSet(INTENSITY, "Intensity", "12 statistics of each channel over the whole image.", classical.intensity),
+        FeatureSet(
+            INTENSITY, "Intensity", "12 statistics of each channel over the whole image.", classical.intensity
+        ),
     ]
     if options["classical_baseline"]:
         feature_sets.append(
@@ -411,7 +450,9 @@ def evaluate(workdir: str | Path) -> dict:
     return scores
 
 
-def report_projections(feature_sets: list[FeatureSet], shown: np.ndarray, seed: int, with_umap: bool) -> list[report.Projection]:
+def report_projections(
+    feature_sets: list[FeatureSet], shown: np.ndarray, seed: int, with_umap: bool
+) -> list[report.Projection]:
     """Maps of the trained embeddings, and principal components of the hand-made features and random weights to compare with.
 
     Principal components are fitted on all images; UMAP on the images shown alone, as its time grows with them.

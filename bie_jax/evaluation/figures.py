@@ -55,7 +55,9 @@ STYLE = {
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     # No date and no creator: the same run gives the same bytes.
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(
+        buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
     plt.close(figure)
     return buffer.getvalue()
 
@@ -81,7 +83,11 @@ def loss_curves(records: collections.abc.Sequence[dict], best_epoch: float | Non
     series: dict[str, tuple[list, list]] = {}
     for record in records:
         for key, value in record.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and key.startswith(("train/", "val/", "optimizer/lr")):
+            if (
+                isinstance(value, (int, float))
+                and not isinstance(value, bool)
+                and key.startswith(("train/", "val/", "optimizer/lr"))
+            ):
                 xs, ys = series.setdefault(key, ([], []))
                 xs.append(record["epoch"])
                 ys.append(value)
@@ -94,7 +100,9 @@ def loss_curves(records: collections.abc.Sequence[dict], best_epoch: float | Non
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     with _style():
-        figure, axes = plt.subplots(rows, columns, figsize=(11, 2.7 * rows), squeeze=False, layout="constrained")
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(11, 2.7 * rows), squeeze=False, layout="constrained"
+        )
         for axis in axes.flat[len(panels) :]:
             axis.remove()
         for axis, term in zip(axes.flat, panels):
@@ -107,7 +115,12 @@ def loss_curves(records: collections.abc.Sequence[dict], best_epoch: float | Non
                 positive &= bool((ys > 0).all())
                 marker = "o" if len(xs) < 40 else None
                 axis.plot(xs, ys, color=colour, label=name, marker=marker, markersize=3)
-            titles = {"lr": "Learning rate", "loss": "Total loss", "recon": "Reconstruction term", "vq": "Quantisation term"}
+            titles = {
+                "lr": "Learning rate",
+                "loss": "Total loss",
+                "recon": "Reconstruction term",
+                "vq": "Quantisation term",
+            }
             axis.set_title(titles.get(term, term.replace("_", " ").capitalize()))
             units = {"lr": "learning rate", "perplexity": "codes", "codes_used": "codes"}
             axis.set_ylabel(units.get(term, "unweighted value" if term != "loss" else "weighted sum"))
@@ -150,7 +163,11 @@ def reconstruction(
     bar_px = bar_um / pixel_size_um
     with _style():
         figure, axes = plt.subplots(
-            3, count, figsize=(2.05 * count + 0.6, 2.05 * 3 * height / width + 1.3), squeeze=False, layout="constrained"
+            3,
+            count,
+            figsize=(2.05 * count + 0.6, 2.05 * 3 * height / width + 1.3),
+            squeeze=False,
+            layout="constrained",
         )
         for c, name in enumerate(channel_names):
             low, high = limits[c]
@@ -166,7 +183,9 @@ def reconstruction(
                 axis.grid(False)
                 axis.spines[:].set_visible(False)
                 if r == 2:
-                    bar = figure.colorbar(picture, ax=axis, location="bottom", fraction=0.06, pad=0.03, aspect=16)
+                    bar = figure.colorbar(
+                        picture, ax=axis, location="bottom", fraction=0.06, pad=0.03, aspect=16
+                    )
                     bar.outline.set_visible(False)  # type: ignore[reportCallIssue]
                     bar.ax.tick_params(labelsize=8, length=2)
                     bar.ax.xaxis.set_major_locator(MaxNLocator(3))
@@ -179,7 +198,13 @@ def reconstruction(
             axes[0, c].plot([x, x + bar_px], [y, y], color="white", linewidth=2.6, solid_capstyle="butt")
             if c == 0:
                 axes[0, c].text(
-                    x + bar_px / 2, y - height * 0.035, f"{bar_um:g} µm", color="white", ha="center", va="bottom", fontsize=9
+                    x + bar_px / 2,
+                    y - height * 0.035,
+                    f"{bar_um:g} µm",
+                    color="white",
+                    ha="center",
+                    va="bottom",
+                    fontsize=9,
                 )
         for r, name in enumerate(("input", "reconstruction", "difference")):
             axes[r, 0].set_ylabel(name, fontsize=10, color=INK)
@@ -199,8 +224,14 @@ def codebook_use(code_counts: np.ndarray) -> str:
             figure, axis = plt.subplots(figsize=(8.6, 2.7), layout="constrained")
             axis.bar(np.arange(codes), shares[0] * 100, color=BLUE, width=0.85 if codes <= 64 else 1.0)
             axis.axhline(100 / codes, color=ORANGE, linewidth=1.3, linestyle=(0, (4, 3)))
-            axis.text(codes - 0.4, 100 / codes, "even use ", color="#9a6a00", ha="right", va="bottom", fontsize=9)
-            axis.set(xlabel="code (index in the codebook)", ylabel="share of positions (%)", xlim=(-0.7, codes - 0.3))
+            axis.text(
+                codes - 0.4, 100 / codes, "even use ", color="#9a6a00", ha="right", va="bottom", fontsize=9
+            )
+            axis.set(
+                xlabel="code (index in the codebook)",
+                ylabel="share of positions (%)",
+                xlim=(-0.7, codes - 0.3),
+            )
             axis.set_title("How often each code was chosen, over all embedded images")
             axis.grid(axis="x", visible=False)
             axis.xaxis.set_major_locator(MaxNLocator(16, integer=True))
@@ -226,7 +257,11 @@ def score_intervals(rows: collections.abc.Sequence[dict], chance: float, title: 
     """
     with _style():
         figure, axis = plt.subplots(figsize=(8.6, 0.46 * len(rows) + 1.35), layout="constrained")
-        styles = {"logistic regression": (BLUE, "o"), "random forest": (ORANGE, "D"), "majority": (MUTED, "s")}
+        styles = {
+            "logistic regression": (BLUE, "o"),
+            "random forest": (ORANGE, "D"),
+            "majority": (MUTED, "s"),
+        }
         seen = set()
         for y, row in enumerate(rows):
             if row["highlight"]:
@@ -234,15 +269,31 @@ def score_intervals(rows: collections.abc.Sequence[dict], chance: float, title: 
             for i, (name, f1, low, high) in enumerate(row["marks"]):
                 colour, marker = styles[name]
                 offset = (i - (len(row["marks"]) - 1) / 2) * 0.3
-                axis.plot([low, high], [y + offset] * 2, color=colour, linewidth=2.2, alpha=0.55, solid_capstyle="round")
                 axis.plot(
-                    [f1], [y + offset], marker, color=colour, markersize=6, label=None if name in seen else name
+                    [low, high],
+                    [y + offset] * 2,
+                    color=colour,
+                    linewidth=2.2,
+                    alpha=0.55,
+                    solid_capstyle="round",
+                )
+                axis.plot(
+                    [f1],
+                    [y + offset],
+                    marker,
+                    color=colour,
+                    markersize=6,
+                    label=None if name in seen else name,
                 )
                 seen.add(name)
         axis.axvline(chance, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
         axis.text(chance, -0.62, " chance", color=MUTED, fontsize=9, va="center")
         axis.set_yticks(range(len(rows)), [row["title"] for row in rows], color=INK, parse_math=False)
-        axis.set(xlim=(0, 1.005), ylim=(len(rows) - 0.45, -0.85), xlabel="macro F1 (1 is perfect), with 95 % interval over wells")
+        axis.set(
+            xlim=(0, 1.005),
+            ylim=(len(rows) - 0.45, -0.85),
+            xlabel="macro F1 (1 is perfect), with 95 % interval over wells",
+        )
         axis.grid(axis="y", visible=False)
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0)

@@ -66,7 +66,9 @@ def stratified_folds(labels: np.ndarray, num_folds: int, seed: int) -> list[Fold
     """
     _check_two_classes(labels)
     if num_folds < 2:
-        raise ValueError(f"stratified k-fold needs at least 2 folds, got {num_folds}; set --config.eval.folds=5")
+        raise ValueError(
+            f"stratified k-fold needs at least 2 folds, got {num_folds}; set --config.eval.folds=5"
+        )
     rare = {name: count for name, count in _counts(labels).items() if count < num_folds}
     if rare:
         raise ValueError(
@@ -91,7 +93,9 @@ def leave_group_out_folds(labels: np.ndarray, groups: np.ndarray) -> list[Fold]:
     _check_two_classes(labels)
     names = np.unique(groups)
     if len(names) < 2:
-        raise ValueError(f"leaving one group out needs at least two groups, the images come from {list(map(str, names))}")
+        raise ValueError(
+            f"leaving one group out needs at least two groups, the images come from {list(map(str, names))}"
+        )
     folds = []
     for name in names:
         held_out = groups == name
@@ -187,7 +191,9 @@ def cross_validate(
     _check_features(features, labels)
     tested = np.sort(np.concatenate([fold.test for fold in folds]))
     if not np.array_equal(tested, np.arange(len(labels))):
-        raise ValueError(f"the folds must test each of the {len(labels)} rows once, they test {len(tested)} rows")
+        raise ValueError(
+            f"the folds must test each of the {len(labels)} rows once, they test {len(tested)} rows"
+        )
     values = {name: np.empty(len(labels), dtype=labels.dtype) for name in classifiers}
     notes: dict[str, list[str]] = {name: [] for name in classifiers}
     for fold in folds:
@@ -202,9 +208,13 @@ def cross_validate(
             for warning in caught:
                 if issubclass(warning.category, ConvergenceWarning):
                     # It goes into the scores and the report: a score of an unfinished fit must not pass for a finished one.
-                    notes[name].append(f"{name} had not converged after its last iteration with {fold.name} held out.")
+                    notes[name].append(
+                        f"{name} had not converged after its last iteration with {fold.name} held out."
+                    )
                 else:
-                    warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+                    warnings.warn_explicit(
+                        warning.message, warning.category, warning.filename, warning.lineno
+                    )
             values[name][fold.test] = model.predict(test)
         on_fold()
     return {name: Predictions(values[name], tuple(notes[name])) for name in classifiers}
@@ -247,7 +257,12 @@ def _per_class(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def bootstrap_interval(
-    labels: np.ndarray, predictions: np.ndarray, clusters: np.ndarray, resamples: int, seed: int, level: float = 0.95
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    clusters: np.ndarray,
+    resamples: int,
+    seed: int,
+    level: float = 0.95,
 ) -> tuple[float, float]:
     """Percentile interval of macro F1, from resampling whole wells with replacement.
 
@@ -266,7 +281,9 @@ def bootstrap_interval(
         Lower and upper end.
     """
     if resamples < 1:
-        raise ValueError(f"the bootstrap needs at least one resample, got {resamples}; set --config.eval.bootstrap=1000")
+        raise ValueError(
+            f"the bootstrap needs at least one resample, got {resamples}; set --config.eval.bootstrap=1000"
+        )
     classes = np.unique(np.concatenate([labels, predictions]))
     size = len(classes)
     wells, well_of_image = np.unique(clusters, return_inverse=True)
@@ -281,7 +298,9 @@ def bootstrap_interval(
     weights = np.zeros((resamples, len(wells)))
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
-        weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
+        weights[:, members] = rng.multinomial(
+            len(members), np.full(len(members), 1 / len(members)), size=resamples
+        )
 
     confusion = (weights @ per_well).reshape(resamples, size, size)
     f1 = _per_class(confusion)[2]

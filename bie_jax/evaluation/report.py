@@ -5,7 +5,6 @@ Strings out of data and configuration are escaped: a well named `<script>` is sh
 """
 
 import base64
-import collections.abc
 import dataclasses
 import html
 import json
@@ -68,7 +67,7 @@ def _score_cell(score: dict) -> str:
     low, high = score["macro_f1_interval_95"]
     return (
         f'<td class="score"><b>{score["macro_f1"]:.3f}</b><span>{low:.3f} – {high:.3f}</span>'
-        f'<span>balanced accuracy {score["balanced_accuracy"]:.3f}</span></td>'
+        f"<span>balanced accuracy {score['balanced_accuracy']:.3f}</span></td>"
     )
 
 
@@ -80,17 +79,25 @@ def score_table(scores: dict) -> str:
     leading = _leading_split(scores)
     splits.sort(key=lambda name: name != leading)
     knn = next((entry["knn"] for entry in scores["feature_sets"].values() if entry["knn"]), None)
-    group_heads = "".join(f'<th colspan="2" scope="colgroup">{_text(split_title(split))}: macro F1</th>' for split in splits)
-    heads = "".join('<th scope="col">logistic regression</th><th scope="col">random forest</th>' for _ in splits)
+    group_heads = "".join(
+        f'<th colspan="2" scope="colgroup">{_text(split_title(split))}: macro F1</th>' for split in splits
+    )
+    heads = "".join(
+        '<th scope="col">logistic regression</th><th scope="col">random forest</th>' for _ in splits
+    )
     rows = []
     for key, entry in scores["feature_sets"].items():
         classifiers = entry["classifiers"]
         cells = []
         for split in splits:
             if "majority" in classifiers:
-                cells.append(_score_cell(classifiers["majority"][split]).replace("<td ", '<td colspan="2" ', 1))
+                cells.append(
+                    _score_cell(classifiers["majority"][split]).replace("<td ", '<td colspan="2" ', 1)
+                )
             else:
-                cells += [_score_cell(classifiers[name][split]) for name in ("logistic_regression", "random_forest")]
+                cells += [
+                    _score_cell(classifiers[name][split]) for name in ("logistic_regression", "random_forest")
+                ]
         if entry["knn"]:
             cells.append(
                 f'<td class="score"><b>{entry["knn"]["accuracy"]:.3f}</b><span>chance {entry["knn"]["chance"]:.3f}</span></td>'
@@ -114,7 +121,11 @@ def score_table(scores: dict) -> str:
 
 def plate_table(scores: dict) -> str:
     """How well the plate can be read off the negative controls, per feature set."""
-    entries = [(key, e["title"], e["plate_identity"]) for key, e in scores["feature_sets"].items() if e["plate_identity"]]
+    entries = [
+        (key, e["title"], e["plate_identity"])
+        for key, e in scores["feature_sets"].items()
+        if e["plate_identity"]
+    ]
     if not entries:
         return "<p>Not scored: there are no negative controls on at least two plates (<code>config.eval.probe_control</code>).</p>"
     first = entries[0][2]
@@ -164,7 +175,9 @@ def configuration_table(config: dict) -> str:
     tables = []
     for name, group in config.items():
         rows = flat(group) if isinstance(group, dict) else [("", group)]
-        body = "".join(f"<tr><th scope='row'>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in rows)
+        body = "".join(
+            f"<tr><th scope='row'>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in rows
+        )
         tables.append(f"<table class='config'><caption>{_text(name)}</caption><tbody>{body}</tbody></table>")
     return "<div class='configs'>" + "".join(tables) + "</div>"
 
@@ -192,14 +205,18 @@ def _training_section(workdir: Path) -> str:
     if svg is None:
         return "<p>No metrics were logged.</p>"
     last = records[-1]
-    mark = f" The dashed line marks the lowest validation loss, at epoch {best:.3g}." if best is not None else ""
+    mark = (
+        f" The dashed line marks the lowest validation loss, at epoch {best:.3g}." if best is not None else ""
+    )
     return (
         f"<p>{last['step']} steps, {last['epoch']:.3g} epochs. Each panel is one term, unweighted and per batch for training, over all validation images for validation.{mark}</p>"
         f"<figure>{_image(svg, 'Loss terms and learning rate against the epoch')}</figure>"
     )
 
 
-def _reconstruction_section(workdir: Path, channel_names: list[str], pixel_size_um: float, metadata_of) -> str:
+def _reconstruction_section(
+    workdir: Path, channel_names: list[str], pixel_size_um: float, metadata_of
+) -> str:
     path = workdir / "reconstructions.npz"
     if not path.is_file():
         return "<p>This run has left no reconstructions.</p>"
@@ -209,7 +226,9 @@ def _reconstruction_section(workdir: Path, channel_names: list[str], pixel_size_
     images, restored = images[:count].astype(np.float32), restored[:count].astype(np.float32)
     flat = images.reshape(-1, images.shape[-1])
     limits = np.percentile(flat, (0.5, 99.8), axis=0).T  # [C, 2]
-    limits[:, 1] = np.where(limits[:, 1] > limits[:, 0], limits[:, 1], limits[:, 0] + 1)  # a blank channel is shown black
+    limits[:, 1] = np.where(
+        limits[:, 1] > limits[:, 0], limits[:, 1], limits[:, 0] + 1
+    )  # a blank channel is shown black
     difference = np.percentile(np.abs(restored - images).reshape(-1, images.shape[-1]), 99.5, axis=0)
     difference = np.where(difference > 0, difference, 1)
     parts = []
@@ -224,7 +243,8 @@ def _reconstruction_section(workdir: Path, channel_names: list[str], pixel_size_
     return (
         "<p>Validation images, centre-cropped as the model saw them. Intensities are normalised, in the units the model works in; the range shown from black to white "
         "stands over each column and is the same for input and reconstruction (0.5th to 99.8th percentile of the inputs on this page). "
-        "The difference is reconstruction minus input: red where too bright, blue where too dark.</p>" + "".join(parts)
+        "The difference is reconstruction minus input: red where too bright, blue where too dark.</p>"
+        + "".join(parts)
     )
 
 
@@ -262,7 +282,13 @@ def _cards(scores: dict, codes: str | None) -> str:
     if split is not None:
         ours = trained["classifiers"]["logistic_regression"][split]
         low, high = ours["macro_f1_interval_95"]
-        cards.append((f"{ours['macro_f1']:.3f}", f"macro F1, {split_title(split)}", f"trained encoder, logistic regression; 95 % interval {low:.3f} – {high:.3f}"))
+        cards.append(
+            (
+                f"{ours['macro_f1']:.3f}",
+                f"macro F1, {split_title(split)}",
+                f"trained encoder, logistic regression; 95 % interval {low:.3f} – {high:.3f}",
+            )
+        )
         others = [
             (entry["classifiers"]["logistic_regression"][split]["macro_f1"], entry["title"])
             for key, entry in scores["feature_sets"].items()
@@ -272,13 +298,28 @@ def _cards(scores: dict, codes: str | None) -> str:
             value, title = max(others)
             cards.append((f"{value:.3f}", "best baseline", f"{title}, same classifier and split"))
     if trained["knn"]:
-        cards.append((f"{trained['knn']['accuracy']:.3f}", f"{trained['knn']['k']}-NN accuracy", f"not same well; chance {trained['knn']['chance']:.3f}"))
+        cards.append(
+            (
+                f"{trained['knn']['accuracy']:.3f}",
+                f"{trained['knn']['k']}-NN accuracy",
+                f"not same well; chance {trained['knn']['chance']:.3f}",
+            )
+        )
     if trained["plate_identity"]:
         identity = trained["plate_identity"]
-        cards.append((f"{identity['macro_f1']:.3f}", "plate identity", f"from controls, lower is better; chance {identity['chance']:.3f}"))
+        cards.append(
+            (
+                f"{identity['macro_f1']:.3f}",
+                "plate identity",
+                f"from controls, lower is better; chance {identity['chance']:.3f}",
+            )
+        )
     if codes:
         cards.append((codes, "codes in use", "over all embedded images"))
-    return "".join(f"<div class='card'><b>{_text(a)}</b><span>{_text(b)}</span><small>{_text(c)}</small></div>" for a, b, c in cards)
+    return "".join(
+        f"<div class='card'><b>{_text(a)}</b><span>{_text(b)}</span><small>{_text(c)}</small></div>"
+        for a, b, c in cards
+    )
 
 
 def colour_columns(metadata: pd.DataFrame, label: str, control: str) -> list[dict]:
@@ -300,7 +341,9 @@ def colour_columns(metadata: pd.DataFrame, label: str, control: str) -> list[dic
         if name not in fixed and (not few or pd.api.types.is_float_dtype(values)):
             continue
         numeric = pd.api.types.is_numeric_dtype(values)
-        names = sorted(values.dropna().unique()) if numeric else sorted(values.fillna("").astype(str).unique())
+        names = (
+            sorted(values.dropna().unique()) if numeric else sorted(values.fillna("").astype(str).unique())
+        )
         text = values.fillna("").astype(str)
         categories = [str(value) for value in names]
         if numeric and values.isna().any():
@@ -340,7 +383,9 @@ def write_report(
     """
     lengths = {len(metadata), len(tiles), *(len(projection.coordinates) for projection in projections)}
     if len(lengths) != 1:
-        raise ValueError(f"metadata, thumbnails and maps must show the same images, their lengths are {sorted(lengths)}")
+        raise ValueError(
+            f"metadata, thumbnails and maps must show the same images, their lengths are {sorted(lengths)}"
+        )
     data = scores["set"]
     # The index of a reconstruction is a row of the set; the metadata here are of the sampled rows, which keep their number as a column.
     by_row = {int(row): i for i, row in enumerate(metadata["row"])} if "row" in metadata else {}
@@ -376,7 +421,9 @@ def write_report(
                 "results": [
                     {"classifier": CLASSIFIER_NAMES[name], "split": split_title(split), **result}
                     for name, splits in entry["classifiers"].items()
-                    for split, result in sorted(splits.items(), key=lambda item: item[0] != _leading_split(scores))
+                    for split, result in sorted(
+                        splits.items(), key=lambda item: item[0] != _leading_split(scores)
+                    )
                 ],
             }
             for entry in scores["feature_sets"].values()
@@ -391,7 +438,8 @@ def write_report(
     )
     colours = thumbnails.channel_colours(len(data["channels"]))
     channel_key = "".join(
-        f'<span><i style="background:{colour}"></i>{_text(name)}</span>' for name, colour in zip(data["channels"], colours)
+        f'<span><i style="background:{colour}"></i>{_text(name)}</span>'
+        for name, colour in zip(data["channels"], colours)
     )
     height, width, count = data["image_shape"]
     um = data["pixel_size_um"]

@@ -21,7 +21,7 @@ def build_model(config: Any, num_channels: int) -> nn.Module:
 
 def encoder_stride(config: Any) -> int:
     """Input pixels per position of the encoder's output; image sizes must be multiples of it."""
-    return {"residual_stack": residual_stack.STRIDE, "resnet": resnet.STRIDE}[config.encoder]
+    return {"residual_stack": 2**config.residual_stack.num_halvings, "resnet": resnet.STRIDE}[config.encoder]
 
 
 def _build_vqvae(config: Any, num_channels: int) -> VQVAE:

@@ -26,8 +26,9 @@ class VQVAE(nn.Module):
 
         Returns:
             reconstruction: [B, H, W, C].
-            out: `embedding` [B, latent_dim]; `codes` int32, [B, h, w] or [B, G]; `commitment`
-                [B], beta ||z_e - sg[e]||^2, mean over positions (grid) or sum over groups; `perplexity` scalar, mean over codebooks; `code_counts` [G, K], uses of each code in this batch.
+            out: `embedding` [B, latent_dim]; `codes` int32, [B, h, w] or [B, G]; `commitment` [B],
+                beta ||z_e - sg[e]||^2, mean over positions (grid) or sum over groups; `perplexity` scalar, mean over
+                codebooks; `code_counts` [G, K], uses of each code in this batch.
         """
         z, out = self.encode(image, train=train)
         return self.decoder(z, train=train), out

@@ -80,3 +80,44 @@ class GroupedBottleneck(nn.Module):
             "code_counts": jnp.stack([out["code_counts"] for out in outs]),
             "embedding": z_e,
         }
+
+
+class TwoLevelBottleneck(nn.Module):
+    """A grid of codes for what is where, and `latent_dim` numbers for what is the same everywhere.
+
+    After the top level of VQ-VAE-2 (Razavi et al. 2019, arXiv 1906.00446), here one vector per image.
+    """
+
+    latent_dim: int
+    num_groups: int
+    code_dim: int
+    num_codes: int
+    commitment_cost: float
+    ema_decay: float
+    restart_threshold: float
+
+    @nn.compact
+    def __call__(self, features: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+        shared = (self.commitment_cost, self.ema_decay, self.restart_threshold)
+        width = features.shape[-1]
+        top = nn.Dense(self.latent_dim)(nn.relu(nn.Dense(2 * width)(features.mean(axis=(1, 2)))))
+        parts = [
+            VectorQuantizer(self.num_codes, self.latent_dim // self.num_groups, *shared)(group, train=train)
+            for group in jnp.split(top, self.num_groups, axis=-1)
+        ]
+        z_top = jnp.concatenate([z for z, _ in parts], axis=-1)
+        grid = Conv(self.code_dim, (1, 1))(features)
+        grid = grid - grid.mean(axis=(1, 2), keepdims=True)
+        grid = grid * jax.lax.rsqrt(jnp.square(grid).mean(axis=(1, 2), keepdims=True) + 1e-3)
+        z_grid, grid_out = VectorQuantizer(self.num_codes, self.code_dim, *shared)(grid, train=train)
+        scale, shift = jnp.split(nn.Dense(2 * width)(z_top)[:, None, None], 2, axis=-1)
+        z = Conv(width, (1, 1))(z_grid) * (1 + scale) + shift
+        outs = [out for _, out in parts]
+        return z, {
+            "codes": grid_out["codes"],
+            "commitment": jnp.stack([out["commitment"] for out in outs]).sum(axis=0) + grid_out["commitment"].mean(axis=(1, 2)),
+            "perplexity": grid_out["perplexity"],
+            "top_perplexity": jnp.stack([out["perplexity"] for out in outs]).mean(),
+            "code_counts": jnp.stack([grid_out["code_counts"]]),
+            "embedding": top,
+        }

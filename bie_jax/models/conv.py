@@ -48,9 +48,7 @@ class Conv(nn.Module):
             (size + sum(pad) - k) // self.strides + 1
             for size, pad, k in zip(x.shape[1:3], self.padding, self.kernel_size, strict=True)
         )
-        slow_in_xla = jax.default_backend() == "cpu" and (
-            self.in_scan or height * width <= _MAX_POSITIONS_AS_PRODUCT
-        )
+        slow_in_xla = jax.default_backend() == "cpu" and (self.in_scan or height * width <= _MAX_POSITIONS_AS_PRODUCT)
         if (kh, kw) == (1, 1) or slow_in_xla:
             patches = _patches(x, self.kernel_size, self.strides, self.padding, (height, width))
             y = patches @ kernel.reshape(-1, self.features)

@@ -9,7 +9,6 @@ import jax
 
 from bie_jax.models.conv import Conv, upsample
 
-STRIDE = 4  # input pixels for one position of the encoder's output
 _SAME = ((1, 1), (1, 1))  # for 3 x 3 at stride 1 and, with 4 x 4, for halving at stride 2
 
 
@@ -49,29 +48,32 @@ class ResidualStack(nn.Module):
 
 
 class ResidualStackEncoder(nn.Module):
-    """[B, H, W, C] -> [B, H/4, W/4, num_hiddens]."""
+    """[B, H, W, C] -> [B, H/stride, W/stride, num_hiddens], with stride = 2 ** num_halvings (4 in the paper)."""
 
     num_hiddens: int
     num_residual_hiddens: int
     num_residual_layers: int
+    num_halvings: int
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
         """Encode; `train` changes nothing in a network without normalisation or dropout."""
         del train
         x = nn.relu(Conv(self.num_hiddens // 2, (4, 4), strides=2, padding=_SAME)(image))
-        x = nn.relu(Conv(self.num_hiddens, (4, 4), strides=2, padding=_SAME)(x))
+        for _ in range(self.num_halvings - 1):
+            x = nn.relu(Conv(self.num_hiddens, (4, 4), strides=2, padding=_SAME)(x))
         x = Conv(self.num_hiddens, (3, 3), padding=_SAME)(x)
         return ResidualStack(self.num_residual_hiddens, self.num_residual_layers)(x)
 
 
 class ResidualStackDecoder(nn.Module):
-    """[B, H/4, W/4, D] -> [B, H, W, C], linear output."""
+    """[B, H/stride, W/stride, D] -> [B, H, W, C], linear output; stride = 2 ** num_halvings."""
 
     num_channels: int
     num_hiddens: int
     num_residual_hiddens: int
     num_residual_layers: int
+    num_halvings: int
 
     @nn.compact
     def __call__(self, z: jax.Array, *, train: bool) -> jax.Array:
@@ -79,5 +81,6 @@ class ResidualStackDecoder(nn.Module):
         del train
         x = Conv(self.num_hiddens, (3, 3), padding=_SAME)(z)
         x = ResidualStack(self.num_residual_hiddens, self.num_residual_layers)(x)
-        x = nn.relu(Conv(self.num_hiddens // 2, (3, 3), padding=_SAME)(upsample(x)))
+        for _ in range(self.num_halvings - 1):
+            x = nn.relu(Conv(self.num_hiddens // 2, (3, 3), padding=_SAME)(upsample(x)))
         return Conv(self.num_channels, (3, 3), padding=_SAME)(upsample(x))

@@ -1,3 +1,1 @@
 """SIMULATED plates in the manner of idr0093. README.md describes them; no image here was ever taken."""
-
-VERSION = "1.0.0"

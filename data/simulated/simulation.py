@@ -56,11 +56,21 @@ PHENOTYPES = {
     CONTROL: Phenotype(),
     # Eg5: no bipolar spindle, monopolar arrest, slippage into multinucleate cells; the screen's transfection control.
     "KIF11-like": Phenotype(
-        density=0.40, cell_radius=1.30, mitotic_fraction=0.22, monopolar=0.9, multinucleate=0.60, nuclear_roughness=1.4
+        density=0.40,
+        cell_radius=1.30,
+        mitotic_fraction=0.22,
+        monopolar=0.9,
+        multinucleate=0.60,
+        nuclear_roughness=1.4,
     ),
     # No entry into mitosis: G2 cells that go on growing.
     "CDK1-like": Phenotype(
-        density=0.62, cell_radius=1.25, nuclear_radius=1.25, g2_fraction=0.58, s_fraction=0.20, mitotic_fraction=0.0
+        density=0.62,
+        cell_radius=1.25,
+        nuclear_radius=1.25,
+        g2_fraction=0.58,
+        s_fraction=0.20,
+        mitotic_fraction=0.0,
     ),
     # No cytokinesis: two nuclei in one large cell.
     "ECT2-like": Phenotype(density=0.65, cell_radius=1.25, binucleate=0.65, g2_fraction=0.22),
@@ -74,7 +84,12 @@ PHENOTYPES = {
     ),
     # Ribonucleotide reductase: forks stall, cells pile up in S with bright replication foci.
     "RRM1-like": Phenotype(
-        density=0.72, s_fraction=0.72, g2_fraction=0.10, mitotic_fraction=0.01, nuclear_radius=1.10, pcna_foci=1.5
+        density=0.72,
+        s_fraction=0.72,
+        g2_fraction=0.10,
+        mitotic_fraction=0.01,
+        nuclear_radius=1.10,
+        pcna_foci=1.5,
     ),
     # Growth signalling: small cells with small nucleoli.
     "MTOR-like": Phenotype(
@@ -317,7 +332,9 @@ def _draw_cells(rng: np.random.Generator, phenotype: Phenotype, well: Well, size
     return cells
 
 
-def _draw_nuclei(rng: np.random.Generator, phenotype: Phenotype, effect: float, count: int, dna: float) -> list[_Nucleus]:
+def _draw_nuclei(
+    rng: np.random.Generator, phenotype: Phenotype, effect: float, count: int, dna: float
+) -> list[_Nucleus]:
     base = NUCLEAR_RADIUS_UM / PIXEL_SIZE_UM * (dna / 2) ** (1 / 3) * phenotype.nuclear_radius**effect
     roughness = 0.025 * phenotype.nuclear_roughness**effect
     turn = rng.uniform(0, 2 * np.pi)
@@ -416,7 +433,9 @@ def _stain_bodies(rng: np.random.Generator, cells: list[_Cell], dye: np.ndarray,
     dye[MEMBRANE] += membrane * (0.95 * ridge * ruffle + 0.22 * thickness * rounded * granular)
 
 
-def _patch(cell: _Cell, dy: float, dx: float, reach: float, size: int) -> tuple[slice, slice, np.ndarray, np.ndarray] | None:
+def _patch(
+    cell: _Cell, dy: float, dx: float, reach: float, size: int
+) -> tuple[slice, slice, np.ndarray, np.ndarray] | None:
     """Window of the field around a point of a cell with coordinates relative to it; None when outside."""
     y, x = cell.y + dy, cell.x + dx
     y0, y1 = max(0, int(y - reach)), min(size, int(y + reach) + 2)
@@ -428,7 +447,9 @@ def _patch(cell: _Cell, dy: float, dx: float, reach: float, size: int) -> tuple[
     return slice(y0, y1), slice(x0, x1), rows, columns
 
 
-def _stain_nucleus(rng: np.random.Generator, cell: _Cell, nucleus: _Nucleus, dye: np.ndarray, textures: np.ndarray) -> None:
+def _stain_nucleus(
+    rng: np.random.Generator, cell: _Cell, nucleus: _Nucleus, dye: np.ndarray, textures: np.ndarray
+) -> None:
     # Nucleoli and foci are drawn before the window is tested, so that the stream of random numbers does not depend
     # on the field's border.
     nucleoli = _draw_nucleoli(rng, cell, nucleus)
@@ -440,9 +461,7 @@ def _stain_nucleus(rng: np.random.Generator, cell: _Cell, nucleus: _Nucleus, dye
     along, across = cos * dx + sin * dy, cos * dy - sin * dx
     rho = np.sqrt(along * along / nucleus.elongation + across * across * nucleus.elongation)
     theta = np.arctan2(across, along)
-    outline = nucleus.radius * (
-        1.0 + sum(a * np.cos(h * theta + p) for h, (a, p) in zip((2, 3, 4), nucleus.harmonics))
-    )
+    outline = nucleus.radius * (1.0 + sum(a * np.cos(h * theta + p) for h, (a, p) in zip((2, 3, 4), nucleus.harmonics)))
     inside = np.clip(0.5 + 0.8 * (outline - rho), 0.0, 1.0).astype(np.float32)
     dome = inside * np.sqrt(np.clip(1.15 - np.square(rho / outline), 0.05, None)).astype(np.float32)
     shape = dome.shape
@@ -471,9 +490,7 @@ def _stain_nucleus(rng: np.random.Generator, cell: _Cell, nucleus: _Nucleus, dye
     )  # fmt: skip
 
     dye[PCNA, rows, columns] += cell.expression[PCNA] * _pcna(rng, cell, nucleus, dy, dx, dome, nucleolar, textures)
-    dye[PROTEIN, rows, columns] += (
-        cell.change("protein") * cell.expression[PROTEIN] * dome * (0.25 + 0.35 * nucleolar)
-    )
+    dye[PROTEIN, rows, columns] += cell.change("protein") * cell.expression[PROTEIN] * dome * (0.25 + 0.35 * nucleolar)
 
 
 def _draw_nucleoli(rng: np.random.Generator, cell: _Cell, nucleus: _Nucleus) -> list[tuple[float, float, float]]:
@@ -529,7 +546,7 @@ def _stain_mitosis(rng: np.random.Generator, cell: _Cell, dye: np.ndarray, textu
         mass = 0.75 * ring * (1.0 + 0.45 * np.cos(arms * theta + turn) * (rho > 2))
     else:
         along, across = np.cos(angle) * dx + np.sin(angle) * dy, np.cos(angle) * dy - np.sin(angle) * dx
-        mass = np.exp(-np.square(along / 7.5) ** 2 - np.square(across / 2.6) ** 2)
+        mass = np.exp(-(np.square(along / 7.5) ** 2) - np.square(across / 2.6) ** 2)
     clumps = np.clip(1.0 + 0.15 * _cut(rng, textures[0], mass.shape), 0.1, None)
     dye[DNA, rows, columns] += 2.0 * mass * clumps * cell.expression[DNA]
     dye[PCNA, rows, columns] *= 1.0 - 0.5 * np.clip(mass, 0, 1)

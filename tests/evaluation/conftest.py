@@ -45,7 +45,9 @@ def simulate(size=48, sites=3, seed=0):
                     disc = (y - cy) ** 2 + (x - cx) ** 2 < radius**2
                     image += disc[..., None] * np.array([1500, 700 + 300 * label, 500])
                 images.append(np.clip(image, 0, 65535))
-                rows.append((plate, f"{'BCD'[w // 4]}{w % 4 + 2:02d}", site, LABELS[label], HOSTILE, 0.1 * label))
+                rows.append(
+                    (plate, f"{'BCD'[w // 4]}{w % 4 + 2:02d}", site, LABELS[label], HOSTILE, 0.1 * label)
+                )
     metadata = pd.DataFrame(rows, columns=["plate", "well", "site", "label", "source", "truth"])
     images = np.array(images).astype(np.uint16)
     flat = images.reshape(-1, len(CHANNELS)).astype(float)
@@ -103,10 +105,29 @@ def write_workdir(path, image_set, *, seed=0, latent_dim=8, **options):
     lines = []
     for step in range(10, 401, 10):
         fall = float(np.exp(-step / 120))
-        train = {"loss": 0.2 + fall, "recon": 0.19 + fall, "vq": 0.01 + 0.1 * fall, "perplexity": 12 - 8 * fall, "codes_used": 14}
-        lines.append({"step": step, "epoch": step / 40} | {f"train/{k}": v for k, v in train.items()} | {"optimizer/lr": 1e-3 * fall, "perf/images_per_s": 200.0})
+        train = {
+            "loss": 0.2 + fall,
+            "recon": 0.19 + fall,
+            "vq": 0.01 + 0.1 * fall,
+            "perplexity": 12 - 8 * fall,
+            "codes_used": 14,
+        }
+        lines.append(
+            {"step": step, "epoch": step / 40}
+            | {f"train/{k}": v for k, v in train.items()}
+            | {"optimizer/lr": 1e-3 * fall, "perf/images_per_s": 200.0}
+        )
         if step % 40 == 0:
-            lines.append({"step": step, "epoch": step / 40, "val/loss": 0.22 + fall, "val/recon": 0.2 + fall, "val/vq": 0.02 + 0.1 * fall, "val/perplexity": 11.0})
+            lines.append(
+                {
+                    "step": step,
+                    "epoch": step / 40,
+                    "val/loss": 0.22 + fall,
+                    "val/recon": 0.2 + fall,
+                    "val/vq": 0.02 + 0.1 * fall,
+                    "val/perplexity": 11.0,
+                }
+            )
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     count = len(image_set)
@@ -122,10 +143,18 @@ def write_workdir(path, image_set, *, seed=0, latent_dim=8, **options):
 
     index = np.flatnonzero(table["Metadata_split"] == "val")[:4]
     overall = image_set.statistics["overall"]
-    image = ((image_set.array[index] - np.array(overall["mean"])) / np.array(overall["std"])).astype(np.float32)
+    image = ((image_set.array[index] - np.array(overall["mean"])) / np.array(overall["std"])).astype(
+        np.float32
+    )
     np.savez(path / "reconstructions.npz", image=image, reconstruction=0.8 * image + 0.1, index=index)
     counts = rng.multinomial(count * 16, rng.dirichlet(np.ones(16)), size=1)
-    np.savez(path / "codebook.npz", code_counts=counts, codebook=rng.normal(size=(1, 16, latent_dim)), positions=16, capacity_bits=64.0)
+    np.savez(
+        path / "codebook.npz",
+        code_counts=counts,
+        codebook=rng.normal(size=(1, 16, latent_dim)),
+        positions=16,
+        capacity_bits=64.0,
+    )
     return path
 
 
@@ -142,7 +171,11 @@ def evaluate_fake():
     def run(workdir, image_set):
         def embed_fake(embedder, images, progress=True):
             pixels = images.array.reshape(len(images), -1).astype(np.float32)
-            return pixels @ np.random.default_rng(embedder.seed).normal(size=(pixels.shape[1], 8)).astype(np.float32) / 1e4
+            return (
+                pixels
+                @ np.random.default_rng(embedder.seed).normal(size=(pixels.shape[1], 8)).astype(np.float32)
+                / 1e4
+            )
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(evaluate, "open_image_set", lambda name, data_dir: image_set)

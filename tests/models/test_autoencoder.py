@@ -18,7 +18,8 @@ def _config(encoder, bottleneck, latent_dim, num_groups=1):
 
 @pytest.mark.parametrize("encoder", ["residual_stack", "resnet"])
 @pytest.mark.parametrize(
-    ("bottleneck", "latent_dim", "num_groups"), [("grid", 1, 1), ("grid", 128, 1), ("grouped", 3, 3), ("grouped", 16, 4)]
+    ("bottleneck", "latent_dim", "num_groups"),
+    [("grid", 1, 1), ("grid", 128, 1), ("grouped", 3, 3), ("grouped", 16, 4)],
 )
 def test_any_latent_size_and_channel_count(encoder, bottleneck, latent_dim, num_groups):
     """Exactly d numbers per image, and a reconstruction of the image's shape, square or not."""
@@ -56,7 +57,7 @@ def test_grouped_latent_reaches_the_middle_of_the_image():
 @pytest.mark.parametrize("layers", [2, 150])
 def test_signal_neither_explodes_nor_dies_with_depth(layers):
     image = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
-    encoder = ResidualStackEncoder(num_hiddens=16, num_residual_hiddens=32, num_residual_layers=layers)
+    encoder = ResidualStackEncoder(16, 32, num_residual_layers=layers, num_halvings=2)
     variables = encoder.init(jax.random.key(1), image, train=False)
     assert 0.05 < encoder.apply(variables, image, train=False).std() < 5
 
@@ -66,7 +67,9 @@ def test_depth_is_one_scanned_layer():
     image = jnp.zeros((1, 16, 16, 3))
     sizes = {}
     for layers in (2, 150):
-        encoder = ResidualStackEncoder(num_hiddens=8, num_residual_hiddens=8, num_residual_layers=layers)
+        encoder = ResidualStackEncoder(
+            num_hiddens=8, num_residual_hiddens=8, num_residual_layers=layers, num_halvings=2
+        )
         variables = jax.eval_shape(lambda x: encoder.init(jax.random.key(0), x, train=False), image)  # noqa: B023
         kernel = variables["params"]["ResidualStack_0"]["layers"]["Conv_0"]["kernel"]
         assert kernel.shape == (layers, 3, 3, 8, 8)
@@ -86,6 +89,7 @@ def test_resnet_has_the_published_number_of_parameters(depth, parameters):
 
 def test_resnet_strides():
     shape = jax.eval_shape(
-        lambda x: ResNetEncoder(18).init_with_output(jax.random.key(0), x, train=False)[0], jnp.zeros((2, 224, 96, 7))
+        lambda x: ResNetEncoder(18).init_with_output(jax.random.key(0), x, train=False)[0],
+        jnp.zeros((2, 224, 96, 7)),
     ).shape
     assert shape == (2, 7, 3, 512)

@@ -167,8 +167,8 @@ def test_dead_codes_restart_at_vectors_of_the_batch_with_their_averages():
 def test_codes_stay_in_use_where_the_predecessor_keeps_one(num_codes, dim):
     """With counts that start at 0, these three cases end with exactly one code in use after 100 steps.
 
-    Normal noise has no clusters: in 64 dimensions a mean of many vectors is nearer to a new vector than any single vector
-    is, so some of 512 codes stay unused for good reason, and the bound is a half.
+    Normal noise has no clusters: in 64 dimensions a mean of many vectors is nearer to a new vector than any single
+    vector is, so some of 512 codes stay unused for good reason, and the bound is a half.
     """
     quantizer = VectorQuantizer(num_codes, dim)
     variables = _initialised(quantizer, jnp.zeros((1, dim)))
@@ -194,5 +194,5 @@ def test_a_codebook_finds_separate_clusters():
 
 
 def test_wrong_width_is_refused():
-    with pytest.raises(ValueError, match="3 numbers per vector.*code_dim is 4"):
+    with pytest.raises(ValueError, match=r"3 numbers per vector.*code_dim is 4"):
         VectorQuantizer(2, 4).init(jax.random.key(0), jnp.zeros((1, 3)), train=False)

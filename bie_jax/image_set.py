@@ -1,0 +1,124 @@
+"""Reading a built set: pixels by row number, and everything else as a table that needs no pixel."""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow_datasets as tfds
+
+_SPLIT = "images"
+
+# What a person types to get a set, and what it takes.
+_HOW_TO_BUILD = {
+    "simulated": ("python -m data.build simulated", "half a minute, nothing else"),
+    "bbbc021": (
+        "python -m data.build bbbc021 --source=FOLDER",
+        "a folder with bbbc021_subset.npz and wells.csv (data/bbbc021/README.md)",
+    ),
+    "idr0093": (
+        "python -m data.build idr0093 --source=IMAGES.csv --annotation=idr0093-screenA-annotation.csv.gz",
+        "the study's images (1.62 TB in all; a part of the plates will do), a table that lists them, and IDR's "
+        "annotation table (data/idr0093/README.md says how each is had)",
+    ),
+}
+
+
+class SetNotBuiltError(FileNotFoundError):
+    """There is no such set; the message says where it was looked for and which command builds it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """A built set of images of one shape.
+
+    Random access, opened when first read: it can be handed to threads and, unopened or not, to spawned processes.
+
+    Attributes:
+        name: of the set.
+        directory: where it lies.
+        metadata: one row per image, in the order of the records: `plate`, `well`, `site`, `label`, `source` and more.
+        channel_names: C names.
+        pixel_size_um: micrometres per pixel; None where the source does not say.
+        bit_depth: bits that carry information.
+        image_shape: (H, W, C).
+        statistics: `overall` and `plates`, exact intensity statistics per channel.
+        simulated: whether no microscope was involved.
+        description: a sentence on what this is.
+    """
+
+    name: str
+    directory: Path
+    metadata: pd.DataFrame
+    channel_names: tuple[str, ...]
+    pixel_size_um: float | None
+    bit_depth: int
+    image_shape: tuple[int, int, int]
+    statistics: dict[str, Any]
+    simulated: bool
+    description: str
+
+    def __len__(self) -> int:
+        return len(self.metadata)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """Image [H, W, C] in the set's dtype."""
+        return self._records[row]["image"]
+
+    def images(self, rows: Any) -> np.ndarray:
+        """Images [n, H, W, C] of some rows, in their order."""
+        return np.stack([self[int(row)] for row in rows])
+
+    @functools.cached_property
+    def _records(self) -> Any:
+        source = tfds.builder_from_directory(str(self.directory)).as_data_source(_SPLIT)
+        # Text columns are in `metadata`; decoding them with every image would only cost time.
+        return source
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An open file must not travel to another process; it is opened again there.
+        return {key: value for key, value in self.__dict__.items() if key != "_records"}
+
+
+def open_image_set(name: str, data_dir: str | Path) -> ImageSet:
+    """The newest version of a built set.
+
+    Args:
+        name: of the set.
+        data_dir: folder of built sets.
+
+    Raises:
+        SetNotBuiltError: if there is none.
+    """
+    folder = Path(data_dir) / name
+    versions = [path.parent for path in folder.glob("*/statistics.json")]
+    if not versions:
+        built = sorted({path.parent.parent.name for path in Path(data_dir).glob("*/*/statistics.json")})
+        have = f"there are {', '.join(built)}" if built else "there are no built sets"
+        if name not in _HOW_TO_BUILD:
+            raise SetNotBuiltError(
+                f"the set {name!r} is not built in {Path(data_dir).absolute()} ({have}), and no builder has that name: "
+                f"{', '.join(_HOW_TO_BUILD)}"
+            )
+        command, needs = _HOW_TO_BUILD[name]
+        raise SetNotBuiltError(
+            f"the set {name!r} is not built in {Path(data_dir).absolute()} ({have}). This builds it: {command} "
+            f"It needs {needs}."
+        )
+    directory = max(versions, key=lambda path: tuple(int(part) for part in path.name.split(".")))
+    described = json.loads((directory / "statistics.json").read_text())
+    return ImageSet(
+        name=name,
+        directory=directory,
+        metadata=pd.read_parquet(directory / "metadata.parquet"),
+        channel_names=tuple(described["channel_names"]),
+        pixel_size_um=described["pixel_size_um"],
+        bit_depth=described["bit_depth"],
+        image_shape=tuple(described["image_shape"]),
+        statistics={"overall": described["overall"], "plates": described["plates"]},
+        simulated=described["simulated"],
+        description=described["description"],
+    )

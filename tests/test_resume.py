@@ -1,0 +1,122 @@
+"""A run that is killed and started again is the run that was not: real processes, real signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _command(datasets, workdir, *extra):
+    return [
+        sys.executable,
+        "launch.py",
+        "--config=configs/vqvae_idr0093.py:tiny",
+        f"--config.data.data_dir={datasets}",
+        f"--workdir={workdir}",
+        "--stage=train",
+        "--config.train.epochs=6",
+        *extra,
+    ]
+
+
+def _environment(devices=1):
+    return os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+
+
+def _run(command, **options):
+    done = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=300, **options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+def _signal_after_step(command, workdir, step, number):
+    """Start, wait until the log has passed a step, send the signal; returns the exit status and what was said."""
+    process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stderr=subprocess.PIPE, text=True)
+    log = Path(workdir) / "metrics.jsonl"
+    deadline = time.time() + 240
+    while time.time() < deadline and process.poll() is None:
+        lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+        if any(json.loads(line)["step"] >= step for line in lines if line.endswith("\n")):
+            break
+        time.sleep(0.005)
+    assert process.poll() is None, "the run ended before it could be interrupted"
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+def _deterministic_log(workdir):
+    lines = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if not key.startswith("perf/")} for line in lines]
+
+
+def _final_state(workdir):
+    with ocp.training.Checkpointer(Path(workdir) / "checkpoints") as checkpointer:
+        loaded = checkpointer.load_checkpointables(checkpointer.latest.step)
+    return checkpointer, loaded
+
+
+def _assert_same_bits(a, b):
+    import jax
+
+    leaves = [jax.tree_util.tree_leaves_with_path(tree) for tree in (a, b)]
+    assert len(leaves[0]) == len(leaves[1]) > 20
+    for (path, x), (_, y) in zip(*leaves, strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y), err_msg=str(path))
+
+
+@pytest.fixture(scope="module")
+def unbroken(datasets, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("unbroken") / "run"
+    _run(_command(datasets, workdir))
+    return workdir
+
+
+@pytest.mark.parametrize(("name", "step", "status"), [("SIGKILL", 8, -9), ("SIGTERM", 13, 143)])
+def test_interrupted_run_is_the_unbroken_run_to_the_bit(datasets, unbroken, tmp_path, name, step, status):
+    """Parameters, optimiser state, codebook, sums for the log, and every line of the log."""
+    workdir = tmp_path / "run"
+    command = _command(datasets, workdir)
+    returncode, said = _signal_after_step(command, workdir, step, getattr(signal, name))
+    assert returncode == status, said[-2000:]
+    if name == "SIGTERM":
+        assert "the same command goes on" in said
+    _run(command)
+    _assert_same_bits(_final_state(workdir)[1], _final_state(unbroken)[1])
+    assert _deterministic_log(workdir) == _deterministic_log(unbroken)
+
+
+def test_half_written_checkpoint_is_never_loaded(datasets, unbroken, tmp_path):
+    """What a kill during a save leaves (a temporary folder) is passed over, and so is an empty step folder."""
+    import shutil
+
+    workdir = tmp_path / "run"
+    command = _command(datasets, workdir)
+    _signal_after_step(command, workdir, 8, signal.SIGKILL)
+    steps = sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+    whole = workdir / "checkpoints" / str(steps[-1])
+    torn = workdir / "checkpoints" / f"{steps[-1] + 100}.orbax-checkpoint-tmp"
+    shutil.copytree(whole, torn)
+    next((torn / "model").rglob("*")).touch()
+    _run(command)
+    _assert_same_bits(_final_state(workdir)[1], _final_state(unbroken)[1])
+
+
+def test_a_run_goes_on_on_another_number_of_devices(datasets, unbroken, tmp_path):
+    workdir = tmp_path / "run"
+    command = _command(datasets, workdir)
+    _signal_after_step(command, workdir, 8, signal.SIGKILL)
+    done = subprocess.run(command, cwd=ROOT, env=_environment(4), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    logs = [[line for line in _deterministic_log(w) if "val/loss" in line] for w in (workdir, unbroken)]
+    assert [line["step"] for line in logs[0]] == [line["step"] for line in logs[1]]
+    np.testing.assert_allclose(logs[0][-1]["val/loss"], logs[1][-1]["val/loss"], rtol=0.05)

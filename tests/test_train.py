@@ -1,0 +1,137 @@
+"""The loop, in this process, on eight CPU devices."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from bie_jax.config import ConfigError, check_config
+from bie_jax.image_set import SetNotBuiltError
+from bie_jax.train import NonFiniteLossError, train_and_evaluate
+
+
+def _lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_its_files_and_a_falling_loss(trained_workdir):
+    workdir, result = trained_workdir
+    lines = _lines(workdir)
+    losses = [line["train/loss"] for line in lines if "train/loss" in line]
+    assert losses[-1] < losses[0]
+    validations = [line for line in lines if "val/loss" in line]
+    assert result["val/loss"] == min(line["val/loss"] for line in validations)
+    assert {"train/recon", "train/vq", "train/perplexity", "optimizer/lr", "perf/images_per_s"} <= lines[0].keys()
+    assert all(line["train/codes_used"] >= 1 for line in validations)
+    for name in ("config.json", "dataset.json"):
+        json.loads((workdir / name).read_text())
+    pictures = sorted((workdir / "reconstructions").glob("*.png"))
+    assert len(pictures) == len(validations)
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+
+
+def test_running_again_trains_no_further(trained_workdir, tiny_config):
+    workdir, result = trained_workdir
+    before = (workdir / "metrics.jsonl").read_bytes()
+    assert train_and_evaluate(tiny_config, workdir) == result
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_early_stopping_counts_epochs_without_a_better_validation(tiny_config, tmp_path):
+    tiny_config.optimizer.lr = tiny_config.optimizer.min_lr = tiny_config.optimizer.warmup_init_lr = 1e-12
+    tiny_config.model.quantizer.ema_decay = 1 - 1e-12  # nothing learns, so the first validation stays the best
+    tiny_config.model.quantizer.restart_threshold = 0.0
+    tiny_config.train.epochs = 50
+    tiny_config.train.early_stopping_patience_epochs = 2
+    train_and_evaluate(tiny_config, tmp_path / "run")
+    epochs = [line["epoch"] for line in _lines(tmp_path / "run") if "val/loss" in line]
+    assert len(epochs) < 15
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(tiny_config, tmp_path, tiny_set):
+    tiny_config.optimizer.lr = 1e30
+    tiny_config.optimizer.clip_norm = 1e30
+    tiny_config.optimizer.warmup_init_lr = 1e30
+    tiny_config.train.epochs = 30
+    with pytest.raises(NonFiniteLossError, match=r"the loss of step \d+ is (nan|inf)") as error:
+        train_and_evaluate(tiny_config, tmp_path / "run")
+    named = [source for source in tiny_set.metadata["source"] if source in str(error.value)]
+    assert len(named) >= tiny_config.train.batch_size / 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train.batch_size", 12, "batch_size=12 cannot be shared by 8 devices.*8 or 16"),
+        ("train.batch_size", 8000, "batch_size=8000 is more than the"),
+        ("data.crop_size", 4096, "crop_size=4096 is larger than the images"),
+        ("eval.label", "gene", "eval.label='gene' is no column"),
+        ("model.latent_dim", 0, "latent_dim=0"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(tiny_config, tmp_path, key, value, message):
+    group, name = key.split(".")
+    tiny_config[group][name] = value
+    with pytest.raises(ConfigError, match=message):
+        train_and_evaluate(tiny_config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_set_that_is_not_built_is_named_with_its_command(tiny_config, tmp_path):
+    tiny_config.data.name = "idr0093"
+    with pytest.raises(SetNotBuiltError, match=r"python -m data.build idr0093"):
+        train_and_evaluate(tiny_config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_set_with_other_pixels_is_refused(trained_workdir, tiny_config, tmp_path, monkeypatch):
+    workdir, _ = trained_workdir
+    before = json.loads((workdir / "dataset.json").read_text())
+    changed = tmp_path / "run"
+    changed.mkdir()
+    (changed / "config.json").write_bytes((workdir / "config.json").read_bytes())
+    (changed / "dataset.json").write_text(json.dumps(before | {"num_examples": 1}))
+    with pytest.raises(ConfigError, match=r"not the set that.*num_examples"):
+        train_and_evaluate(tiny_config, changed)
+
+
+def test_sums_over_eight_devices_are_sums_over_one(tiny_config, tiny_set):
+    """Batch statistics and code counts are of the global batch: eight devices take the step that one takes."""
+    import jax.numpy as jnp
+
+    from bie_jax import sharding
+    from bie_jax.augment import intensity_table
+    from bie_jax.models import build_model
+    from bie_jax.objectives import OBJECTIVES
+    from bie_jax.optimizer import build_optimizer
+    from bie_jax.train_state import create_train_state
+    from bie_jax.train_step import build_train_step
+
+    assert jax.device_count() == 8
+    tiny_config.model.encoder, tiny_config.model.bottleneck = "resnet", "grouped"
+    model = build_model(tiny_config.model, len(tiny_set.channel_names))
+    tx, _ = build_optimizer(tiny_config.optimizer, steps_per_epoch=4, epochs=4)
+    table = intensity_table(tiny_set.statistics, [""], "zscore", "set")
+    size = tiny_config.data.crop_size
+    blank = jnp.zeros((8, size, size, len(tiny_set.channel_names)))
+
+    def aux_of(params, model_state, image):
+        return OBJECTIVES["vqvae"](model, params, model_state, image, jnp.ones(8), train=True)[1]
+
+    results = []
+    for devices in (jax.devices(), jax.devices()[:1]):
+        mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+        split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
+        init = jax.jit(lambda key: create_train_state(model, tx, aux_of, blank, key), out_shardings=everywhere)
+        state = init(jax.random.key(0))
+        step = build_train_step(check_config(tiny_config), model, table, split, everywhere)
+        for number in range(2):
+            images = tiny_set.images(range(8 * number, 8 * number + 8))
+            batch = sharding.put_batch({"image": images, "plate": np.zeros(8, np.int32)}, split)
+            state, loss = step(state, batch)
+        results.append(jax.device_get((state.params, state.model_state, loss)))
+    eight, one = results
+    np.testing.assert_allclose(eight[2], one[2], rtol=1e-4)
+    for a, b in zip(jax.tree.leaves(eight[:2]), jax.tree.leaves(one[:2]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
