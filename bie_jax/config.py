@@ -57,6 +57,7 @@ class QuantizerConfig(_Group):
     """The codebook."""
 
     num_codes: Annotated[int, Field(ge=2)]
+    code_dim: PositiveInt
     commitment_cost: NonNegativeFloat
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     restart_threshold: Annotated[float, Field(ge=0, lt=1)]
@@ -86,15 +87,19 @@ class ModelConfig(_Group):
     resnet: ResNetConfig
     latent_dim: PositiveInt
     bottleneck: Literal["grid", "grouped"]
-    num_groups: PositiveInt
     quantizer: QuantizerConfig
 
     @model_validator(mode="after")
-    def _groups_divide_latent(self) -> Self:
-        if self.bottleneck == "grouped" and self.latent_dim % self.num_groups:
+    def _latent_fits_codes(self) -> Self:
+        if self.bottleneck == "grid" and self.latent_dim != self.quantizer.num_codes:
             raise ValueError(
-                f"latent_dim={self.latent_dim} is not a multiple of num_groups={self.num_groups}, "
-                "and bottleneck='grouped' cuts it into equal groups"
+                f"latent_dim={self.latent_dim} with quantizer.num_codes={self.quantizer.num_codes}: bottleneck='grid' "
+                "embeds an image by how often each code occurs in it, so the two must be equal"
+            )
+        if self.bottleneck == "grouped" and self.latent_dim % self.quantizer.code_dim:
+            raise ValueError(
+                f"latent_dim={self.latent_dim} is not a multiple of quantizer.code_dim={self.quantizer.code_dim}, "
+                "and bottleneck='grouped' cuts it into groups of that length"
             )
         return self
 

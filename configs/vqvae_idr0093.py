@@ -51,10 +51,12 @@ def _seed_table() -> ConfigDict:
     config.model.resnet = ConfigDict()  # read when encoder = "resnet"
     config.model.resnet.depth = 18
     config.model.latent_dim = 16  # numbers per image
-    config.model.bottleneck = "grid"  # "grid": quantise every position; "grouped": quantise the pooled vector
-    config.model.num_groups = 4  # codebooks; read when bottleneck = "grouped"
+    # "grid" quantises every position of the encoder's map, and the embedding is the usage of each code; "grouped" pools
+    # first and quantises the pooled vector in groups of code_dim numbers with a codebook each.
+    config.model.bottleneck = "grid"
     config.model.quantizer = ConfigDict()
-    config.model.quantizer.num_codes = 16  # the seed's num_embeddings
+    config.model.quantizer.num_codes = config.model.get_ref("latent_dim")  # the seed's num_embeddings, also 16
+    config.model.quantizer.code_dim = 16  # numbers in a code
     config.model.quantizer.commitment_cost = 0.25
     config.model.quantizer.ema_decay = 0.99  # the seed's decay
     config.model.quantizer.restart_threshold = 0.05  # of an even share of the vectors; 0: never restart a code
@@ -104,28 +106,30 @@ def _seed_table() -> ConfigDict:
 def _simulated(config: ConfigDict) -> None:
     """2 CPU cores, about 5 minutes. A short stack: per second of training it learns most here."""
     config.data.name = "simulated"
-    config.data.crop_size = 64
+    config.data.crop_size = 32
+    config.data.normalization_scope = "plate"
     config.data.read_threads = 2
     config.model.residual_stack.num_hiddens = 64
     config.model.residual_stack.num_residual_layers = 2
-    config.model.quantizer.num_codes = 64
-    config.optimizer.lr = 2e-3
-    config.optimizer.warmup_epochs = 1
-    config.optimizer.cooldown_epochs = 1
-    config.train.epochs = 20
-    config.train.log_every_steps = 10
-    config.train.eval_every_epochs = 2
-    config.train.checkpoint_every_steps = 100
+    config.model.latent_dim = 128
+    config.optimizer.lr = 4e-3
+    config.optimizer.warmup_epochs = 2
+    config.optimizer.cooldown_epochs = 2
+    config.train.epochs = 60
+    config.train.log_every_steps = 20
+    config.train.eval_every_epochs = 6
+    config.train.checkpoint_every_steps = 200
     config.train.early_stopping_patience_epochs = 0
     config.eval.bootstrap = 500
 
 
 def _tiny(config: ConfigDict) -> None:
-    config.data.crop_size = 32
     config.model.residual_stack.num_hiddens = 8
     config.model.residual_stack.num_residual_hiddens = 8
-    config.model.quantizer.num_codes = 16
+    config.model.latent_dim = 16
     config.train.batch_size = 8
+    config.optimizer.warmup_epochs = 1
+    config.optimizer.cooldown_epochs = 1
     config.train.epochs = 2
     config.train.log_every_steps = 2
     config.train.eval_every_epochs = 1

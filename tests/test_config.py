@@ -2,6 +2,7 @@ import importlib
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from bie_jax.config import ConfigError, check_config, load_config, save_config
 from configs import vqvae_bbbc021, vqvae_idr0093
@@ -64,8 +65,6 @@ def test_what_cannot_run_is_refused_by_name(key, value, message):
     for group in groups:
         target = target[group]
     target[last] = value
-    from ml_collections import ConfigDict
-
     with pytest.raises(ConfigError, match=message):
         check_config(ConfigDict(config))
 
@@ -80,11 +79,25 @@ def test_unknown_and_missing_keys_are_named():
     assert "config.optimizer.lr: missing" in str(error.value)
 
 
-def test_groups_must_divide_the_latent():
+@pytest.mark.parametrize(
+    ("bottleneck", "num_codes", "code_dim", "message"),
+    [
+        ("grouped", 128, 3, r"latent_dim=128 is not a multiple of quantizer.code_dim=3"),
+        ("grid", 64, 16, r"latent_dim=128 with quantizer.num_codes=64"),
+    ],
+)
+def test_codes_must_fit_the_latent(bottleneck, num_codes, code_dim, message):
+    config = vqvae_idr0093.get_config("simulated").to_dict()
+    config["model"]["bottleneck"] = bottleneck
+    config["model"]["quantizer"] |= {"num_codes": num_codes, "code_dim": code_dim}
+    with pytest.raises(ConfigError, match=message):
+        check_config(ConfigDict(config))
+
+
+def test_changing_the_latent_size_alone_is_enough():
     config = vqvae_idr0093.get_config("simulated")
-    config.model.bottleneck, config.model.num_groups = "grouped", 3
-    with pytest.raises(ConfigError, match="latent_dim=16 is not a multiple of num_groups=3"):
-        check_config(config)
+    config.model.latent_dim = 32
+    assert check_config(config).model.quantizer.num_codes == 32
 
 
 def test_workdir_of_another_configuration_is_left_alone(tmp_path):

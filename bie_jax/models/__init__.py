@@ -30,16 +30,15 @@ def _build_vqvae(config: Any, num_channels: int) -> VQVAE:
     )
     quantizer = config.quantizer
     shared = {
-        "latent_dim": config.latent_dim,
         "num_codes": quantizer.num_codes,
         "commitment_cost": quantizer.commitment_cost,
         "ema_decay": quantizer.ema_decay,
         "restart_threshold": quantizer.restart_threshold,
     }
     if config.bottleneck == "grid":
-        bottleneck = GridBottleneck(**shared)
+        bottleneck = GridBottleneck(code_dim=quantizer.code_dim, **shared)
     else:
-        bottleneck = GroupedBottleneck(num_groups=config.num_groups, **shared)
+        bottleneck = GroupedBottleneck(config.latent_dim, num_groups=config.latent_dim // quantizer.code_dim, **shared)
     return VQVAE(encoder, bottleneck, decoder)
 
 

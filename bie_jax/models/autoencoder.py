@@ -28,11 +28,14 @@ class VQVAE(nn.Module):
             reconstruction: [B, H, W, C].
             out: `embedding` [B, latent_dim]; `codes` int32, [B, h, w] or [B, G]; `commitment` [B],
                 beta ||z_e - sg[e]||^2, mean over positions (grid) or sum over groups; `perplexity` scalar, mean over
-                codebooks; `code_counts` [G, K], uses of each code in this batch.
+                codebooks; `code_counts` [G, K], uses of each code in this batch; `features` [B, F], the encoder's
+                output pooled, before the bottleneck.
         """
         z, out = self.encode(image, train=train)
         return self.decoder(z, train=train), out
 
     def encode(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
         """[B, H, W, C] -> decoder input [B, h, w, *] and `out` as in `__call__`."""
-        return self.bottleneck(self.encoder(image, train=train), train=train)
+        features = self.encoder(image, train=train)
+        z, out = self.bottleneck(features, train=train)
+        return z, out | {"features": features.mean(axis=(1, 2))}

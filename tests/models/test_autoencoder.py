@@ -9,28 +9,37 @@ from bie_jax.models.resnet import ResNetEncoder
 from configs import vqvae_idr0093
 
 
-def _config(encoder, bottleneck, latent_dim, num_groups=1):
+def _config(encoder, bottleneck, latent_dim, code_dim):
     config = vqvae_idr0093.get_config("tiny").model
     config.encoder, config.bottleneck = encoder, bottleneck
-    config.latent_dim, config.num_groups = latent_dim, num_groups
+    config.latent_dim, config.quantizer.code_dim = latent_dim, code_dim
     return config
 
 
 @pytest.mark.parametrize("encoder", ["residual_stack", "resnet"])
 @pytest.mark.parametrize(
-    ("bottleneck", "latent_dim", "num_groups"),
-    [("grid", 1, 1), ("grid", 128, 1), ("grouped", 3, 3), ("grouped", 16, 4)],
+    ("bottleneck", "latent_dim", "code_dim"),
+    [
+        ("grid", 3, 5),
+        ("grid", 128, 16),
+        ("grouped", 1, 1),
+        ("grouped", 3, 1),
+        ("grouped", 16, 4),
+        ("grouped", 2048, 512),
+    ],
 )
-def test_any_latent_size_and_channel_count(encoder, bottleneck, latent_dim, num_groups):
+def test_any_latent_size_and_channel_count(encoder, bottleneck, latent_dim, code_dim):
     """Exactly d numbers per image, and a reconstruction of the image's shape, square or not."""
     for shape in ((2, 64, 32, 5), (3, 32, 32, 1)):
-        model = build_model(_config(encoder, bottleneck, latent_dim, num_groups), shape[-1])
+        model = build_model(_config(encoder, bottleneck, latent_dim, code_dim), shape[-1])
         image = jnp.zeros(shape)
         variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)  # noqa: B023
         recon, out = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, image)  # noqa: B023
         assert recon.shape == shape
         assert out["embedding"].shape == (shape[0], latent_dim)
-        assert out["code_counts"].shape == (num_groups if bottleneck == "grouped" else 1, 16)
+        groups = latent_dim // code_dim if bottleneck == "grouped" else 1
+        assert out["code_counts"].shape == (groups, latent_dim)  # num_codes follows latent_dim
+        assert (latent_dim // code_dim, latent_dim) if bottleneck == "grouped" else (1, latent_dim)
         assert out["commitment"].shape == (shape[0],)
 
 

@@ -1,0 +1,102 @@
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+import bie_jax
+from bie_jax.evaluation.embed import embed_image_set, load_untrained, write_embeddings
+
+
+@pytest.fixture(scope="module")
+def embedder(trained_workdir):
+    return bie_jax.load(trained_workdir[0])
+
+
+def test_one_row_of_latent_dim_numbers_per_image_in_order(embedder, tiny_set):
+    features = embedder.embed(tiny_set.images(range(21)))
+    assert features.shape == (21, 16)
+    assert features.dtype == np.float32
+    alone = np.concatenate([embedder.embed(tiny_set.images([i])) for i in (0, 7, 20)])
+    np.testing.assert_allclose(alone, features[[0, 7, 20]], atol=1e-6)
+
+
+def test_embedding_is_deterministic(embedder, trained_workdir, tiny_set):
+    images = tiny_set.images(range(10))
+    np.testing.assert_array_equal(embedder.embed(images), bie_jax.load(trained_workdir[0]).embed(images))
+
+
+def test_embedding_is_the_root_of_the_share_of_each_code(embedder, tiny_set):
+    features = embedder.embed(tiny_set.images(range(16)))
+    np.testing.assert_allclose(np.square(features).sum(axis=1), 1, rtol=1e-5)
+    _, _, codes = embedder.encode_batch(tiny_set.images(range(16)), np.zeros(16, np.int32))
+    expected = [np.sqrt(np.bincount(c.ravel(), minlength=16) / c.size) for c in codes]
+    np.testing.assert_allclose(features, expected, atol=1e-6)
+
+
+def test_channels_come_in_any_order_by_name(embedder, tiny_set):
+    images = tiny_set.images(range(5))
+    names = list(tiny_set.channel_names)
+    order = [3, 1, 4, 0, 2]
+    shuffled = embedder.embed(images[..., order], channels=[names[i] for i in order])
+    np.testing.assert_array_equal(shuffled, embedder.embed(images, channels=names))
+
+
+@pytest.mark.parametrize(
+    ("images", "channels", "message"),
+    [
+        (np.zeros((1, 32, 32, 3)), None, "3 channels, the model takes 5: DNA, nascent_RNA"),
+        (np.zeros((1, 32, 32, 2)), ["DNA", "actin"], r"DNA, actin; the model takes DNA, nascent_RNA"),
+        (np.zeros((1, 32, 32, 5)), ["DNA"] * 5, "said to have the channels DNA, DNA"),
+        (np.zeros((32, 32, 5)), None, r"expected \[N, H, W, C\]"),
+        (np.full((2, 32, 32, 5), np.nan, np.float32), None, r"images \[0, 1\] hold NaN"),
+        (np.zeros((1, 2, 32, 5)), None, "2 x 32 pixels are too small"),
+    ],
+)
+def test_other_images_than_the_models_are_refused(embedder, images, channels, message):
+    with pytest.raises(ValueError, match=message):
+        embedder.embed(images, channels=channels)
+
+
+def test_unknown_plates_are_refused(embedder, tiny_set):
+    with pytest.raises(ValueError, match=r"no intensity statistics for plates \['nowhere'\]"):
+        embedder.embed(tiny_set.images([0]), plates=["nowhere"])
+
+
+def test_plates_choose_the_statistics(embedder, tiny_set):
+    """With the brightness of a plate doubled and its statistics to match, nothing changes; with others, it does."""
+    first = np.flatnonzero(tiny_set.metadata["plate"] == "SIM001")[:4]
+    by_plate = embedder.embed(tiny_set.images(first), plates=["SIM001"] * 4)
+    by_set = embedder.embed(tiny_set.images(first))
+    np.testing.assert_array_equal(by_plate, embed_image_set(embedder, tiny_set, progress=False)[first])
+    assert np.abs(by_plate - by_set).max() > 0
+
+
+def test_untrained_network_is_another_one_and_depends_on_its_seed(embedder, trained_workdir, tiny_set):
+    images = tiny_set.images(range(4))
+    one, same, two = (load_untrained(trained_workdir[0], seed).embed(images) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert one.shape == (4, 8)  # the encoder's features
+    assert np.abs(one - two).max() > 0
+
+
+def test_files_hold_what_was_embedded(trained_workdir, embedder, tiny_set):
+    workdir, _ = trained_workdir
+    table = write_embeddings(workdir)
+    read = pd.read_parquet(workdir / "embeddings.parquet")
+    pd.testing.assert_frame_equal(read, table)
+    assert list(read.columns[:3]) == ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
+    assert read["Metadata_source"].tolist() == tiny_set.metadata["source"].tolist()
+    assert set(read["Metadata_split"]) == {"train", "val"}
+    features = [column for column in read if not column.startswith("Metadata_")]
+    assert features == [f"vqvae_{i:04d}" for i in range(16)]
+    expected = embed_image_set(embedder, tiny_set, progress=False)
+    np.testing.assert_array_equal(read[features].to_numpy(), expected)
+    stored = anndata.read_h5ad(workdir / "embeddings.h5ad")
+    np.testing.assert_array_equal(np.asarray(stored.X), expected)
+    assert stored.obs["Metadata_Well"].tolist() == tiny_set.metadata["well"].tolist()
+    codebook = np.load(workdir / "codebook.npz")
+    assert codebook["code_counts"].sum() == len(tiny_set) * 8 * 8  # each image's 32 x 32 pixels at stride 4
+    assert codebook["capacity_bits"] == 64 * 4
+    pictures = np.load(workdir / "reconstructions.npz")
+    assert pictures["image"].shape == pictures["reconstruction"].shape == (4, 32, 32, 5)
+    assert not list(workdir.glob(".partial*"))
