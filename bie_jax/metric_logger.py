@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -21,12 +21,18 @@ class MetricLogger:
         config: recorded with the run on W&B.
     """
 
-    def __init__(self, workdir: Path, resume_bytes: int, wandb_mode: str, config: dict[str, Any]):
+    def __init__(
+        self,
+        workdir: Path,
+        resume_bytes: int,
+        wandb_mode: Literal["disabled", "offline", "online"],
+        config: dict[str, Any],
+    ):
         self._is_writer = jax.process_index() == 0
         self._wandb_run = None
         if not self._is_writer:
             return
-        self._file = open(workdir / "metrics.jsonl", "ab")  # noqa: SIM115, closed in `close`
+        self._file = open(workdir / "metrics.jsonl", "ab")  # noqa: SIM115, closed by `__exit__`
         self._file.truncate(resume_bytes)
         self._file.seek(0, os.SEEK_END)
         if wandb_mode != "disabled":
@@ -40,6 +46,17 @@ class MetricLogger:
                 id=_run_id(workdir),
                 resume="allow",
             )
+
+    def __enter__(self) -> "MetricLogger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Flush and close."""
+        if not self._is_writer:
+            return
+        self._file.close()
+        if self._wandb_run is not None:
+            self._wandb_run.finish()
 
     @property
     def bytes_written(self) -> int:
@@ -65,14 +82,6 @@ class MetricLogger:
             import wandb
 
             self._wandb_run.log({path.parent.name: wandb.Image(str(path))}, step=step)
-
-    def close(self) -> None:
-        """Flush everything."""
-        if not self._is_writer:
-            return
-        self._file.close()
-        if self._wandb_run is not None:
-            self._wandb_run.finish()
 
 
 def _run_id(workdir: Path) -> str:

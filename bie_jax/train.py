@@ -1,5 +1,6 @@
 """The training loop; there is only this one. A method is a function in `objectives.py`."""
 
+import contextlib
 import json
 import signal
 import threading
@@ -115,13 +116,18 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
         shown = slice(min(checked.train.num_reconstructions, len(val_rows)))
         return means, (pictures[0][0][shown], pictures[0][1][shown])
 
-    with Checkpoints(workdir) as checkpoints, _SigtermFlag() as sigterm:
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(workdir))
+        sigterm = stack.enter_context(_SigtermFlag())
+
         # --- Resume
         progress = Progress()
         if checkpoints.latest_step is not None:
             state, progress = checkpoints.restore(state, checkpoints.latest_step)
         step = int(state.step)
-        logger = MetricLogger(workdir, progress.log_bytes, checked.train.wandb, checked.model_dump())
+        logger = stack.enter_context(
+            MetricLogger(workdir, progress.log_bytes, checked.train.wandb, checked.model_dump())
+        )
         batches = train_batches(
             image_set, train_rows, checked.train.batch_size, checked.train.seed, step, checked.data.read_threads
         )
@@ -197,10 +203,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
                 if validates or saves or sigterm.is_set:
                     save(val_loss)
                 if sigterm.is_set:
-                    logger.close()
                     raise Interrupted(f"stopped by SIGTERM at step {step} of {total_steps}; the same command goes on")
                 stopwatch.resume()
-        logger.close()
     return {"step": progress.best_step, "val/loss": progress.best_val_loss}
 
 

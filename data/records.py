@@ -4,9 +4,12 @@ A built set is `<data_dir>/<name>/<version>/` with TFDS's own files (split "imag
 `metadata.parquet` and `statistics.json`. It appears under that name whole or not at all.
 """
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -17,7 +20,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tensorflow_datasets as tfds
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
+from tensorflow_datasets.core import registered
+from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
 SPLIT = "images"
@@ -84,10 +89,12 @@ def write_set(description: Description, examples: Iterable[Example], data_dir: s
     try:
         collected = _Collected(description)
         builder = _builder(description, collected.watch(examples), building)
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=1))
+        # TFDS announces a download that there is not, to a folder that will not stay.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=1))
         written = Path(builder.data_path)
         for shard in written.glob("*.array_record*"):
-            _store_uncompressed(shard)
+            _rewrite(shard)
         pd.DataFrame(collected.rows).astype(description.columns).to_parquet(written / "metadata.parquet", index=False)
         (written / "statistics.json").write_text(json.dumps(collected.statistics(), indent=1) + "\n")
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +102,18 @@ def write_set(description: Description, examples: Iterable[Example], data_dir: s
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return final
+
+
+def well_name(name: str, file: str | Path) -> str:
+    """ "B2", "B02" and "b02" -> "B02", on a plate of up to 384 wells.
+
+    Raises:
+        BuildError: naming `file`, where the name stands, if it is no such well.
+    """
+    match = re.fullmatch(r"([A-Pa-p])0?([1-9]|1\d|2[0-4])", name.strip())
+    if match is None:
+        raise BuildError(f"{file}: well {name!r}: expected a row A to P and a column 1 to 24, as B02")
+    return f"{match[1].upper()}{int(match[2]):02d}"
 
 
 class _Collected:
@@ -211,23 +230,25 @@ def _builder(description: Description, examples: Iterator[Example], data_dir: Pa
         "_split_generators": lambda self, download_manager: {SPLIT: generate()},
         "_generate_examples": lambda self: generate(),
     }
-    with tfds.core.registered.skip_registration():
+    with registered.skip_registration():
         builder_class = type("SetBuilder", (tfds.core.GeneratorBasedBuilder,), body)
     tfds.disable_progress_bar()  # ours knows how many images come
     return builder_class(data_dir=str(data_dir), file_format="array_record")
 
 
-def _store_uncompressed(shard: Path) -> None:
-    """Write a shard again without compression.
+def _rewrite(shard: Path) -> None:
+    """Write a shard again, uncompressed and with the columns of each record in the order of their names.
 
     TFDS leaves ArrayRecord's default, zstd; camera noise hardly compresses, and reading then waits for zstd
-    (`experiments/loading` has the rates).
+    (`experiments/loading` has the rates). And it serialises a map as the process happens to hash its keys, so that the
+    same set would have other bytes every time.
     """
     reader = array_record_module.ArrayRecordReader(str(shard))
     partial = shard.with_name(f".partial-{shard.name}")
     writer = array_record_module.ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
     for index in range(reader.num_records()):
-        writer.write(reader.read([index])[0])
+        example = tf_example_pb2.Example.FromString(reader.read([index])[0])  # pyright: ignore[reportAttributeAccessIssue]
+        writer.write(example.SerializeToString(deterministic=True))
     writer.close()
     reader.close()
     os.replace(partial, shard)

@@ -105,7 +105,7 @@ def test_workdir_of_another_configuration_is_left_alone(tmp_path):
     save_config(check_config(config), tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     config.optimizer.lr = 5e-3
-    with pytest.raises(ConfigError, match=r"optimizer.lr: the workdir has 0.002, this run 0.005"):
+    with pytest.raises(ConfigError, match=r"optimizer.lr: the workdir has 0.004, this run 0.005"):
         save_config(check_config(config), tmp_path)
     assert (tmp_path / "config.json").read_bytes() == before
 

@@ -79,9 +79,7 @@ def intensity_features(images: np.ndarray, channel_names: collections.abc.Sequen
         [N, 12 C] float64, columns as `intensity_names`; all but skewness in the image's own intensity units.
     """
     _check_images(images, channel_names)
-    pixels = (
-        np.moveaxis(images, -1, 1).reshape(len(images), images.shape[-1], -1).astype(np.float64)
-    )  # [N, C, H W]
+    pixels = np.moveaxis(images, -1, 1).reshape(len(images), images.shape[-1], -1).astype(np.float64)  # [N, C, H W]
     mean = pixels.mean(axis=2)
     centred = pixels - mean[..., None]
     squares = centred * centred
@@ -102,9 +100,7 @@ def texture_names(channel_names: collections.abc.Sequence[str]) -> list[str]:
         for distance in TEXTURE_DISTANCES_PX
     ]
     pairs = [
-        f"correlation_{first}_{second}"
-        for i, first in enumerate(channel_names)
-        for second in channel_names[i + 1 :]
+        f"correlation_{first}_{second}" for i, first in enumerate(channel_names) for second in channel_names[i + 1 :]
     ]
     return haralick + pairs
 
@@ -222,16 +218,12 @@ def shape_properties(labels: np.ndarray, pixel_size_um: float) -> np.ndarray:
         before = np.take(padded, range(padded.shape[axis] - 1), axis=axis)
         after = np.take(padded, range(1, padded.shape[axis]), axis=axis)
         change = before != after
-        edges += np.bincount(before[change], minlength=count + 1) + np.bincount(
-            after[change], minlength=count + 1
-        )
+        edges += np.bincount(before[change], minlength=count + 1) + np.bincount(after[change], minlength=count + 1)
     perimeter = np.pi / 4 * edges[1:]
 
     order = np.argsort(objects, kind="stable")
     bounds = np.cumsum(area).astype(int)[:-1]
-    hull = np.array(
-        [_hull_area(r, c) for r, c in zip(np.split(rows[order], bounds), np.split(columns[order], bounds))]
-    )
+    hull = np.array([_hull_area(r, c) for r, c in zip(np.split(rows[order], bounds), np.split(columns[order], bounds))])
     um = pixel_size_um
     return np.stack(
         [
@@ -298,9 +290,7 @@ def region_features(
     return np.array(rows, dtype=np.float64)
 
 
-def block_averaged_pixels(
-    images: np.ndarray, channel_scale: np.ndarray, largest_side_px: int = 64
-) -> np.ndarray:
+def block_averaged_pixels(images: np.ndarray, channel_scale: np.ndarray, largest_side_px: int = 64) -> np.ndarray:
     """Pixels for PCA: the centre, averaged over square blocks so that no side exceeds `largest_side_px`.
 
     The block is the smallest that does it (1 for images that are small enough), the same for rows and columns; what is left over at the borders

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from bie_jax.config import ConfigError, EvalConfig, load_config
 from bie_jax.evaluation import baselines, embed, probe, project, report, thumbnails
 from bie_jax.image_set import ImageSet, open_image_set
 
@@ -27,8 +28,8 @@ PIXEL_COMPONENTS = 64
 BATCH = 64  # images held at a time while features are computed
 
 
-class EvaluationError(ValueError):
-    """A workdir that cannot be evaluated; the message says what is missing or inconsistent, and what to do."""
+class EvaluationError(ConfigError):
+    """A configuration that cannot be scored on this set and workdir; the message says what does not fit, and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,19 +49,6 @@ class FeatureSet:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """The `eval` group of the configuration, as far as scores depend on it."""
-
-    label: str
-    group: str
-    probe_control: str
-    folds: int
-    knn_k: int
-    bootstrap: int
-    seed: int
-
-
-@dataclasses.dataclass(frozen=True)
 class ClassicalFeatures:
     """What one pass over the pixels gives: features by kind, and thumbnails of the chosen images."""
 
@@ -77,10 +65,11 @@ def read_embeddings(path: Path) -> tuple[pd.DataFrame, np.ndarray, str]:
         Metadata with the prefix `Metadata_` taken off and plate, well and site in lower case; features [N, D] float32; the model's name.
 
     Raises:
-        EvaluationError: no file, or no feature columns.
+        FileNotFoundError: no file.
+        EvaluationError: no feature columns.
     """
     if not path.is_file():
-        raise EvaluationError(f"{path} is missing: run the same command with --stage=embed first")
+        raise FileNotFoundError(f"{path} is missing: run the same command with --stage=embed first")
     table = pd.read_parquet(path)
     prefix = "Metadata_"
     metadata = table[[name for name in table.columns if name.startswith(prefix)]]
@@ -134,7 +123,7 @@ def sample_points(count: int, limit: int, seed: int) -> np.ndarray:
 def classical_features(
     images: collections.abc.Sequence | np.ndarray,
     channel_names: tuple[str, ...],
-    pixel_size_um: float,
+    pixel_size_um: float | None,
     overall: dict,
     shown: np.ndarray,
     on_batch: collections.abc.Callable[[int], object] = lambda count: None,
@@ -144,11 +133,12 @@ def classical_features(
     Args:
         images: [N, H, W, C], or anything of that length whose items are [H, W, C].
         channel_names: C names.
-        pixel_size_um: micrometres per pixel.
+        pixel_size_um: micrometres per pixel; None: unknown, lengths are then in pixels.
         overall: intensity statistics of the whole set, as in `statistics.json`.
         shown: rows that get a thumbnail.
         on_batch: called with the number of images done, for a progress bar.
     """
+    unit = 1.0 if pixel_size_um is None else pixel_size_um
     low, high = np.asarray(overall["percentiles"]["1"]), np.asarray(overall["percentiles"]["99.9"])
     pixels, intensity, rest, tiles = [], [], [], []
     wanted = set(shown.tolist())
@@ -161,7 +151,7 @@ def classical_features(
             np.concatenate(
                 [
                     baselines.texture_features(batch, channel_names),
-                    baselines.region_features(batch, channel_names, pixel_size_um),
+                    baselines.region_features(batch, channel_names, unit),
                 ],
                 axis=1,
             )
@@ -169,27 +159,28 @@ def classical_features(
         side = thumbnails.tile_size(len(shown), max(batch.shape[1:3]))
         chosen = [i - start for i in rows if i in wanted]
         if chosen:
-            tiles += [
-                thumbnails.shrink(picture, side) for picture in thumbnails.composite(batch[chosen], low, high)
-            ]
+            tiles += [thumbnails.shrink(picture, side) for picture in thumbnails.composite(batch[chosen], low, high)]
         on_batch(len(rows))
     return ClassicalFeatures(np.concatenate(pixels), np.concatenate(intensity), np.concatenate(rest), tiles)
 
 
 def _folds(
-    labels: np.ndarray, groups: np.ndarray, settings: Settings
+    labels: np.ndarray, groups: np.ndarray, settings: EvalConfig
 ) -> tuple[dict[str, list[probe.Fold]], list[str]]:
     classes = np.unique(labels)
     if len(classes) < 2:
         # Plates without labels are a common case: the report's maps, curves and reconstructions are still worth having.
         held = "no label" if not len(classes) else f"a single label ({classes[0]})"
-        return {}, [
-            f"The column {settings.label} holds {held}: nothing to classify, so only plate identity is scored."
-        ]
-    folds = {"stratified_k_fold": probe.stratified_folds(labels, settings.folds, settings.seed)}
+        return {}, [f"The column {settings.label} holds {held}: nothing to classify, so only plate identity is scored."]
+    several = len(np.unique(groups)) > 1
+    try:
+        folds = {"stratified_k_fold": probe.stratified_folds(labels, settings.folds, settings.seed)}
+        if several:
+            folds[f"leave_{settings.group}_out"] = probe.leave_group_out_folds(labels, groups)
+    except ValueError as error:
+        raise EvaluationError(str(error)) from error
     notes = []
-    if len(np.unique(groups)) > 1:
-        folds[f"leave_{settings.group}_out"] = probe.leave_group_out_folds(labels, groups)
+    if several:
         notes = probe.describe_gaps(labels, folds[f"leave_{settings.group}_out"])
     else:
         notes.append(
@@ -201,7 +192,7 @@ def _folds(
 def score_features(
     feature_sets: list[FeatureSet],
     metadata: pd.DataFrame,
-    settings: Settings,
+    settings: EvalConfig,
     on_step: collections.abc.Callable[[], object] = lambda: None,
 ) -> dict:
     """All scores of all feature sets; takes arrays only.
@@ -211,15 +202,14 @@ def score_features(
     Args:
         feature_sets: features [N, D] each.
         metadata: N rows with plate, well, the label column and the group column.
-        settings: what to score.
+        settings: the `eval` group of a configuration: columns, folds, neighbours, resamples, seed.
         on_step: called after each fold of each feature set, for a progress bar.
 
     Returns:
         `classes`, `splits`, `feature_sets` and `notes`, as they stand in `scores.json`.
 
     Raises:
-        EvaluationError: a column that is not there.
-        ValueError: folds that cannot be made; the class and its count are named.
+        EvaluationError: a column that is not there, or folds that cannot be made (the class and its count are named).
     """
     all_labels = _column(metadata, settings.label, "label")
     plates = _column(metadata, "plate", "group")
@@ -242,9 +232,7 @@ def score_features(
     several_wells = len(np.unique(labels)) > 1 and len(np.unique(clusters)) > 1
     folds, fold_notes = _folds(labels, groups[labelled], settings)
     notes += fold_notes
-    controls = (
-        np.flatnonzero(all_labels == settings.probe_control) if settings.probe_control else np.array([], int)
-    )
+    controls = np.flatnonzero(all_labels == settings.probe_control) if settings.probe_control else np.array([], int)
     several_plates = len(np.unique(plates[controls])) > 1
     if settings.probe_control and not several_plates:
         notes.append(
@@ -253,16 +241,12 @@ def score_features(
         )
 
     def scored(values: np.ndarray) -> dict:
-        return probe.classification_scores(
-            labels, values, clusters, resamples=settings.bootstrap, seed=settings.seed
-        )
+        return probe.classification_scores(labels, values, clusters, resamples=settings.bootstrap, seed=settings.seed)
 
     results = {}
     for feature_set in feature_sets:
         features = feature_set.features[labelled]
-        classifiers: dict[str, dict] = (
-            {probe.LOGISTIC_REGRESSION: {}, probe.RANDOM_FOREST: {}} if folds else {}
-        )
+        classifiers: dict[str, dict] = {probe.LOGISTIC_REGRESSION: {}, probe.RANDOM_FOREST: {}} if folds else {}
         for split, parts in folds.items():
             predictions = probe.cross_validate(
                 features,
@@ -291,9 +275,7 @@ def score_features(
             "description": feature_set.description,
             "dim": feature_set.dim,
             "classifiers": classifiers,
-            "knn": probe.not_same_well_knn(features, labels, clusters, settings.knn_k)
-            if several_wells
-            else None,
+            "knn": probe.not_same_well_knn(features, labels, clusters, settings.knn_k) if several_wells else None,
             "plate_identity": identity,
         }
         on_step()
@@ -303,8 +285,7 @@ def score_features(
         "dim": 0,
         "classifiers": {
             probe.MAJORITY: {
-                split: scored(probe.majority_predictions(labels, parts).values)
-                for split, parts in folds.items()
+                split: scored(probe.majority_predictions(labels, parts).values) for split, parts in folds.items()
             }
         }
         if folds
@@ -316,10 +297,7 @@ def score_features(
     return {
         "label": settings.label,
         "classes": {str(name): int(count) for name, count in zip(names, counts)},
-        "splits": {
-            split: {"folds": len(parts), "held_out": [f.name for f in parts]}
-            for split, parts in folds.items()
-        },
+        "splits": {split: {"folds": len(parts), "held_out": [f.name for f in parts]} for split, parts in folds.items()},
         "feature_sets": results,
         "notes": notes,
     }
@@ -344,14 +322,6 @@ def write_json(path: Path, content: dict) -> None:
     os.replace(temporary, path)
 
 
-def _read_json(path: Path) -> dict:
-    if not path.is_file():
-        raise EvaluationError(
-            f"{path} is missing: {path.parent} is not a workdir that training has left; run --stage=train"
-        )
-    return json.loads(path.read_text())
-
-
 def evaluate(workdir: str | Path) -> dict:
     """Score the embeddings of a workdir beside their baselines, and write `scores.json` and `report/index.html`.
 
@@ -362,36 +332,39 @@ def evaluate(workdir: str | Path) -> dict:
         The content of `scores.json`.
 
     Raises:
-        EvaluationError: files that are missing or do not fit each other, a label column that does not exist.
-        ValueError: folds that cannot be made; the class and its count are named.
+        ConfigError: no configuration there.
+        EvaluationError: files that do not fit each other, a column that does not exist, folds that cannot be made.
+        FileNotFoundError: no embeddings, or the set is not built.
     """
     started = time.monotonic()
     workdir = Path(workdir)
-    config = _read_json(workdir / "config.json")
-    dataset = _read_json(workdir / "dataset.json")
-    options = config["eval"]
-    settings = Settings(**{field.name: options[field.name] for field in dataclasses.fields(Settings)})
-    image_set = open_image_set(config["data"]["name"], config["data"]["data_dir"])
+    config = load_config(workdir)
+    settings = config.eval
+    image_set = open_image_set(config.data.name, config.data.data_dir)
     metadata, features, model = read_embeddings(workdir / "embeddings.parquet")
     check_same_images(metadata, image_set)
     _column(metadata, settings.label, "label")
     _column(metadata, settings.group, "group")
 
-    shown = sample_points(len(metadata), options["max_report_points"], settings.seed)
+    shown = sample_points(len(metadata), settings.max_report_points, settings.seed)
     with tqdm(total=len(image_set), desc="baselines", unit="image") as bar:
         classical = classical_features(
-            image_set, image_set.channel_names, image_set.pixel_size_um, dataset["overall"], shown, bar.update
+            image_set,
+            image_set.channel_names,
+            image_set.pixel_size_um,
+            image_set.statistics["overall"],
+            shown,
+            bar.update,
         )
-    untrained = embed.embed_image_set(
-        embed.load_untrained(workdir, seed=settings.seed), image_set, progress=True
-    )
+    untrained = embed.embed_image_set(embed.load_untrained(workdir, seed=settings.seed), image_set, progress=True)
 
     feature_sets = [
         FeatureSet(TRAINED, f"Trained encoder ({model})", "The embeddings of this run.", features),
         FeatureSet(
             RANDOM,
-            "Random encoder",
-            "The same architecture and normalisation with random weights.",
+            "Random encoder (pooled features)",
+            "The same encoder and normalisation with random weights, read before the bottleneck as the mean over positions: "
+            "the strongest reading of random weights, since a codebook that never saw data says little.",
             untrained,
         ),
         FeatureSet(
@@ -401,11 +374,9 @@ def evaluate(workdir: str | Path) -> dict:
             classical.pixels,
             PIXEL_COMPONENTS,
         ),
-        FeatureSet(
-            INTENSITY, "Intensity", "12 statistics of each channel over the whole image.", classical.intensity
-        ),
+        FeatureSet(INTENSITY, "Intensity", "12 statistics of each channel over the whole image.", classical.intensity),
     ]
-    if options["classical_baseline"]:
+    if settings.classical_baseline:
         feature_sets.append(
             FeatureSet(
                 CLASSICAL,
@@ -435,12 +406,12 @@ def evaluate(workdir: str | Path) -> dict:
         "transductive": _transductive_note(metadata),
         "seconds": None,
     }
-    projections = report_projections(feature_sets, shown, settings.seed, options["umap"])
+    projections = report_projections(feature_sets, shown, settings.seed, settings.umap)
     scores["seconds"] = round(time.monotonic() - started, 1)
     write_json(workdir / "scores.json", scores)
     report.write_report(
         workdir,
-        config=config,
+        config=config.model_dump(),
         scores=scores,
         metadata=metadata.iloc[shown].assign(row=shown).reset_index(drop=True),
         projections=projections,

@@ -55,9 +55,7 @@ STYLE = {
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     # No date and no creator: the same run gives the same bytes.
-    figure.savefig(
-        buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-    )
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     plt.close(figure)
     return buffer.getvalue()
 
@@ -100,9 +98,7 @@ def loss_curves(records: collections.abc.Sequence[dict], best_epoch: float | Non
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     with _style():
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(11, 2.7 * rows), squeeze=False, layout="constrained"
-        )
+        figure, axes = plt.subplots(rows, columns, figsize=(11, 2.7 * rows), squeeze=False, layout="constrained")
         for axis in axes.flat[len(panels) :]:
             axis.remove()
         for axis, term in zip(axes.flat, panels):
@@ -134,18 +130,23 @@ def loss_curves(records: collections.abc.Sequence[dict], best_epoch: float | Non
         return _svg(figure)
 
 
-def _scale_bar(width_px: int, pixel_size_um: float) -> float:
-    """Length in um of a bar of a round number of micrometres, at most 30 % of the image's width."""
-    longest = 0.3 * width_px * pixel_size_um
+def _scale_bar(width_px: int, pixel_size_um: float | None) -> tuple[float, str]:
+    """Length in px and label of a bar of a round number of um (of px where the size of a pixel is unknown).
+
+    It is at most 30 % of the image's width.
+    """
+    unit = 1.0 if pixel_size_um is None else pixel_size_um
+    longest = 0.3 * width_px * unit
     power = 10.0 ** math.floor(math.log10(longest))
-    return max(step * power for step in (1, 2, 5) if step * power <= longest)
+    length = max(step * power for step in (1, 2, 5) if step * power <= longest)
+    return length / unit, f"{length:g} {'px' if pixel_size_um is None else 'µm'}"
 
 
 def reconstruction(
     image: np.ndarray,
     restored: np.ndarray,
     channel_names: collections.abc.Sequence[str],
-    pixel_size_um: float,
+    pixel_size_um: float | None,
     limits: np.ndarray,
     difference_limit: np.ndarray,
 ) -> str:
@@ -154,13 +155,12 @@ def reconstruction(
     Args:
         image, restored: [H, W, C] float, normalised as the model sees them.
         channel_names: C names.
-        pixel_size_um: micrometres per pixel of `image`.
+        pixel_size_um: micrometres per pixel of `image`; None: unknown, the scale bar is then in pixels.
         limits: [C, 2], the intensities shown as black and white in the first two rows.
         difference_limit: [C], the end of the symmetric scale of the third row.
     """
     height, width, count = image.shape
-    bar_um = _scale_bar(width, pixel_size_um)
-    bar_px = bar_um / pixel_size_um
+    bar_px, bar_label = _scale_bar(width, pixel_size_um)
     with _style():
         figure, axes = plt.subplots(
             3,
@@ -183,9 +183,7 @@ def reconstruction(
                 axis.grid(False)
                 axis.spines[:].set_visible(False)
                 if r == 2:
-                    bar = figure.colorbar(
-                        picture, ax=axis, location="bottom", fraction=0.06, pad=0.03, aspect=16
-                    )
+                    bar = figure.colorbar(picture, ax=axis, location="bottom", fraction=0.06, pad=0.03, aspect=16)
                     bar.outline.set_visible(False)  # type: ignore[reportCallIssue]
                     bar.ax.tick_params(labelsize=8, length=2)
                     bar.ax.xaxis.set_major_locator(MaxNLocator(3))
@@ -200,7 +198,7 @@ def reconstruction(
                 axes[0, c].text(
                     x + bar_px / 2,
                     y - height * 0.035,
-                    f"{bar_um:g} µm",
+                    bar_label,
                     color="white",
                     ha="center",
                     va="bottom",
@@ -224,9 +222,7 @@ def codebook_use(code_counts: np.ndarray) -> str:
             figure, axis = plt.subplots(figsize=(8.6, 2.7), layout="constrained")
             axis.bar(np.arange(codes), shares[0] * 100, color=BLUE, width=0.85 if codes <= 64 else 1.0)
             axis.axhline(100 / codes, color=ORANGE, linewidth=1.3, linestyle=(0, (4, 3)))
-            axis.text(
-                codes - 0.4, 100 / codes, "even use ", color="#9a6a00", ha="right", va="bottom", fontsize=9
-            )
+            axis.text(codes - 0.4, 100 / codes, "even use ", color="#9a6a00", ha="right", va="bottom", fontsize=9)
             axis.set(
                 xlabel="code (index in the codebook)",
                 ylabel="share of positions (%)",

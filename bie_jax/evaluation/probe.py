@@ -66,9 +66,7 @@ def stratified_folds(labels: np.ndarray, num_folds: int, seed: int) -> list[Fold
     """
     _check_two_classes(labels)
     if num_folds < 2:
-        raise ValueError(
-            f"stratified k-fold needs at least 2 folds, got {num_folds}; set --config.eval.folds=5"
-        )
+        raise ValueError(f"stratified k-fold needs at least 2 folds, got {num_folds}; set --config.eval.folds=5")
     rare = {name: count for name, count in _counts(labels).items() if count < num_folds}
     if rare:
         raise ValueError(
@@ -145,9 +143,7 @@ def build_classifiers(seed: int) -> dict[str, LogisticRegression | RandomForestC
     """The two probes. Classes weigh the same whatever their size, since macro F1 is what is reported."""
     return {
         LOGISTIC_REGRESSION: LogisticRegression(C=1.0, class_weight="balanced", max_iter=2000),
-        RANDOM_FOREST: RandomForestClassifier(
-            n_estimators=150, class_weight="balanced", n_jobs=2, random_state=seed
-        ),
+        RANDOM_FOREST: RandomForestClassifier(n_estimators=150, class_weight="balanced", n_jobs=2, random_state=seed),
     }
 
 
@@ -191,9 +187,7 @@ def cross_validate(
     _check_features(features, labels)
     tested = np.sort(np.concatenate([fold.test for fold in folds]))
     if not np.array_equal(tested, np.arange(len(labels))):
-        raise ValueError(
-            f"the folds must test each of the {len(labels)} rows once, they test {len(tested)} rows"
-        )
+        raise ValueError(f"the folds must test each of the {len(labels)} rows once, they test {len(tested)} rows")
     values = {name: np.empty(len(labels), dtype=labels.dtype) for name in classifiers}
     notes: dict[str, list[str]] = {name: [] for name in classifiers}
     for fold in folds:
@@ -208,13 +202,9 @@ def cross_validate(
             for warning in caught:
                 if issubclass(warning.category, ConvergenceWarning):
                     # It goes into the scores and the report: a score of an unfinished fit must not pass for a finished one.
-                    notes[name].append(
-                        f"{name} had not converged after its last iteration with {fold.name} held out."
-                    )
+                    notes[name].append(f"{name} had not converged after its last iteration with {fold.name} held out.")
                 else:
-                    warnings.warn_explicit(
-                        warning.message, warning.category, warning.filename, warning.lineno
-                    )
+                    warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
             values[name][fold.test] = model.predict(test)
         on_fold()
     return {name: Predictions(values[name], tuple(notes[name])) for name in classifiers}
@@ -298,9 +288,7 @@ def bootstrap_interval(
     weights = np.zeros((resamples, len(wells)))
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
-        weights[:, members] = rng.multinomial(
-            len(members), np.full(len(members), 1 / len(members)), size=resamples
-        )
+        weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
 
     confusion = (weights @ per_well).reshape(resamples, size, size)
     f1 = _per_class(confusion)[2]

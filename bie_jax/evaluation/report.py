@@ -5,6 +5,7 @@ Strings out of data and configuration are escaped: a well named `<script>` is sh
 """
 
 import base64
+import collections.abc
 import dataclasses
 import html
 import json
@@ -82,22 +83,16 @@ def score_table(scores: dict) -> str:
     group_heads = "".join(
         f'<th colspan="2" scope="colgroup">{_text(split_title(split))}: macro F1</th>' for split in splits
     )
-    heads = "".join(
-        '<th scope="col">logistic regression</th><th scope="col">random forest</th>' for _ in splits
-    )
+    heads = "".join('<th scope="col">logistic regression</th><th scope="col">random forest</th>' for _ in splits)
     rows = []
     for key, entry in scores["feature_sets"].items():
         classifiers = entry["classifiers"]
         cells = []
         for split in splits:
             if "majority" in classifiers:
-                cells.append(
-                    _score_cell(classifiers["majority"][split]).replace("<td ", '<td colspan="2" ', 1)
-                )
+                cells.append(_score_cell(classifiers["majority"][split]).replace("<td ", '<td colspan="2" ', 1))
             else:
-                cells += [
-                    _score_cell(classifiers[name][split]) for name in ("logistic_regression", "random_forest")
-                ]
+                cells += [_score_cell(classifiers[name][split]) for name in ("logistic_regression", "random_forest")]
         if entry["knn"]:
             cells.append(
                 f'<td class="score"><b>{entry["knn"]["accuracy"]:.3f}</b><span>chance {entry["knn"]["chance"]:.3f}</span></td>'
@@ -122,9 +117,7 @@ def score_table(scores: dict) -> str:
 def plate_table(scores: dict) -> str:
     """How well the plate can be read off the negative controls, per feature set."""
     entries = [
-        (key, e["title"], e["plate_identity"])
-        for key, e in scores["feature_sets"].items()
-        if e["plate_identity"]
+        (key, e["title"], e["plate_identity"]) for key, e in scores["feature_sets"].items() if e["plate_identity"]
     ]
     if not entries:
         return "<p>Not scored: there are no negative controls on at least two plates (<code>config.eval.probe_control</code>).</p>"
@@ -175,9 +168,7 @@ def configuration_table(config: dict) -> str:
     tables = []
     for name, group in config.items():
         rows = flat(group) if isinstance(group, dict) else [("", group)]
-        body = "".join(
-            f"<tr><th scope='row'>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in rows
-        )
+        body = "".join(f"<tr><th scope='row'>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in rows)
         tables.append(f"<table class='config'><caption>{_text(name)}</caption><tbody>{body}</tbody></table>")
     return "<div class='configs'>" + "".join(tables) + "</div>"
 
@@ -205,9 +196,7 @@ def _training_section(workdir: Path) -> str:
     if svg is None:
         return "<p>No metrics were logged.</p>"
     last = records[-1]
-    mark = (
-        f" The dashed line marks the lowest validation loss, at epoch {best:.3g}." if best is not None else ""
-    )
+    mark = f" The dashed line marks the lowest validation loss, at epoch {best:.3g}." if best is not None else ""
     return (
         f"<p>{last['step']} steps, {last['epoch']:.3g} epochs. Each panel is one term, unweighted and per batch for training, over all validation images for validation.{mark}</p>"
         f"<figure>{_image(svg, 'Loss terms and learning rate against the epoch')}</figure>"
@@ -215,7 +204,10 @@ def _training_section(workdir: Path) -> str:
 
 
 def _reconstruction_section(
-    workdir: Path, channel_names: list[str], pixel_size_um: float, metadata_of
+    workdir: Path,
+    channel_names: list[str],
+    pixel_size_um: float | None,
+    metadata_of: collections.abc.Callable[[int], str],
 ) -> str:
     path = workdir / "reconstructions.npz"
     if not path.is_file():
@@ -243,8 +235,7 @@ def _reconstruction_section(
     return (
         "<p>Validation images, centre-cropped as the model saw them. Intensities are normalised, in the units the model works in; the range shown from black to white "
         "stands over each column and is the same for input and reconstruction (0.5th to 99.8th percentile of the inputs on this page). "
-        "The difference is reconstruction minus input: red where too bright, blue where too dark.</p>"
-        + "".join(parts)
+        "The difference is reconstruction minus input: red where too bright, blue where too dark.</p>" + "".join(parts)
     )
 
 
@@ -341,9 +332,7 @@ def colour_columns(metadata: pd.DataFrame, label: str, control: str) -> list[dic
         if name not in fixed and (not few or pd.api.types.is_float_dtype(values)):
             continue
         numeric = pd.api.types.is_numeric_dtype(values)
-        names = (
-            sorted(values.dropna().unique()) if numeric else sorted(values.fillna("").astype(str).unique())
-        )
+        names = sorted(values.dropna().unique()) if numeric else sorted(values.fillna("").astype(str).unique())
         text = values.fillna("").astype(str)
         categories = [str(value) for value in names]
         if numeric and values.isna().any():
@@ -421,9 +410,7 @@ def write_report(
                 "results": [
                     {"classifier": CLASSIFIER_NAMES[name], "split": split_title(split), **result}
                     for name, splits in entry["classifiers"].items()
-                    for split, result in sorted(
-                        splits.items(), key=lambda item: item[0] != _leading_split(scores)
-                    )
+                    for split, result in sorted(splits.items(), key=lambda item: item[0] != _leading_split(scores))
                 ],
             }
             for entry in scores["feature_sets"].values()
@@ -443,9 +430,10 @@ def write_report(
     )
     height, width, count = data["image_shape"]
     um = data["pixel_size_um"]
+    extent = "pixel size unknown" if um is None else f"{width * um:.4g} × {height * um:.4g} µm"
     facts = (
         f"{total} images of {data['plates']} plates and {data['wells']} wells; {width} × {height} px "
-        f"({width * um:.4g} × {height * um:.4g} µm), {count} channels: {', '.join(data['channels'])}."
+        f"({extent}), {count} channels: {', '.join(data['channels'])}."
     )
     banner = (
         '<p class="banner" role="note"><b>SIMULATED DATA.</b> These images were generated by a program. '

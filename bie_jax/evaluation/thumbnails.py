@@ -33,9 +33,7 @@ def composite(images: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
     """
     span = np.where(high > low, high - low, np.inf).astype(np.float32)
     scaled = np.clip((images.astype(np.float32) - low.astype(np.float32)) / span, 0, 1) ** 0.7
-    rgb = [
-        [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in channel_colours(images.shape[-1])
-    ]
+    rgb = [[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in channel_colours(images.shape[-1])]
     mixed = np.clip(scaled @ np.array(rgb, np.float32), 0, 1)  # [N, H, W, 3]
     return np.round(mixed * 255).astype(np.uint8)
 

@@ -1,6 +1,5 @@
 """Write the single-cell crops of BBBC021 as a set."""
 
-import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.records import BuildError, Description, Example, write_set
+from data.records import BuildError, Description, Example, well_name, write_set
 
 VERSION = "1.0.0"
 IMAGES, WELLS = "bbbc021_subset.npz", "wells.csv"
@@ -60,7 +59,8 @@ def build_bbbc021(data_dir: str | Path, source: str | Path) -> Path:
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:  # nothing from outside is unpickled
+        # Opened here, as np.load leaves a file open that turns out broken. Nothing from outside is unpickled.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             missing = [name for name in _ARRAYS if name not in file]
             if missing:
                 raise BuildError(f"{path}: the arrays {missing} are missing; it holds {sorted(file)}")
@@ -80,28 +80,26 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _read_wells(path: Path) -> dict[tuple[str, str], tuple[str, str]]:
     """(plate, well) -> compound and dose; an empty dose is the vehicle's."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise BuildError(f"{path}: not a table of comma-separated values ({str(error).strip()})") from None
     needed = ("Plate", "Well", "Compound Name", "Dose")
     missing = [column for column in needed if column not in table]
     if missing:
         raise BuildError(f"{path}: the columns {missing} are missing; it has {list(table)}")
-    return {
-        (plate, _well_name(well)): (compound, dose)
-        for plate, well, compound, dose in table[list(needed)].itertuples(index=False)
-    }
-
-
-def _well_name(name: str) -> str:
-    """ "B2" and "B02" -> "B02"."""
-    match = re.fullmatch(r"([A-P])0?([1-9]|1\d|2[0-4])", name)
-    if match is None:
-        raise BuildError(f"well {name!r}: expected a row A to P and a column 1 to 24, as B02")
-    return f"{match[1]}{int(match[2]):02d}"
+    wells = {}
+    for plate, name, compound, dose in table[list(needed)].itertuples(index=False):
+        well = well_name(name, path)
+        if (plate, well) in wells:
+            raise BuildError(f"{path}: plate {plate}, well {well} has two lines")
+        wells[plate, well] = (compound, dose)
+    return wells
 
 
 def _examples(arrays: dict[str, np.ndarray], wells: dict[tuple[str, str], tuple[str, str]]) -> Iterator[Example]:
     for i, image in enumerate(arrays["images"]):
-        plate, well = str(arrays["plate"][i]), _well_name(str(arrays["well"][i]))
+        plate, well = str(arrays["plate"][i]), well_name(str(arrays["well"][i]), IMAGES)
         if (plate, well) not in wells:
             raise BuildError(f"{WELLS} has no line for plate {plate}, well {well}")
         compound, dose = wells[plate, well]

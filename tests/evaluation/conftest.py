@@ -45,9 +45,7 @@ def simulate(size=48, sites=3, seed=0):
                     disc = (y - cy) ** 2 + (x - cx) ** 2 < radius**2
                     image += disc[..., None] * np.array([1500, 700 + 300 * label, 500])
                 images.append(np.clip(image, 0, 65535))
-                rows.append(
-                    (plate, f"{'BCD'[w // 4]}{w % 4 + 2:02d}", site, LABELS[label], HOSTILE, 0.1 * label)
-                )
+                rows.append((plate, f"{'BCD'[w // 4]}{w % 4 + 2:02d}", site, LABELS[label], HOSTILE, 0.1 * label))
     metadata = pd.DataFrame(rows, columns=["plate", "well", "site", "label", "source", "truth"])
     images = np.array(images).astype(np.uint16)
     flat = images.reshape(-1, len(CHANNELS)).astype(float)
@@ -143,9 +141,7 @@ def write_workdir(path, image_set, *, seed=0, latent_dim=8, **options):
 
     index = np.flatnonzero(table["Metadata_split"] == "val")[:4]
     overall = image_set.statistics["overall"]
-    image = ((image_set.array[index] - np.array(overall["mean"])) / np.array(overall["std"])).astype(
-        np.float32
-    )
+    image = ((image_set.array[index] - np.array(overall["mean"])) / np.array(overall["std"])).astype(np.float32)
     np.savez(path / "reconstructions.npz", image=image, reconstruction=0.8 * image + 0.1, index=index)
     counts = rng.multinomial(count * 16, rng.dirichlet(np.ones(16)), size=1)
     np.savez(
@@ -172,9 +168,7 @@ def evaluate_fake():
         def embed_fake(embedder, images, progress=True):
             pixels = images.array.reshape(len(images), -1).astype(np.float32)
             return (
-                pixels
-                @ np.random.default_rng(embedder.seed).normal(size=(pixels.shape[1], 8)).astype(np.float32)
-                / 1e4
+                pixels @ np.random.default_rng(embedder.seed).normal(size=(pixels.shape[1], 8)).astype(np.float32) / 1e4
             )
 
         with pytest.MonkeyPatch.context() as patch:

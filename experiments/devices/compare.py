@@ -1,0 +1,83 @@
+"""Does the number of devices change what is learnt? The same ten steps on eight CPU devices and on one.
+
+    python experiments/devices/compare.py
+
+Prints the largest difference of a parameter and of a codebook entry, absolute and against the largest value of its array.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bie_jax.augment import intensity_table
+from bie_jax.config import check_config
+from bie_jax.image_set import open_image_set
+from bie_jax.input_pipeline import train_batches
+from bie_jax.models import build_model
+from bie_jax.objectives import OBJECTIVES
+from bie_jax.optimizer import build_optimizer
+from bie_jax.sharding import put_batch, replicated, split_batch
+from bie_jax.train_state import create_train_state
+from bie_jax.train_step import build_train_step
+from configs import vqvae_idr0093
+
+STEPS = 10
+
+
+def train(config, image_set, devices) -> tuple[dict, dict]:
+    """Parameters and model state after STEPS steps on these devices."""
+    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+    split, everywhere = split_batch(mesh), replicated(mesh)
+    model = build_model(config.model, len(image_set.channel_names))
+    tx, _ = build_optimizer(config.optimizer, steps_per_epoch=2, epochs=config.train.epochs)
+    size, batch_size = config.data.crop_size, config.train.batch_size
+    blank = jnp.zeros((batch_size, size, size, len(image_set.channel_names)))
+
+    def aux_of(params, model_state, image):
+        return OBJECTIVES["vqvae"](model, params, model_state, image, jnp.ones(len(image)), train=True)[1]
+
+    state = jax.jit(lambda key: create_train_state(model, tx, aux_of, blank, key), out_shardings=everywhere)(
+        jax.random.key(0)
+    )
+    table = intensity_table(image_set.statistics, [""], config.data.normalization, "set")
+    step = build_train_step(config, model, table, split, everywhere)
+    batches = train_batches(image_set, np.arange(len(image_set)), batch_size, 0, 0, 2)
+    for _ in range(STEPS):
+        batch = next(batches)
+        plate = np.zeros(batch_size, np.int32)
+        state, _ = step(state, put_batch({"image": batch["image"], "plate": plate}, split))
+    return jax.device_get((state.params, state.model_state))
+
+
+def main() -> None:
+    """One row per encoder."""
+    from absl import flags
+
+    flags.FLAGS.mark_as_parsed()  # Grain looks at them
+    image_set = open_image_set("simulated", "datasets")
+    print("| encoder | parameters: largest difference | relative | codebook, statistics: largest | relative |")
+    print("|---|---|---|---|---|")
+    for encoder in ("residual_stack", "resnet"):
+        config = vqvae_idr0093.get_config("simulated")
+        config.model.encoder = encoder
+        if encoder == "resnet":
+            config.model.bottleneck, config.data.crop_size = "grouped", 64
+        checked = check_config(config)
+        eight, one = (train(checked, image_set, jax.devices()[:count]) for count in (8, 1))
+        row = []
+        for a, b in zip(eight, one, strict=True):
+            pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+            row.append(max(np.abs(x - y).max() for x, y in pairs))
+            row.append(max(np.abs(x - y).max() / max(np.abs(y).max(), 1e-12) for x, y in pairs))
+        print(f"| {encoder} | {row[0]:.1e} | {row[1]:.1e} | {row[2]:.1e} | {row[3]:.1e} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
