@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     """Run the stages; exit 0 when all that was asked for is done."""
     if len(argv) > 1:
         sys.exit(f"launch.py: {argv[1]!r} is not understood; every argument is a --flag=value")
-    if flags.FLAGS["verbosity"].using_default_value:
+    if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells its whole life at INFO
     if _COMPILATION_CACHE.value:
         jax.config.update("jax_compilation_cache_dir", _COMPILATION_CACHE.value)

@@ -73,17 +73,23 @@ class ImageSet:
         Raises:
             IndexError: if the row is not in 0 .. len - 1.
         """
+        # Copied only where the pixels happen to start at an odd byte, which not every library bears.
+        return np.require(self._pixels(row), requirements="A")
+
+    def images(self, rows: Any) -> np.ndarray:
+        """Images [n, H, W, C] of some rows, in their order: each is copied once, to its place."""
+        images = np.empty((len(rows), *self.image_shape), self.dtype)
+        for number, row in enumerate(rows):
+            images[number] = self._pixels(int(row))
+        return images
+
+    def _pixels(self, row: int) -> np.ndarray:
         if not 0 <= row < len(self.metadata):
             raise IndexError(f"row {row} of the set {self.name!r}, which has {len(self.metadata)}")
         record = self._reader.read([row])[0]
         start, size = find_image(record)
         flat = np.frombuffer(record, self.dtype, size // np.dtype(self.dtype).itemsize, start)
-        # Copied only where the pixels happen to start at an odd byte, which not every library bears.
-        return np.require(flat, requirements="A").reshape(self.image_shape)
-
-    def images(self, rows: Any) -> np.ndarray:
-        """Images [n, H, W, C] of some rows, in their order."""
-        return np.stack([self[int(row)] for row in rows])
+        return flat.reshape(self.image_shape)
 
     @functools.cached_property
     def _reader(self) -> Any:

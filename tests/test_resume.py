@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
+# The tests read whole checkpoints as they lie on disk, which Orbax advises programs against.
+pytestmark = pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -62,7 +65,8 @@ def _deterministic_log(workdir):
 def _final_state(workdir):
     with ocp.training.Checkpointer(Path(workdir) / "checkpoints") as checkpointer:
         loaded = checkpointer.load_checkpointables(checkpointer.latest.step)
-    return checkpointer, loaded
+    del loaded["progress"]["log_bytes"]  # counts the digits of timings, too
+    return loaded
 
 
 def _assert_same_bits(a, b):
@@ -91,7 +95,7 @@ def test_interrupted_run_is_the_unbroken_run_to_the_bit(datasets, unbroken, tmp_
     if name == "SIGTERM":
         assert "the same command goes on" in said
     _run(command)
-    _assert_same_bits(_final_state(workdir)[1], _final_state(unbroken)[1])
+    _assert_same_bits(_final_state(workdir), _final_state(unbroken))
     assert _deterministic_log(workdir) == _deterministic_log(unbroken)
 
 
@@ -108,7 +112,7 @@ def test_half_written_checkpoint_is_never_loaded(datasets, unbroken, tmp_path):
     shutil.copytree(whole, torn)
     next((torn / "model").rglob("*")).touch()
     _run(command)
-    _assert_same_bits(_final_state(workdir)[1], _final_state(unbroken)[1])
+    _assert_same_bits(_final_state(workdir), _final_state(unbroken))
 
 
 def test_a_run_goes_on_on_another_number_of_devices(datasets, unbroken, tmp_path):

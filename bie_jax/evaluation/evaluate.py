@@ -1,7 +1,8 @@
 """From the embeddings in a workdir to `scores.json` and `report/index.html`.
 
-The trained encoder is scored beside the baselines that it has to beat: the majority class, its own architecture with random weights (published encoders
-have lost to that), principal components of the pixels, and hand-made intensity, texture and region features. `score_features` is the part that takes arrays only.
+The trained encoder is scored beside the baselines that it has to beat: the majority class, its own architecture with
+random weights (published encoders have lost to that), principal components of the pixels, and hand-made intensity,
+texture and region features. `score_features` is the part that takes arrays only.
 """
 
 import collections.abc
@@ -29,12 +30,12 @@ BATCH = 64  # images held at a time while features are computed
 
 
 class EvaluationError(ConfigError):
-    """A configuration that cannot be scored on this set and workdir; the message says what does not fit, and what to do."""
+    """A configuration that cannot be scored on this set and workdir; the message says what does not fit."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSet:
-    """Features [N, D] of all images under a name; `components` principal components are fitted in each training fold."""
+    """Features [N, D] of all images; `components` principal components of them are fitted in each training fold."""
 
     key: str
     title: str
@@ -62,7 +63,8 @@ def read_embeddings(path: Path) -> tuple[pd.DataFrame, np.ndarray, str]:
     """Metadata, features and model name out of `embeddings.parquet`.
 
     Returns:
-        Metadata with the prefix `Metadata_` taken off and plate, well and site in lower case; features [N, D] float32; the model's name.
+        Metadata with the prefix `Metadata_` taken off and plate, well and site in lower case; features [N, D] float32;
+        the model's name.
 
     Raises:
         FileNotFoundError: no file.
@@ -73,8 +75,9 @@ def read_embeddings(path: Path) -> tuple[pd.DataFrame, np.ndarray, str]:
     table = pd.read_parquet(path)
     prefix = "Metadata_"
     metadata = table[[name for name in table.columns if name.startswith(prefix)]]
-    metadata = metadata.rename(columns=lambda name: name.removeprefix(prefix))
-    metadata = metadata.rename(columns={"Plate": "plate", "Well": "well", "Site": "site"})
+    short = [str(name).removeprefix(prefix) for name in metadata.columns]
+    ours = {"Plate": "plate", "Well": "well", "Site": "site"}
+    metadata = metadata.set_axis([ours.get(value, value) for value in short], axis="columns")
     features = table[[name for name in table.columns if not name.startswith(prefix)]]
     if not features.shape[1]:
         raise EvaluationError(
@@ -85,7 +88,7 @@ def read_embeddings(path: Path) -> tuple[pd.DataFrame, np.ndarray, str]:
 
 
 def check_same_images(metadata: pd.DataFrame, image_set: ImageSet) -> None:
-    """Refuse embeddings whose rows are not the set's images in the set's order: every score would be of the wrong image."""
+    """Refuse embeddings whose rows are not the set's images in order: every score would be of the wrong image."""
     if len(metadata) != len(image_set):
         raise EvaluationError(
             f"embeddings.parquet has {len(metadata)} rows and the set {image_set.name} {len(image_set)} images; "
@@ -107,7 +110,8 @@ def check_same_images(metadata: pd.DataFrame, image_set: ImageSet) -> None:
 def _column(metadata: pd.DataFrame, name: str, key: str) -> np.ndarray:
     if name not in metadata:
         raise EvaluationError(
-            f"config.eval.{key}={name!r} is not a column of the metadata; there are {', '.join(map(str, metadata.columns))}"
+            f"config.eval.{key}={name!r} is not a column of the metadata; there are "
+            f"{', '.join(map(str, metadata.columns))}"
         )
     # astype("U"), not object: sklearn and numpy sort and compare fixed-width strings without surprises.
     return metadata[name].fillna("").astype(str).to_numpy().astype("U")
@@ -121,7 +125,7 @@ def sample_points(count: int, limit: int, seed: int) -> np.ndarray:
 
 
 def classical_features(
-    images: collections.abc.Sequence | np.ndarray,
+    images: ImageSet | np.ndarray,
     channel_names: tuple[str, ...],
     pixel_size_um: float | None,
     overall: dict,
@@ -308,9 +312,12 @@ def _transductive_note(metadata: pd.DataFrame) -> str:
     total = len(metadata)
     train = int((metadata["split"] == "train").sum())
     return (
-        f"The encoder was trained without labels on {train} of these {total} images; the other {total - train} only decided when to stop. "
-        "The folds of the classifiers cut across that division, so most test images were seen, unlabelled, by the encoder: its scores are transductive. "
-        "Random weights and hand-made features saw none of the images; principal components of the pixels are fitted in each training fold alone. "
+        f"The encoder was trained without labels on {train} of these {total} images; the other {total - train} only "
+        "decided when to stop. "
+        "The folds of the classifiers cut across that division, so most test images were seen, unlabelled, by the "
+        "encoder: its scores are transductive. "
+        "Random weights and hand-made features saw none of the images; principal components of the pixels are fitted "
+        "in each training fold alone. "
         "Nearest neighbours and the maps standardise with all images, without labels."
     )
 
@@ -363,7 +370,8 @@ def evaluate(workdir: str | Path) -> dict:
         FeatureSet(
             RANDOM,
             "Random encoder (pooled features)",
-            "The same encoder and normalisation with random weights, read before the bottleneck as the mean over positions: "
+            "The same encoder and normalisation with random weights, read before the bottleneck as the mean over "
+            "positions: "
             "the strongest reading of random weights, since a codebook that never saw data says little.",
             untrained,
         ),
@@ -371,7 +379,7 @@ def evaluate(workdir: str | Path) -> dict:
             PIXEL_PCA,
             "Pixel PCA",
             f"{PIXEL_COMPONENTS} principal components of the block-averaged pixels, fitted in each training fold.",
-            classical.pixels,
+            baselines.rotate_to_span(classical.pixels),
             PIXEL_COMPONENTS,
         ),
         FeatureSet(INTENSITY, "Intensity", "12 statistics of each channel over the whole image.", classical.intensity),
@@ -381,7 +389,8 @@ def evaluate(workdir: str | Path) -> dict:
             FeatureSet(
                 CLASSICAL,
                 "Intensity, texture, regions",
-                "Intensity statistics, grey-level co-occurrence texture, correlation of channels, and properties of segmented nuclei.",
+                "Intensity statistics, grey-level co-occurrence texture, correlation of channels, and properties of "
+                "segmented nuclei.",
                 np.concatenate([classical.intensity, classical.texture_and_regions], axis=1),
             )
         )
@@ -424,7 +433,8 @@ def evaluate(workdir: str | Path) -> dict:
 def report_projections(
     feature_sets: list[FeatureSet], shown: np.ndarray, seed: int, with_umap: bool
 ) -> list[report.Projection]:
-    """Maps of the trained embeddings, and principal components of the hand-made features and random weights to compare with.
+    """Maps of the trained embeddings, and principal components of the hand-made features and random weights to compare
+    with.
 
     Principal components are fitted on all images; UMAP on the images shown alone, as its time grows with them.
     """
@@ -439,7 +449,8 @@ def report_projections(
                 "UMAP 1 (arbitrary units)",
                 "UMAP 2 (arbitrary units)",
                 project.umap_projection(trained[shown], seed),
-                "UMAP of the standardised embeddings, fitted without labels on the images shown (15 neighbours, minimal distance 0.1).",
+                "UMAP of the standardised embeddings, fitted without labels on the images shown (15 neighbours, "
+                "minimal distance 0.1).",
             )
         )
     for key in (TRAINED, RANDOM, CLASSICAL, INTENSITY):

@@ -1,11 +1,13 @@
 """Static pictures of the report: loss curves, reconstructions, codebook use, scores with their intervals.
 
-Each returns SVG text, drawn without a display. Text stays text (the reader's own sans-serif), and pixels are embedded at their own size.
+Each returns SVG text, drawn without a display. Text stays text (the reader's own sans-serif), and pixels are embedded
+at their own size.
 """
 
 import collections.abc
 import io
 import math
+from typing import Any
 
 import matplotlib
 
@@ -14,13 +16,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 INK, MUTED, RULE = "#1d2733", "#5c6773", "#dfe4ea"
 # Okabe and Ito's colours, told apart with any kind of colour vision.
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "bie-jax",
     "font.family": "sans-serif",
@@ -61,7 +64,8 @@ def _svg(figure: Figure) -> str:
 
 
 def _style():
-    # Installed fonts differ from machine to machine; the browser picks the font, matplotlib only measures with what it finds.
+    # Installed fonts differ from machine to machine; the browser picks the font, matplotlib only measures with what it
+    # finds.
     import logging
 
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
@@ -69,7 +73,8 @@ def _style():
 
 
 def loss_curves(records: collections.abc.Sequence[dict], best_epoch: float | None = None) -> str | None:
-    """Every `train/*` and `val/*` term against the epoch, training and validation in one panel per term, and the learning rate.
+    """Every `train/*` and `val/*` term against the epoch, training and validation in one panel per term, and the
+    learning rate.
 
     Args:
         records: parsed lines of `metrics.jsonl`, each with `epoch`.
@@ -123,6 +128,11 @@ def loss_curves(records: collections.abc.Sequence[dict], best_epoch: float | Non
             axis.set_xlabel("epoch")
             if positive and term in ("loss", "recon", "vq"):
                 axis.set_yscale("log")
+                axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axis.yaxis.set_minor_locator(LogLocator(subs=()))
+            elif term in ("perplexity", "codes_used"):
+                axis.set_ylim(bottom=0)
             if best_epoch is not None and term != "lr":
                 axis.axvline(best_epoch, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
             if term != "lr":
@@ -193,7 +203,15 @@ def reconstruction(
                 0, 1.03, f"{low:.2f} to {high:.2f}", transform=axes[0, c].transAxes, color=MUTED, fontsize=8.5
             )
             x, y = width * 0.95 - bar_px, height * 0.93
-            axes[0, c].plot([x, x + bar_px], [y, y], color="white", linewidth=2.6, solid_capstyle="butt")
+            # A black rim keeps the bar visible over bright cells.
+            axes[0, c].plot(
+                [x, x + bar_px],
+                [y, y],
+                color="white",
+                linewidth=2.6,
+                solid_capstyle="butt",
+                path_effects=[withStroke(linewidth=4.6, foreground="black")],
+            )
             if c == 0:
                 axes[0, c].text(
                     x + bar_px / 2,
@@ -203,6 +221,7 @@ def reconstruction(
                     ha="center",
                     va="bottom",
                     fontsize=9,
+                    path_effects=[withStroke(linewidth=2, foreground="black")],
                 )
         for r, name in enumerate(("input", "reconstruction", "difference")):
             axes[r, 0].set_ylabel(name, fontsize=10, color=INK)
@@ -247,7 +266,8 @@ def score_intervals(rows: collections.abc.Sequence[dict], chance: float, title: 
     """Macro F1 of every feature set with its 95 % interval.
 
     Args:
-        rows: each `title`, `marks` = [(name of the classifier, F1, low, high)], and `highlight` for the trained encoder.
+        rows: each `title`, `marks` = [(name of the classifier, F1, low, high)], and `highlight` for the trained
+            encoder.
         chance: 1 / classes, drawn as a line.
         title: of the picture.
     """

@@ -3,7 +3,8 @@
 Every score comes from out-of-fold predictions pooled over the folds, so that each image is counted once and a
 fold that lacks a class needs no special rule. All that is fitted (scaling, principal components, classifier) is fitted
 on the training fold alone. The grouped split holds out a whole plate at a time, because images of one plate share
-its staining and its illumination (the leakage is described by Caicedo et al. 2018, arXiv 1804.02541, as "not same batch").
+its staining and its illumination (the leakage is described by Caicedo et al. 2018, arXiv 1804.02541, as "not same
+batch").
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 LOGISTIC_REGRESSION = "logistic_regression"
 RANDOM_FOREST = "random_forest"
@@ -135,7 +137,7 @@ def build_preparation(num_train: int, num_features: int, components: int | None,
     if components is None:
         return make_pipeline(StandardScaler())
     components = min(components, num_train - 1, num_features)
-    pca = PCA(components, svd_solver="randomized", iterated_power=3, random_state=seed)
+    pca = PCA(components, svd_solver="randomized", iterated_power=3, random_state=seed)  # type: ignore[reportArgumentType]
     return make_pipeline(pca, StandardScaler())
 
 
@@ -143,7 +145,7 @@ def build_classifiers(seed: int) -> dict[str, LogisticRegression | RandomForestC
     """The two probes. Classes weigh the same whatever their size, since macro F1 is what is reported."""
     return {
         LOGISTIC_REGRESSION: LogisticRegression(C=1.0, class_weight="balanced", max_iter=2000),
-        RANDOM_FOREST: RandomForestClassifier(n_estimators=150, class_weight="balanced", n_jobs=2, random_state=seed),
+        RANDOM_FOREST: RandomForestClassifier(n_estimators=100, class_weight="balanced", n_jobs=2, random_state=seed),
     }
 
 
@@ -153,7 +155,8 @@ def _check_features(features: np.ndarray, labels: np.ndarray) -> None:
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         raise ValueError(
-            f"{int(bad.sum())} of {len(features)} rows hold a value that is not finite, the first is row {int(bad.argmax())}"
+            f"{int(bad.sum())} of {len(features)} rows hold a value that is not finite, the first is row "
+            f"{int(bad.argmax())}"
         )
 
 
@@ -198,10 +201,14 @@ def cross_validate(
             model = build_classifiers(seed)[name]
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ConvergenceWarning)
-                model.fit(train, labels[fold.train])
+                # The matrices are small: two BLAS threads that wait for each other on busy cores took 40x the time
+                # of one.
+                with threadpool_limits(1, user_api="blas"):
+                    model.fit(train, labels[fold.train])
             for warning in caught:
                 if issubclass(warning.category, ConvergenceWarning):
-                    # It goes into the scores and the report: a score of an unfinished fit must not pass for a finished one.
+                    # It goes into the scores and the report: a score of an unfinished fit must not pass for a finished
+                    # one.
                     notes[name].append(f"{name} had not converged after its last iteration with {fold.name} held out.")
                 else:
                     warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
@@ -257,8 +264,9 @@ def bootstrap_interval(
     """Percentile interval of macro F1, from resampling whole wells with replacement.
 
     Images of one well are not independent draws of its treatment, so the well is the unit (cluster bootstrap; Field and
-    Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x). Where every well holds one class, wells are drawn within each class, so that no
-    resample loses a class. The classifiers are not fitted again: the interval covers the test images, not the training.
+    Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x). Where every well holds one class, wells are drawn within each
+    class, so that no resample loses a class. The classifiers are not fitted again: the interval covers the test images,
+    not the training.
 
     Args:
         labels, predictions: [N] str.
@@ -342,7 +350,8 @@ def standardise(features: np.ndarray) -> np.ndarray:
     features = np.asarray(features, dtype=np.float64)
     centred = features - features.mean(axis=0)
     scale = centred.std(axis=0)
-    # Rounding leaves a constant column of 0.1 with a standard deviation of 1e-17: dividing by it would make noise of unit size.
+    # Rounding leaves a constant column of 0.1 with a standard deviation of 1e-17: dividing by it would make noise of
+    # unit size.
     constant = scale <= 1e-12 * np.abs(features).max(axis=0, initial=0)
     return np.where(constant, 0.0, centred / np.where(constant, 1.0, scale))
 
@@ -350,9 +359,9 @@ def standardise(features: np.ndarray) -> np.ndarray:
 def not_same_well_knn(features: np.ndarray, labels: np.ndarray, wells: np.ndarray, k: int = 1) -> dict:
     """Accuracy of the vote of the k nearest images that lie in another well, beside chance.
 
-    Cosine similarity of standardised features (no labels are used for that, all images are). The same well is excluded because
-    its images resemble each other whatever the treatment (not-same-well matching; Ljosa et al. 2013, doi 10.1177/1087057113503553,
-    excludes the same compound). A tie goes to the tied class with the nearest image.
+    Cosine similarity of standardised features (no labels are used for that, all images are). The same well is excluded
+    because its images resemble each other whatever the treatment (not-same-well matching; Ljosa et al. 2013, doi
+    10.1177/1087057113503553, excludes the same compound). A tie goes to the tied class with the nearest image.
 
     Args:
         features: [N, D] float, finite.
@@ -361,8 +370,8 @@ def not_same_well_knn(features: np.ndarray, labels: np.ndarray, wells: np.ndarra
         k: neighbours that vote; fewer vote where fewer are allowed.
 
     Returns:
-        `accuracy`; `chance`, the share of same-label images among the allowed ones; `images`, how many had a neighbour at all;
-        `without_match`, images whose label occurs in no other well: they can only be wrong.
+        `accuracy`; `chance`, the share of same-label images among the allowed ones; `images`, how many had a neighbour
+        at all; `without_match`, images whose label occurs in no other well: they can only be wrong.
 
     Raises:
         ValueError: k < 1, or all images come from one well.
@@ -415,8 +424,9 @@ def plate_identity(
 ) -> dict:
     """How well logistic regression reads the plate off images of negative controls: lower is better.
 
-    Controls are treated alike on every plate, so whatever tells their plates apart is batch effect. Where every plate has several control
-    wells, whole wells are held out; with a single one the folds are drawn from images, and the score then also contains what is peculiar to that well.
+    Controls are treated alike on every plate, so whatever tells their plates apart is batch effect. Where every plate
+    has several control wells, whole wells are held out; with a single one the folds are drawn from images, and the
+    score then also contains what is peculiar to that well.
 
     Args:
         features: [N, D] float, of control images only.
@@ -427,7 +437,8 @@ def plate_identity(
         components: see `cross_validate`.
 
     Returns:
-        `macro_f1`, `chance` (1 / plates: the expected accuracy and, for equal plates, macro F1 of a blind guess), `plates`, `images`, `split`, `notes`.
+        `macro_f1`, `chance` (1 / plates: the expected accuracy and, for equal plates, macro F1 of a blind guess),
+        `plates`, `images`, `split`, `notes`.
 
     Raises:
         ValueError: fewer than two plates, or a plate with too few control images (named).

@@ -1,7 +1,7 @@
 """Two-dimensional maps of an embedding, fitted without labels.
 
-Principal components, and UMAP (McInnes et al. 2018, arXiv 1802.03426). The predecessor gave UMAP 70 % of the labels, and the clusters it showed were
-partly those labels; here neither function takes any.
+Principal components, and UMAP (McInnes et al. 2018, arXiv 1802.03426). The predecessor gave UMAP 70 % of the labels,
+and the clusters it showed were partly those labels; here neither function takes any.
 """
 
 import warnings
@@ -28,7 +28,8 @@ def pca_projection(features: np.ndarray) -> tuple[np.ndarray, tuple[float, float
     if not standard.any():  # all columns constant: every share would be 0 / 0
         return np.zeros((len(standard), 2), np.float32), (0.0, 0.0)
     pca = PCA(components, svd_solver="full").fit(standard)
-    loading = pca.components_[np.arange(components), np.abs(pca.components_).argmax(axis=1)]
+    axes = np.asarray(pca.components_)
+    loading = axes[np.arange(components), np.abs(axes).argmax(axis=1)]
     coordinates = np.zeros((len(standard), 2), np.float32)
     coordinates[:, :components] = pca.transform(standard) * np.sign(loading)
     shares = np.zeros(2)
@@ -57,8 +58,8 @@ def umap_projection(features: np.ndarray, seed: int, neighbours: int = 15) -> np
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
         import umap  # compiles for seconds: only those who ask for a map should wait
 
-    # One job: a seed makes UMAP sequential, and it warns when it has to say so itself. PCA as the start, as the spectral one
-    # fails on disconnected neighbourhoods and falls back to a random start.
+    # One job: a seed makes UMAP sequential, and it warns when it has to say so itself. PCA as the start, as the
+    # spectral one fails on disconnected neighbourhoods and falls back to a random start.
     reducer = umap.UMAP(
         n_neighbors=min(neighbours, len(features) - 1), init="pca", random_state=seed, n_jobs=1, min_dist=0.1
     )

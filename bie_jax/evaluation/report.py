@@ -1,7 +1,7 @@
 """`report/index.html`: one file that opens offline, with everything a reader needs to judge a run.
 
-The page is put together from `report_template/`; style sheet, script, pictures and data are all inside it, and it asks the network for nothing.
-Strings out of data and configuration are escaped: a well named `<script>` is shown as such.
+The page is put together from `report_template/`; style sheet, script, pictures and data are all inside it, and it asks
+the network for nothing. Strings out of data and configuration are escaped: a well named `<script>` is shown as such.
 """
 
 import base64
@@ -95,21 +95,23 @@ def score_table(scores: dict) -> str:
                 cells += [_score_cell(classifiers[name][split]) for name in ("logistic_regression", "random_forest")]
         if entry["knn"]:
             cells.append(
-                f'<td class="score"><b>{entry["knn"]["accuracy"]:.3f}</b><span>chance {entry["knn"]["chance"]:.3f}</span></td>'
+                f'<td class="score"><b>{entry["knn"]["accuracy"]:.3f}</b><span>chance '
+                f"{entry['knn']['chance']:.3f}</span></td>"
             )
         else:
             cells.append('<td class="score">–</td>')
-        dim = f"{entry['dim']} features" if entry["dim"] else "no features"
+        dim = f"{entry['dim']} features." if entry["dim"] else ""
         mark = ' class="ours"' if key == "trained_encoder" else ""
         rows.append(
-            f'<tr{mark}><th scope="row">{_text(entry["title"])}<span>{_text(entry["description"])} {dim}.</span></th>'
+            f'<tr{mark}><th scope="row">{_text(entry["title"])}<span>{_text(entry["description"])} {dim}</span></th>'
             + "".join(cells)
             + "</tr>"
         )
     neighbours = f"{knn['k']}-NN" if knn else "kNN"
     return (
         '<div class="scroll"><table class="scores"><thead><tr><th rowspan="2" scope="col">features</th>'
-        f'{group_heads}<th rowspan="2" scope="col">{neighbours}, not same well: accuracy</th></tr><tr>{heads}</tr></thead>'
+        f'{group_heads}<th rowspan="2" scope="col">{neighbours}, not same well: '
+        f"accuracy</th></tr><tr>{heads}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -120,7 +122,10 @@ def plate_table(scores: dict) -> str:
         (key, e["title"], e["plate_identity"]) for key, e in scores["feature_sets"].items() if e["plate_identity"]
     ]
     if not entries:
-        return "<p>Not scored: there are no negative controls on at least two plates (<code>config.eval.probe_control</code>).</p>"
+        return (
+            "<p>Not scored: there are no negative controls on at least two plates "
+            "(<code>config.eval.probe_control</code>).</p>"
+        )
     first = entries[0][2]
     rows = []
     for key, title, identity in entries:
@@ -132,10 +137,13 @@ def plate_table(scores: dict) -> str:
             f'<i style="width:{share:.1%}"></i><u style="left:{chance:.1%}"></u></div></td></tr>'
         )
     return (
-        f"<p>Logistic regression guesses the plate of {first['images']} negative-control images from {first['plates']} plates "
-        f"({_text(first['split'])}). The controls were treated alike, so what tells their plates apart is batch effect: <b>lower is better</b>. "
+        f"<p>Logistic regression guesses the plate of {first['images']} negative-control images from "
+        f"{first['plates']} plates "
+        f"({_text(first['split'])}). The controls were treated alike, so what tells their plates apart is batch "
+        "effect: <b>lower is better</b>. "
         f"Chance is {first['chance']:.3f} (the line in the bars).</p>"
-        '<div class="scroll"><table class="plates"><thead><tr><th scope="col">features</th><th scope="col">macro F1</th>'
+        '<div class="scroll"><table class="plates"><thead><tr><th scope="col">features</th><th scope="col">macro '
+        "F1</th>"
         '<th scope="col">0 to 1</th></tr></thead><tbody>' + "".join(rows) + "</tbody></table></div>"
     )
 
@@ -198,7 +206,8 @@ def _training_section(workdir: Path) -> str:
     last = records[-1]
     mark = f" The dashed line marks the lowest validation loss, at epoch {best:.3g}." if best is not None else ""
     return (
-        f"<p>{last['step']} steps, {last['epoch']:.3g} epochs. Each panel is one term, unweighted and per batch for training, over all validation images for validation.{mark}</p>"
+        f"<p>{last['step']} steps, {last['epoch']:.3g} epochs. Each panel is one term, unweighted and per batch for "
+        f"training, over all validation images for validation.{mark}</p>"
         f"<figure>{_image(svg, 'Loss terms and learning rate against the epoch')}</figure>"
     )
 
@@ -233,9 +242,12 @@ def _reconstruction_section(
             f"<figcaption>{_text(what)}. Mean squared error over all channels {error:.3f}.</figcaption></figure>"
         )
     return (
-        "<p>Validation images, centre-cropped as the model saw them. Intensities are normalised, in the units the model works in; the range shown from black to white "
-        "stands over each column and is the same for input and reconstruction (0.5th to 99.8th percentile of the inputs on this page). "
-        "The difference is reconstruction minus input: red where too bright, blue where too dark.</p>" + "".join(parts)
+        "<p>Validation images, centre-cropped as the model saw them. Intensities are normalised, in the units the "
+        "model works in; the range shown from black to white "
+        "stands over each column and is the same for input and reconstruction (0.5th to 99.8th percentile of the "
+        "inputs on this page). "
+        "The difference is reconstruction minus input: red where too bright, blue where too dark.</p>"
+        f"<div class='pictures {'wide' if images.shape[-1] > 3 else ''}'>{''.join(parts)}</div>"
     )
 
 
@@ -258,9 +270,11 @@ def _codebook_section(workdir: Path) -> tuple[str, str | None]:
     groups, codes = counts.shape
     where = "one codebook" if groups == 1 else f"{groups} groups, each with its own codebook"
     plural = "position" if positions == 1 else "positions"
+    per_group = "" if groups == 1 else " per group"
     text = (
-        f"<p><b>{used} of {there} codes</b> are in use ({where} of {codes} codes). Perplexity {perplexity:.1f} of {codes}: the number of codes that, used evenly, would carry as "
-        f"much information. Each image is written in {positions} {plural} per group, a capacity of {bits:.0f} bits.</p>"
+        f"<p><b>{used} of {there} codes</b> are in use ({where} of {codes} codes). Perplexity {perplexity:.1f} of "
+        f"{codes}: the number of codes that, used evenly, would carry as much information. "
+        f"Each image is written in {positions} {plural}{per_group}, a capacity of {bits:.0f} bits.</p>"
         f"<figure>{_image(figures.codebook_use(counts), 'Share of each code')}</figure>"
     )
     return text, f"{used} / {there}"
@@ -322,7 +336,8 @@ def colour_columns(metadata: pd.DataFrame, label: str, control: str) -> list[dic
         control: value of the label drawn in grey, or "".
 
     Returns:
-        For each column its `name`, its `categories` and the `codes` [n] into them; `neutral` is the index of the controls or -1.
+        For each column its `name`, its `categories` and the `codes` [n] into them; `neutral` is the index of the
+        controls or -1.
     """
     fixed = [name for name in dict.fromkeys((label, "plate", "well", "site", "split")) if name in metadata]
     columns = []
@@ -376,15 +391,19 @@ def write_report(
             f"metadata, thumbnails and maps must show the same images, their lengths are {sorted(lengths)}"
         )
     data = scores["set"]
-    # The index of a reconstruction is a row of the set; the metadata here are of the sampled rows, which keep their number as a column.
+    # The index of a reconstruction is a row of the set; the metadata here are of the sampled rows, which keep their
+    # number as a column.
     by_row = {int(row): i for i, row in enumerate(metadata["row"])} if "row" in metadata else {}
+
+    labels = metadata[scores["label"]].fillna("").astype(str).to_numpy()
 
     def metadata_of(row: int) -> str:
         if row not in by_row:
             return f"Image {row}"
         values = metadata.iloc[by_row[row]]
-        label = f", {values[scores['label']]}" if values[scores["label"]] != "" else ""
-        return f"Plate {values['plate']}, well {values['well']}, site {values['site']}{label}"
+        where = f"Plate {values['plate']}, well {values['well']}, site {values['site']}"
+        label = str(labels[by_row[row]])
+        return f"{where}, {label}" if label else where
 
     codebook, codes = _codebook_section(workdir)
     atlas, columns = thumbnails.pack_atlas(tiles)
@@ -421,7 +440,8 @@ def write_report(
     sampling = (
         f"All {total} images are shown."
         if len(metadata) == total
-        else f"{len(metadata)} of {total} images are shown, drawn at random without regard to labels (config.eval.max_report_points)."
+        else f"{len(metadata)} of {total} images are shown, drawn at random without regard to labels "
+        "(config.eval.max_report_points)."
     )
     colours = thumbnails.channel_colours(len(data["channels"]))
     channel_key = "".join(

@@ -7,7 +7,8 @@ import math
 import numpy as np
 from PIL import Image
 
-# Additive colours, far apart for most kinds of colour vision: blue, yellow, magenta, green, orange, cyan. More channels start again.
+# Additive colours, far apart for most kinds of colour vision: blue, yellow, magenta, green, orange, cyan. More channels
+# start again.
 CHANNEL_COLOURS = ("#4d7dff", "#ffd23f", "#ff4fd8", "#3ddc84", "#ff8c42", "#46d9ff")
 
 
@@ -21,8 +22,9 @@ def channel_colours(count: int) -> list[str]:
 def composite(images: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Additive colour composite of all channels.
 
-    Each channel is scaled from [low, high] to [0, 1], clipped, raised to 0.7 so that faint structure shows, and added in its colour. The
-    same limits for all images keep differences of brightness visible. A channel with high <= low stays black.
+    Each channel is scaled from [low, high] to [0, 1], clipped, raised to 0.7 so that faint structure shows, and added
+    in its colour. The same limits for all images keep differences of brightness visible. A channel with high <= low
+    stays black.
 
     Args:
         images: [N, H, W, C].

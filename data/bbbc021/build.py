@@ -1,6 +1,7 @@
 """Write the single-cell crops of BBBC021 as a set."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             if missing:
                 raise BuildError(f"{path}: the arrays {missing} are missing; it holds {sorted(file)}")
             arrays = {name: file[name] for name in _ARRAYS}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
         if isinstance(error, BuildError):
             raise
         raise BuildError(f"{path}: not a whole .npz file ({error}); copy it again") from None

@@ -1,8 +1,8 @@
-"""Write idr0093's fields, cut into tiles, as a set."""
+"""Write the siRNA screen idr0093, or some of its plates, as a set of tiles."""
 
-import csv
 import dataclasses
-import re
+import struct
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,274 +11,236 @@ import pandas as pd
 import tifffile
 from tqdm import tqdm
 
-from data.records import BuildError, Description, Example, write_set
+from data.records import BuildError, Description, Example, well_name, write_set
 
 VERSION = "1.0.0"
 CROP_PX = 256
-# The study does not state it: 6.5 um camera pixels behind a 20x objective, as the CV7000's 2560 x 2160 fields have.
+CONTROL = "scrambled"  # label of the negative controls; the simulated plates have the same
+NO_GENE = "no gene symbol"  # label of a well that the annotation lists without a gene and without a control type
+
+# CV7000, 20x objective, camera pixels of 6.5 um. IDR's study file does not give it; the images' own metadata do.
 PIXEL_SIZE_UM = 0.325
 
-_TABLE = ("path", "plate", "well", "site", "channel")
-_ANNOTATION = ("Plate", "Well", "Gene Symbol", "Control Type")
+_IMAGE_COLUMNS = ("path", "plate", "well", "site", "channel")
+_ANNOTATION_COLUMNS = ("Plate", "Well", "Gene Symbol")
 _COLUMNS = {
     "plate": str,
     "well": str,
     "site": int,
     "label": str,
     "source": str,
+    "gene_symbol": str,
     "control_type": str,
-    "tile_y_px": int,
     "tile_x_px": int,
+    "tile_y_px": int,
 }
-_SHOWN = 5  # problems told in a message; the rest is counted
+# What tifffile and its codecs raise on a file that is damaged; imagecodecs' errors are RuntimeErrors.
+_DAMAGED = (tifffile.TiffFileError, ValueError, KeyError, IndexError, struct.error, RuntimeError, OSError)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Field:
+    """One site of one well: a file per channel."""
+
     plate: str
     well: str
     site: int
-    label: str
-    control_type: str
-    paths: tuple[Path, ...]  # one per channel, in the set's order
-    source: str  # the first channel's path as the table has it
+    files: dict[str, Path]
+
+    def __str__(self) -> str:
+        return f"plate {self.plate}, well {self.well}, site {self.site}"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Problem:
-    plate: str
-    well: str
-    site: str
-    path: str
-    problem: str
-
-
-def build_idr0093(
-    data_dir: str | Path,
-    source: str | Path,
-    annotation: str | Path,
-    crop_px: int = CROP_PX,
-    skipped: str | Path | None = None,
-) -> Path:
-    """Cut every field into tiles that do not overlap and write them.
-
-    Every file is looked at before the first tile is written. A field is used with all its channels or not at all.
+def build_idr0093(data_dir: str | Path, source: str | Path, annotation: str | Path, crop: int = CROP_PX) -> Path:
+    """Cut every field into tiles and write them.
 
     Args:
         data_dir: folder of built sets.
-        source: CSV with the columns path, plate, well, site, channel: one single-page TIFF per line, paths relative to
-            the table. Channels keep the order in which the table first names them.
-        annotation: IDR's annotation table, `.csv` or `.csv.gz`.
-        crop_px: side of a tile; what is left at the right and lower border of a field is not used.
-        skipped: CSV to list the fields in that cannot be used. None: such fields stop the build.
+        source: table (csv) of the images: `path` (relative to the table), `plate`, `well`, `site`, `channel`.
+        annotation: IDR's annotation table (csv or csv.gz): `Plate`, `Well`, `Gene Symbol`, perhaps `Control Type`.
+        crop: side of a tile in pixels. What does not fill a tile, at the right and at the bottom, is left out.
 
     Returns:
         The set's folder.
 
     Raises:
-        BuildError: naming file, plate, well and site, what is wrong, and what to do.
+        BuildError: naming plate, well, site or file, before anything is written if the tables or the files' headers
+            show it.
     """
-    if crop_px < 1:
-        raise BuildError(f"--crop={crop_px}: a tile has at least 1 pixel")
-    table = _read_table(Path(source))
-    labels = _read_annotation(Path(annotation))
-    channels = tuple(dict.fromkeys(table["channel"]))
-    fields, problems = _fields(table, channels, labels, Path(source).parent)
-    fields, shape, dtype, unreadable = _check_files(fields)
-    problems += unreadable
-    if problems and skipped is None:
-        raise BuildError(f"{_summary(problems)}; mend them, or go on without with --skipped=LIST.csv")
-    if not fields:
-        raise BuildError(f"{source}: no field can be used ({_summary(problems)})")
-    rows, columns = shape[0] // crop_px, shape[1] // crop_px
-    if rows * columns == 0:
-        raise BuildError(f"--crop={crop_px} is larger than the fields, which are {shape[0]} x {shape[1]} pixels")
-    if skipped is not None:
-        _write_problems(Path(skipped), problems)
+    source, annotation = Path(source), Path(annotation)
+    channels, fields = _read_fields(source)
+    genes = _read_annotation(annotation)
+    wells = {(field.plate, field.well): field for field in fields}
+    missing = [field for well, field in wells.items() if well not in genes]
+    if missing:
+        raise BuildError(
+            f"{annotation}: no line for plate {missing[0].plate}, well {missing[0].well}"
+            + (f", nor for {len(missing) - 1} more wells with images" if len(missing) > 1 else "")
+        )
+    height, width, dtype = _check_headers(fields)
+    if not 0 < crop <= min(height, width):
+        raise BuildError(f"--crop={crop}: the images are {height} x {width} pixels, a tile must fit into one")
+    tiles = (height // crop) * (width // crop)
+    without_gene = sum(_label(*genes[well]) == NO_GENE for well in wells)
+    print(
+        f"{len(fields)} fields of {height} x {width} pixels in {len(wells)} wells, {tiles} tiles of each; "
+        f"{len(genes.keys() - wells.keys())} wells of the annotation have no images here; "
+        f"{without_gene} wells with images have neither a gene symbol nor a control type"
+    )
     description = Description(
         name="idr0093",
         version=VERSION,
         channel_names=channels,
         pixel_size_um=PIXEL_SIZE_UM,
         bit_depth=8 * np.dtype(dtype).itemsize,
-        image_shape=(crop_px, crop_px, len(channels)),
+        image_shape=(crop, crop, len(channels)),
         dtype=dtype,
         columns=_COLUMNS,
-        num_examples=len(fields) * rows * columns,
-        text=f"idr0093 (Mueller, Pelkmans, Berry; CC BY 4.0): siRNA screen, {crop_px} px tiles of {len(fields)} fields; "
-        f"{len(problems)} problems left out.",
+        num_examples=len(fields) * tiles,
+        text=f"idr0093 (genome-wide siRNA screen, CC BY 4.0, Mueller et al), tiles of {crop} x {crop} pixels.",
         simulated=False,
     )
-    return write_set(description, _tiles(fields, rows, columns, crop_px), data_dir)
+    return write_set(description, _tiles(fields, genes, channels, (height, width), dtype, crop), data_dir)
 
 
-def _read_csv(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
+def _read_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
+    if not path.is_file():
+        raise BuildError(f"{path}: no such file; data/idr0093/README.md says what it is")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise BuildError(f"{path}: no such file") from None
-    except (OSError, EOFError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise BuildError(f"{path}: not a whole CSV table ({error})") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError) as error:
+        raise BuildError(f"{path}: not a table of comma-separated values ({str(error).strip()})") from None
     missing = [column for column in needed if column not in table]
     if missing:
         raise BuildError(f"{path}: the columns {missing} are missing; it has {list(table)}")
     return table
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    table = _read_csv(path, _TABLE)
+def _read_fields(path: Path) -> tuple[tuple[str, ...], list[_Field]]:
+    """Channel names and fields, both in the order in which the table first names them."""
+    table = _read_table(path, _IMAGE_COLUMNS)
     if table.empty:
-        raise BuildError(f"{path}: no lines")
-    wrong = table.index[~table["site"].str.fullmatch(r"\d+")]
-    if len(wrong):
-        raise BuildError(f"{path}, line {wrong[0] + 2}: site {table['site'][wrong[0]]!r} is not a number")
-    table["well"] = [_well_name(well, path) for well in table["well"]]
-    table["site"] = table["site"].astype(int)
-    key = ["plate", "well", "site", "channel"]
-    doubled = table.duplicated(key)
-    if doubled.any():
-        line = int(doubled.to_numpy().argmax())
-        raise BuildError(f"{path}, line {line + 2}: {dict(table.loc[line, key])} was listed before")
-    return table
+        raise BuildError(f"{path}: no images are listed")
+    channels = tuple(table["channel"].drop_duplicates())
+    fields: dict[tuple[str, str, int], _Field] = {}
+    named: dict[Path, int] = {}
+    for line, (name, plate, well, site, channel) in enumerate(
+        table[list(_IMAGE_COLUMNS)].itertuples(index=False), start=2
+    ):
+        place = f"{path}, line {line}"
+        if not site.isdecimal():
+            raise BuildError(f"{place}: site {site!r} of plate {plate}, well {well}: expected a whole number")
+        if not plate or not channel:
+            raise BuildError(f"{place}: the plate or the channel of {name} is empty")
+        field = _Field(plate, well_name(well, place), int(site), {})
+        field = fields.setdefault((field.plate, field.well, field.site), field)
+        file = path.parent / name
+        if channel in field.files:
+            raise BuildError(f"{place}: a second file for {field}, channel {channel}: {name}")
+        if file in named:
+            raise BuildError(f"{place}: {name} stands in line {named[file]} already")
+        field.files[channel], named[file] = file, line
+    for field in fields.values():
+        missing = [channel for channel in channels if channel not in field.files]
+        if missing:
+            raise BuildError(f"{path}: {field}: no file for the channels {missing}")
+    return channels, list(fields.values())
 
 
 def _read_annotation(path: Path) -> dict[tuple[str, str], tuple[str, str]]:
-    """(plate, well) -> label and control type. Control wells without a gene are labelled with their control type."""
-    table = _read_csv(path, _ANNOTATION)
-    return {
-        (plate, _well_name(well, path)): (gene.strip() or control.strip(), control.strip())
-        for plate, well, gene, control in table[list(_ANNOTATION)].itertuples(index=False)
-    }
+    """(plate, well) -> gene symbol and control type, either of them empty where IDR gives none."""
+    table = _read_table(path, _ANNOTATION_COLUMNS)
+    control_types = table["Control Type"] if "Control Type" in table else [""] * len(table)
+    genes: dict[tuple[str, str], tuple[str, str]] = {}
+    for line, (plate, name, gene, control_type) in enumerate(
+        zip(table["Plate"], table["Well"], table["Gene Symbol"], control_types, strict=True), start=2
+    ):
+        well = well_name(name, f"{path}, line {line}")
+        if (plate, well) in genes:
+            raise BuildError(f"{path}, line {line}: plate {plate}, well {well} has two lines")
+        genes[plate, well] = (gene.strip(), control_type.strip())
+    return genes
 
 
-def _well_name(name: str, path: Path) -> str:
-    """ "B2" and "B02" -> "B02"."""
-    match = re.fullmatch(r"([A-P])0?([1-9]|1\d|2[0-4])", name)
-    if match is None:
-        raise BuildError(f"{path}: well {name!r}: expected a row A to P and a column 1 to 24, as B02")
-    return f"{match[1]}{int(match[2]):02d}"
+def _label(gene: str, control_type: str) -> str:
+    if "negative" in control_type.lower():
+        return CONTROL
+    return control_type or gene or NO_GENE
 
 
-def _fields(
-    table: pd.DataFrame, channels: tuple[str, ...], labels: dict[tuple[str, str], tuple[str, str]], folder: Path
-) -> tuple[list[_Field], list[_Problem]]:
-    """Fields with every channel and a label, by plate, well and site; and what is wrong with the others."""
-    fields, problems = [], []
-    for (plate, well, site), lines in table.groupby(["plate", "well", "site"], sort=True):
-        label, control = labels.get((plate, well), ("", ""))
-        paths = dict(zip(lines["channel"], lines["path"], strict=True))
-        missing = [channel for channel in channels if channel not in paths]
-        found = []
-        if missing:
-            found.append(f"the table has no file for channel {', '.join(missing)}")
-        if (plate, well) not in labels:
-            found.append("the well is not in the annotation")
-        elif not label:
-            found.append("the annotation has neither gene symbol nor control type")
-        if found:
-            problems += [_Problem(plate, well, str(site), "", text) for text in found]
-        else:
-            files = tuple(folder / paths[channel] for channel in channels)
-            fields.append(_Field(plate, well, int(site), label, control, files, paths[channels[0]]))
-    return fields, problems
+def _check_headers(fields: list[_Field]) -> tuple[int, int, str]:
+    """Height, width and dtype that all files share; reads no pixel."""
+    found: Counter[tuple[tuple[int, ...], str]] = Counter()
+    for field in tqdm(fields, desc="read headers", unit="field"):
+        for channel, file in field.files.items():
+            found[_header(file, f"{field}, channel {channel}")] += 1
+            if len(found) > 1:
+                (shape, dtype), (other_shape, other_dtype) = found
+                raise BuildError(
+                    f"{file}: {field}, channel {channel}: {other_shape} {other_dtype}, the files before it are "
+                    f"{shape} {dtype}; a set has images of one size"
+                )
+    ((height, width), dtype) = next(iter(found))
+    return height, width, dtype
 
 
-def _check_files(fields: list[_Field]) -> tuple[list[_Field], tuple[int, int], str, list[_Problem]]:
-    """Fields whose files are whole and alike, the shape and dtype they share, and what is wrong with the others.
-
-    Reads the headers only: a file that ends before its last strip is found, damage inside a strip is not (it stops
-    the build when the strip is read).
-    """
-    usable, problems = [], []
-    expected: tuple[tuple[int, ...], str] | None = None
-    for field in tqdm(fields, desc="check files", unit="field"):
-        found = []
-        for path in field.paths:
-            try:
-                seen = _header(path)
-            except BuildError as error:
-                found.append((path, str(error)))
-                continue
-            if expected is None:
-                expected = seen
-            if seen != expected:
-                found.append((path, f"{seen[0]} {seen[1]}, the fields before it are {expected[0]} {expected[1]}"))
-        problems += [_Problem(field.plate, field.well, str(field.site), str(path), text) for path, text in found]
-        if not found:
-            usable.append(field)
-    if expected is None:
-        return usable, (0, 0), "uint16", problems
-    return usable, (expected[0][0], expected[0][1]), expected[1], problems
-
-
-# What tifffile and imagecodecs raise on files that are not what they should be.
-_UNREADABLE = (OSError, ValueError, RuntimeError, IndexError, KeyError, tifffile.TiffFileError)
-
-
-def _header(path: Path) -> tuple[tuple[int, ...], str]:
-    """Shape [H, W] and dtype of a TIFF.
-
-    Raises:
-        BuildError: if it is not a whole TIFF of one page of uint8 or uint16.
-    """
-    if not path.is_file():
-        raise BuildError("no such file")
+def _header(file: Path, place: str) -> tuple[tuple[int, ...], str]:
+    if not file.is_file():
+        raise BuildError(f"{file}: no such file ({place})")
+    size = file.stat().st_size
     try:
-        with tifffile.TiffFile(path) as file:
-            pages, page = len(file.pages), file.pages.first
+        with tifffile.TiffFile(file) as tiff:
+            pages, page = len(tiff.pages), tiff.pages.first
             shape, dtype = page.shape, str(page.dtype)
-            end = max((a + b for a, b in zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
-    except _UNREADABLE as error:
-        raise BuildError(f"not a TIFF that can be read ({error})") from None
-    if end > path.stat().st_size:
-        raise BuildError(f"cut off: pixels should go on to byte {end}, the file has {path.stat().st_size}")
+            segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    except _DAMAGED as error:
+        raise BuildError(f"{file}: not a TIFF that can be read ({place}): {error}") from None
     if pages != 1 or len(shape) != 2 or dtype not in ("uint8", "uint16"):
-        raise BuildError(f"{pages} pages of {shape} {dtype}, expected one page [H, W] of uint8 or uint16")
+        raise BuildError(
+            f"{file}: {pages} pages, {shape} {dtype} ({place}); expected one page of [H, W] uint8 or uint16"
+        )
+    # A part without bytes would be read as zeros, without a word.
+    if any(count == 0 or offset + count > size for offset, count in segments):
+        raise BuildError(f"{file}: truncated ({place}): pixels are announced that the file does not hold")
     return shape, dtype
 
 
-def _tiles(fields: list[_Field], rows: int, columns: int, crop_px: int) -> Iterator[Example]:
+def _tiles(
+    fields: list[_Field],
+    genes: dict[tuple[str, str], tuple[str, str]],
+    channels: tuple[str, ...],
+    shape: tuple[int, int],
+    dtype: str,
+    crop: int,
+) -> Iterator[Example]:
     for field in fields:
-        image = np.stack([_read_page(field, path) for path in field.paths], axis=-1)  # [H, W, C]
-        for y in range(0, rows * crop_px, crop_px):
-            for x in range(0, columns * crop_px, crop_px):
+        image = np.empty((*shape, len(channels)), dtype)
+        for c, channel in enumerate(channels):
+            image[..., c] = _read(field.files[channel], f"{field}, channel {channel}", shape, dtype)
+        gene, control_type = genes[field.plate, field.well]
+        for y in range(0, shape[0] - crop + 1, crop):
+            for x in range(0, shape[1] - crop + 1, crop):
                 yield (
-                    image[y : y + crop_px, x : x + crop_px],
+                    image[y : y + crop, x : x + crop],
                     {
                         "plate": field.plate,
                         "well": field.well,
                         "site": field.site,
-                        "label": field.label,
-                        "source": f"{field.source}#y={y},x={x}",
-                        "control_type": field.control_type,
-                        "tile_y_px": y,
+                        "label": _label(gene, control_type),
+                        "source": field.files[channels[0]].name,
+                        "gene_symbol": gene,
+                        "control_type": control_type,
                         "tile_x_px": x,
+                        "tile_y_px": y,
                     },
                 )
 
 
-def _read_page(field: _Field, path: Path) -> np.ndarray:
+def _read(file: Path, place: str, shape: tuple[int, int], dtype: str) -> np.ndarray:
     try:
-        return tifffile.imread(path)
-    except _UNREADABLE as error:
-        raise BuildError(
-            f"{path}: plate {field.plate}, well {field.well}, site {field.site}: pixels cannot be read ({error}); "
-            "copy the file again or take the field out of the table"
-        ) from None
-
-
-def _summary(problems: list[_Problem]) -> str:
-    shown = [
-        f"plate {p.plate}, well {p.well}, site {p.site}{f', {p.path}' if p.path else ''}: {p.problem}"
-        for p in problems[:_SHOWN]
-    ]
-    rest = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return f"{len(problems)} problems: {'; '.join(shown)}{rest}"
-
-
-def _write_problems(path: Path, problems: list[_Problem]) -> None:
-    names = [field.name for field in dataclasses.fields(_Problem)]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(dataclasses.asdict(problem) for problem in problems)
+        pixels = tifffile.imread(file)
+    except _DAMAGED as error:
+        raise BuildError(f"{file}: cannot be read ({place}): {error}") from None
+    if pixels.shape != shape or str(pixels.dtype) != dtype:
+        raise BuildError(f"{file}: {pixels.shape} {pixels.dtype} ({place}) now, {shape} {dtype} a while ago")
+    return pixels

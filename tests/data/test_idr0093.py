@@ -1,8 +1,4 @@
-"""Fields of generated TIFFs through the builder; no image of idr0093 is in the repository."""
-
 import gzip
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,194 +10,209 @@ from bie_jax.image_set import open_image_set
 from data.idr0093.build import build_idr0093
 from data.records import BuildError
 
-ROOT = Path(__file__).resolve().parents[2]
 CHANNELS = ("DAPI", "EU")
-HEIGHT, WIDTH, CROP = 40, 50, 16
-# plate, well as the table writes it, site
-FIELDS = (("001", "B2", 1), ("001", "B2", 2), ("001", "B03", 1), ("002", "B02", 1))
+FIELDS = [("001", "B2", 1), ("001", "B2", 2), ("001", "C03", 1), ("002", "B02", 1)]
+HEIGHT, WIDTH, CROP = 24, 37, 8
+# In the form of IDR's tables: more columns than are read, wells without a leading zero.
+ANNOTATION = """Plate,Well,Characteristics [Organism],Gene Identifier,Gene Symbol,Control Type,n_cells
+001,B2,Homo sapiens,5422,POLA1,,100
+001,C3,Homo sapiens,,,negative control,200
+002,B2,Homo sapiens,3832,KIF11,positive control,30
+002,B3,Homo sapiens,,,,0
+003,B2,Homo sapiens,7157,TP53,,90
+"""
+IDR = Path(__file__).resolve().parents[3] / "shared" / "data" / "idr_metadata"
 
 
-def _pixels(field: int, channel: int) -> np.ndarray:
-    return np.random.default_rng([field, channel]).integers(0, 65536, (HEIGHT, WIDTH), np.uint16)
+def _pixels(number, channel):
+    rng = np.random.default_rng([number, channel])
+    return rng.integers(0, 65536, (HEIGHT, WIDTH), np.uint16)
 
 
 @pytest.fixture
-def screen(tmp_path) -> Path:
-    """Folder with images, `images.csv` and `annotation.csv.gz`, all as it should be."""
+def source(tmp_path):
+    """A folder as a user would have it: files, a table of them and the annotation."""
+    folder = tmp_path / "source"
+    (folder / "files").mkdir(parents=True)
     lines = []
-    for f, (plate, well, site) in enumerate(FIELDS):
+    for number, (plate, well, site) in enumerate(FIELDS):
         for c, channel in enumerate(CHANNELS):
-            name = f"{plate}_{well}_{site}_{channel}.tif"
-            tifffile.imwrite(tmp_path / name, _pixels(f, c), compression="zlib")
-            lines.append({"path": name, "plate": plate, "well": well, "site": site, "channel": channel})
-    pd.DataFrame(lines).to_csv(tmp_path / "images.csv", index=False)
-    annotation = (
-        "Plate,Well,Gene Identifier,Gene Symbol,Control Type\n"
-        "001,B2,3832,KIF11,positive control\n001,B3,,,negative control\n002,B02,983,CDK1,\n"
-    )
-    (tmp_path / "annotation.csv.gz").write_bytes(gzip.compress(annotation.encode()))
-    return tmp_path
+            name = f"files/{plate}_{well}_{site}_{channel}.tif"
+            tifffile.imwrite(folder / name, _pixels(number, c), compression="zlib")
+            lines.append([name, plate, well, site, channel])
+    pd.DataFrame(lines, columns=["path", "plate", "well", "site", "channel"]).to_csv(folder / "images.csv", index=False)
+    with gzip.open(folder / "annotation.csv.gz", "wt") as file:
+        file.write(ANNOTATION)
+    return folder
 
 
-def _build(screen: Path, **arguments) -> Path:
-    return build_idr0093(
-        screen / "sets", screen / "images.csv", screen / "annotation.csv.gz", crop_px=CROP, **arguments
-    )
+def _build(source, tmp_path, crop=CROP):
+    return build_idr0093(tmp_path / "datasets", source / "images.csv", source / "annotation.csv.gz", crop)
 
 
-def _change(screen: Path, change) -> None:
-    table = pd.read_csv(screen / "images.csv", dtype=str)
-    change(table).to_csv(screen / "images.csv", index=False)
+def _refused(source, tmp_path, message, crop=CROP):
+    with pytest.raises(BuildError, match=message) as caught:
+        _build(source, tmp_path, crop)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "datasets").glob("*")), "something was left behind"
 
 
-def test_tiles_are_the_fields_cut_up(screen):
-    _build(screen)
-    built = open_image_set("idr0093", screen / "sets")
+def test_tiles(source, tmp_path, capsys):
+    _build(source, tmp_path)
+    built = open_image_set("idr0093", tmp_path / "datasets")
     assert built.channel_names == CHANNELS
     assert built.image_shape == (CROP, CROP, 2)
-    assert len(built) == 4 * (HEIGHT // CROP) * (WIDTH // CROP) == 24
-    fields = {(p, f"B0{w[-1]}", s): f for f, (p, w, s) in enumerate(FIELDS)}
-    for i, row in built.metadata.iterrows():
-        field, y, x = fields[row["plate"], row["well"], row["site"]], row["tile_y_px"], row["tile_x_px"]
-        for c in range(2):
-            np.testing.assert_array_equal(built[i][..., c], _pixels(field, c)[y : y + CROP, x : x + CROP])
-    corners = built.metadata.loc[built.metadata["plate"] == "002", ["tile_y_px", "tile_x_px"]].to_numpy().tolist()
-    assert corners == [[0, 0], [0, 16], [0, 32], [16, 0], [16, 16], [16, 32]]
+    assert (built.bit_depth, built.pixel_size_um, built.simulated) == (16, 0.325, False)
+    rows_of_tiles, columns_of_tiles = HEIGHT // CROP, WIDTH // CROP  # 3 x 4; five columns of pixels are left over
+    assert len(built) == len(FIELDS) * rows_of_tiles * columns_of_tiles
+    row = 0
+    for number, (plate, well, site) in enumerate(FIELDS):
+        field = np.stack([_pixels(number, c) for c in range(2)], axis=-1)
+        for y in range(rows_of_tiles):
+            for x in range(columns_of_tiles):
+                tile = field[y * CROP : (y + 1) * CROP, x * CROP : (x + 1) * CROP]
+                np.testing.assert_array_equal(built[row], tile)
+                line = built.metadata.iloc[row]
+                assert (line["plate"], line["site"]) == (plate, site)
+                assert line["well"] == {"B2": "B02", "B02": "B02", "C03": "C03"}[well]
+                assert (line["tile_y_px"], line["tile_x_px"]) == (y * CROP, x * CROP)
+                assert line["source"] == f"{plate}_{well}_{site}_DAPI.tif"
+                row += 1
+    wells = built.metadata.groupby(["plate", "well"])[["label", "gene_symbol", "control_type"]].first()
+    assert wells.loc[("001", "B02")].tolist() == ["POLA1", "POLA1", ""]
+    assert wells.loc[("001", "C03")].tolist() == ["scrambled", "", "negative control"]
+    assert wells.loc[("002", "B02")].tolist() == ["positive control", "KIF11", "positive control"]
+    assert "2 wells of the annotation have no images here" in capsys.readouterr().out
 
 
-def test_labels_are_gene_symbols_and_else_the_control_type(screen):
-    _build(screen)
-    metadata = open_image_set("idr0093", screen / "sets").metadata
-    seen = metadata[["plate", "well", "label", "control_type"]].drop_duplicates().to_numpy().tolist()
-    assert seen == [
-        ["001", "B02", "KIF11", "positive control"],
-        ["001", "B03", "negative control", "negative control"],
-        ["002", "B02", "CDK1", ""],
-    ]
+def test_a_well_without_a_gene_is_kept_and_counted(source, tmp_path, capsys):
+    (source / "images.csv").write_text((source / "images.csv").read_text().replace("002,B02,", "002,B03,"))
+    _build(source, tmp_path)
+    metadata = open_image_set("idr0093", tmp_path / "datasets").metadata
+    assert set(metadata.loc[metadata["plate"] == "002", "label"]) == {"no gene symbol"}
+    assert "1 wells with images have neither a gene symbol nor a control type" in capsys.readouterr().out
 
 
-def _drop_channel(screen):
-    _change(screen, lambda table: table.drop(index=3))
+@pytest.mark.parametrize("crop", [0, -8, 25])
+def test_a_tile_must_fit(source, tmp_path, crop):
+    _refused(source, tmp_path, rf"--crop={crop}: the images are 24 x 37 pixels", crop)
 
 
-def _remove_file(screen):
-    (screen / "001_B2_2_EU.tif").unlink()
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("files/001_B2_2_EU.tif,001,B2,2,EU\n", "", r"plate 001, well B02, site 2: no file for the channels \['EU'\]"),
+        ("B2,2,EU", "B2,1,EU", r"line 5: a second file for plate 001, well B02, site 1, channel EU: files/001_B2_2_EU"),
+        ("001_B2_2_EU.tif", "001_B2_1_EU.tif", r"line 5: files/001_B2_1_EU.tif stands in line 3 already"),
+        ("001,C03,1,EU", "001,A0,1,EU", r"images.csv, line 7: well 'A0': expected a row A to P"),
+        ("B2,2,EU", "B2,two,EU", r"line 5: site 'two' of plate 001, well B2: expected a whole number"),
+        ("001,B2,2,EU", ",B2,2,EU", r"line 5: the plate or the channel of files/001_B2_2_EU.tif is empty"),
+        ("files/001_B2_2_EU.tif", "gone.tif", r"gone.tif: no such file \(plate 001, well B02, site 2, channel EU\)"),
+        ("002,B02", "002,H09", r"annotation.csv.gz: no line for plate 002, well H09$"),
+        ("path,", "file,", r"images.csv: the columns \['path'\] are missing"),
+    ],
+)
+def test_bad_images_table(source, tmp_path, old, new, message):
+    text = (source / "images.csv").read_text()
+    assert old in text
+    (source / "images.csv").write_text(text.replace(old, new))
+    _refused(source, tmp_path, message)
 
 
-def _cut_file(screen):
-    path = screen / "001_B2_2_EU.tif"
-    path.write_bytes(path.read_bytes()[:-200])
+@pytest.mark.parametrize("text", ["", "path,plate,well,site,channel\n"])
+def test_empty_images_table(source, tmp_path, text):
+    (source / "images.csv").write_text(text)
+    _refused(source, tmp_path, "images.csv: n")
 
 
-def _empty_file(screen):
-    (screen / "001_B2_2_EU.tif").write_bytes(b"")
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("Gene Symbol", "Gene", r"annotation.csv.gz: the columns \['Gene Symbol'\] are missing"),
+        ("001,C3", "001,B02", r"annotation.csv.gz, line 3: plate 001, well B02 has two lines"),
+        ("001,C3", "001,R3", r"annotation.csv.gz, line 3: well 'R3'"),
+        ("001,", "004,", r"no line for plate 001, well B02, nor for 1 more wells with images"),
+    ],
+)
+def test_bad_annotation(source, tmp_path, old, new, message):
+    with gzip.open(source / "annotation.csv.gz", "wt") as file:
+        file.write(ANNOTATION.replace(old, new))
+    _refused(source, tmp_path, message)
 
 
-def _other_size(screen):
-    tifffile.imwrite(screen / "001_B2_2_EU.tif", np.zeros((HEIGHT, WIDTH - 1), np.uint16))
+def test_annotation_that_is_cut_off(source, tmp_path):
+    whole = (source / "annotation.csv.gz").read_bytes()
+    (source / "annotation.csv.gz").write_bytes(whole[:-20])
+    _refused(source, tmp_path, "annotation.csv.gz: not a table")
 
 
-def _other_type(screen):
-    tifffile.imwrite(screen / "001_B2_2_EU.tif", np.zeros((HEIGHT, WIDTH), np.float32))
+@pytest.mark.parametrize("name", ["images.csv", "annotation.csv.gz"])
+def test_missing_table(source, tmp_path, name):
+    (source / name).unlink()
+    _refused(source, tmp_path, f"{name}: no such file; data/idr0093/README.md")
 
 
-def _two_pages(screen):
-    tifffile.imwrite(screen / "001_B2_2_EU.tif", np.zeros((2, HEIGHT, WIDTH), np.uint16), photometric="minisblack")
+PLACE = r"plate 001, well B02, site 2, channel EU"
 
 
-# What is done to field (001, B02, 2), and what must be said about it.
-DAMAGE = [
-    (_drop_channel, "001, well B02, site 2: the table has no file for channel EU"),
-    (_remove_file, "001, well B02, site 2, .*001_B2_2_EU.tif: no such file"),
-    (_cut_file, "001, well B02, site 2, .*001_B2_2_EU.tif: (cut off|not a TIFF)"),
-    (_empty_file, "001, well B02, site 2, .*001_B2_2_EU.tif: not a TIFF"),
-    (_other_size, r"001, well B02, site 2, .*001_B2_2_EU.tif: \(40, 49\) uint16, the fields before it are \(40, 50\)"),
-    (_other_type, "001, well B02, site 2, .*001_B2_2_EU.tif: 1 pages of .* float32"),
-    (_two_pages, "001, well B02, site 2, .*001_B2_2_EU.tif: 2 pages"),
-]
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((HEIGHT, WIDTH + 1), np.uint16), rf"{PLACE}: \(24, 38\) uint16, the files before it are \(24, 37\)"),
+        (np.zeros((HEIGHT, WIDTH), np.uint8), rf"{PLACE}: \(24, 37\) uint8, the files before it are"),
+        (np.zeros((HEIGHT, WIDTH), np.float32), rf"1 pages, \(24, 37\) float32 \({PLACE}\)"),
+        (np.zeros((2, HEIGHT, WIDTH), np.uint16), rf"2 pages, .*\({PLACE}\)"),
+    ],
+    ids=["size", "8 bit", "float", "pages"],
+)
+def test_files_that_differ(source, tmp_path, image, message):
+    tifffile.imwrite(source / "files/001_B2_2_EU.tif", image, photometric="minisblack")
+    _refused(source, tmp_path, rf"001_B2_2_EU.tif: .*{message}")
 
 
-@pytest.mark.parametrize(("damage", "message"), DAMAGE, ids=[damage.__name__[1:] for damage, _ in DAMAGE])
-def test_a_field_that_cannot_be_used_stops_the_build_or_is_listed(screen, damage, message):
-    damage(screen)
-    with pytest.raises(BuildError, match=f"1 problems: plate {message}.*--skipped"):
-        _build(screen)
-    assert not (screen / "sets").exists()
-
-    _build(screen, skipped=screen / "skipped.csv")
-    built = open_image_set("idr0093", screen / "sets")
-    assert len(built) == 18
-    assert not ((built.metadata["well"] == "B02") & (built.metadata["site"] == 2)).any()
-    assert "1 problems left out" in built.description
-    listed = pd.read_csv(screen / "skipped.csv", dtype=str)
-    assert listed[["plate", "well", "site"]].to_numpy().tolist() == [["001", "B02", "2"]]
+@pytest.mark.parametrize("kept", [0, 5, 100, 0.5, 0.99])
+def test_files_that_are_cut_off(source, tmp_path, kept):
+    path = source / "files/001_B2_2_EU.tif"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: kept if isinstance(kept, int) else int(kept * len(whole))])
+    _refused(source, tmp_path, rf"001_B2_2_EU.tif: (not a TIFF that can be read|truncated) \({PLACE}\)")
 
 
-def test_wells_without_annotation_are_named(screen):
-    (screen / "annotation.csv.gz").write_bytes(
-        gzip.compress(b"Plate,Well,Gene Symbol,Control Type\n001,B2,KIF11,\n001,B3,,\n")
-    )
-    with pytest.raises(BuildError, match="2 problems: .*B03, site 1: .*neither gene.*002, .*not in the annotation"):
-        _build(screen)
+def test_a_file_that_is_no_tiff(source, tmp_path):
+    (source / "files/001_B2_2_EU.tif").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500))
+    _refused(source, tmp_path, rf"001_B2_2_EU.tif: not a TIFF that can be read \({PLACE}\)")
 
 
-def test_damage_inside_a_strip_stops_the_build(screen):
-    path = screen / "002_B02_1_DAPI.tif"
-    with tifffile.TiffFile(path) as file:
-        start = file.pages.first.dataoffsets[0]
+def test_pixels_that_cannot_be_decompressed(source, tmp_path):
+    """The header is sound: it shows only when the pixels are read, after tiles of other fields were written."""
+    path = source / "files/002_B02_1_EU.tif"
+    with tifffile.TiffFile(path) as tiff:
+        offset = tiff.pages.first.dataoffsets[0]
     content = bytearray(path.read_bytes())
-    content[start : start + 64] = b"\xff" * 64
+    content[offset : offset + 50] = bytes(50)
     path.write_bytes(content)
-    with pytest.raises(BuildError, match="002_B02_1_DAPI.tif: plate 002, well B02, site 1: pixels cannot be read"):
-        _build(screen)
-    assert not list((screen / "sets").iterdir())
+    _refused(source, tmp_path, r"002_B02_1_EU.tif: cannot be read \(plate 002, well B02, site 1, channel EU\)")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: t.drop(columns="site"), r"columns \['site'\] are missing"),
-        (lambda t: t.iloc[:0], "no lines"),
-        (lambda t: t.assign(site="one"), "line 2: site 'one' is not a number"),
-        (lambda t: t.assign(well="Z2"), "well 'Z2': expected"),
-        (lambda t: pd.concat([t, t.iloc[2:3]]), "line 10: .*was listed before"),
-    ],
-    ids=["column missing", "empty", "site", "well", "listed twice"],
-)
-def test_tables_that_are_wrong_are_refused(screen, change, message):
-    _change(screen, change)
-    with pytest.raises(BuildError, match=f"images.csv.*{message}"):
-        _build(screen)
+def test_a_part_without_bytes_is_not_read_as_zeros(source, tmp_path):
+    path = source / "files/001_B2_2_EU.tif"
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages.first.tags["StripByteCounts"].overwrite(0)
+    assert not tifffile.imread(path).any(), "tifffile is silent about it, this is why we must look"
+    _refused(source, tmp_path, rf"001_B2_2_EU.tif: truncated \({PLACE}\)")
 
 
-def test_crop_larger_than_the_fields_is_refused(screen):
-    with pytest.raises(BuildError, match="--crop=64 is larger than the fields, which are 40 x 50"):
-        build_idr0093(screen / "sets", screen / "images.csv", screen / "annotation.csv.gz", crop_px=64)
-
-
-def test_from_the_command_line(screen):
-    command = [sys.executable, "-m", "data.build", "idr0093", f"--data_dir={screen / 'sets'}"]
-    arguments = [f"--source={screen / 'images.csv'}", f"--annotation={screen / 'annotation.csv.gz'}", f"--crop={CROP}"]
-    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "24 images 16 x 16 x 2 uint16" in done.stdout
-    assert len(open_image_set("idr0093", screen / "sets")) == 24
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "idr0093 needs --source and --annotation"),
-        (["--source=nothing.csv", "--annotation=nothing.csv"], "nothing.csv: no such file"),
-        (["--source=README.md", "--annotation=nothing.csv"], "README.md"),
-    ],
-    ids=["nothing given", "no such table", "not a table"],
-)
-def test_bad_commands_end_in_one_line(tmp_path, arguments, message):
-    (tmp_path / "README.md").write_text("# not a table\n")
-    command = [sys.executable, "-m", "data.build", "idr0093", f"--data_dir={tmp_path / 'sets'}", *arguments]
-    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert message in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-    assert not list(tmp_path.glob("sets/*/*/statistics.json"))
+@pytest.mark.skipif(not IDR.is_dir(), reason="../shared/data/idr_metadata is not here")
+def test_a_real_annotation_of_idr(source, tmp_path, capsys):
+    """idr0006's, which has the columns that idr0093's is documented to have; it is another study."""
+    annotation = IDR / "idr0006" / "screenA" / "idr0006-screenA-annotation.csv.gz"
+    text = (source / "images.csv").read_text().replace("002,B02", "11002,B02").replace(",001,", ",11001,")
+    (source / "images.csv").write_text(text)
+    build_idr0093(tmp_path / "datasets", source / "images.csv", annotation, CROP)
+    table = pd.read_csv(annotation, dtype=str, keep_default_na=False).set_index(["Plate", "Well"])
+    metadata = open_image_set("idr0093", tmp_path / "datasets").metadata
+    genes = metadata.groupby(["plate", "well"])["gene_symbol"].first()
+    assert len(genes) == 3
+    for (plate, well), gene in genes.items():
+        assert gene == table.loc[(plate, f"{well[0]}{int(well[1:])}"), "Gene Symbol"]
+    assert f"{len(table) - 3} wells of the annotation have no images here" in capsys.readouterr().out

@@ -161,7 +161,7 @@ def image_set():
 
 @pytest.fixture(scope="session")
 def evaluate_fake():
-    """`evaluate` with the fake set in place of the built one, and with random projections in place of the untrained network."""
+    """`evaluate` over the fake set, with random projections in place of the untrained network."""
     from bie_jax.evaluation import embed, evaluate
 
     def run(workdir, image_set):
