@@ -15,8 +15,7 @@ from ml_collections import config_flags
 
 from bie_jax.config import ConfigError, check_config, load_config, save_config
 from bie_jax.evaluation.embed import write_embeddings
-from bie_jax.evaluation.evaluate import evaluate
-from bie_jax.image_set import SetNotBuiltError
+from bie_jax.evaluation.evaluate import EvaluationError, evaluate
 from bie_jax.train import Interrupted, NonFiniteLossError, train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -53,9 +52,7 @@ def main(argv: list[str]) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     try:
         _run()
-    except (ConfigError, SetNotBuiltError, NonFiniteLossError) as error:
-        sys.exit(f"launch.py: {error}")
-    except FileNotFoundError as error:
+    except (ConfigError, EvaluationError, FileNotFoundError, NonFiniteLossError) as error:
         sys.exit(f"launch.py: {error}")
     except Interrupted as error:
         print(f"launch.py: {error}", file=sys.stderr)
@@ -63,8 +60,8 @@ def main(argv: list[str]) -> None:
 
 
 def _run() -> None:
-    config, stage = _CONFIG.value, _STAGE.value
     workdir = _workdir()
+    config, stage = _CONFIG.value, _STAGE.value
     if stage in ("all", "train"):
         if config is None:
             raise ConfigError("--config is needed to train, e.g. --config=configs/vqvae_idr0093.py:simulated")
@@ -80,13 +77,28 @@ def _run() -> None:
 
 
 def _workdir() -> Path:
+    flag = flags.FLAGS["config"]
+    path, _, variant = (config_flags.get_config_filename(flag) if flag.present else "").partition(":")
+    if path and not Path(path).is_file():
+        raise ConfigError(f"--config={path}: there is no such file; configurations lie in configs/")
     if _WORKDIR.value is not None:
         return Path(_WORKDIR.value)
-    if _CONFIG.value is None:
+    if not path:
         raise ConfigError("neither --config nor --workdir is given: say what to train, or where it was trained")
-    path, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     return Path("runs") / "-".join(filter(None, [Path(path).stem, variant]))
 
 
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Flags or one line: ml_collections answers a bad key, value or file with a traceback, some as the error's text."""
+    try:
+        return flags.FLAGS(argv)
+    except (KeyError, AttributeError) as error:
+        said = str(error.args[0]).replace("\\n", ". ").replace("\n", ". ").replace("\\", "").replace("'", "")
+        sys.exit(f"launch.py: the configuration has no such key: {said}")
+    except (flags.Error, TypeError, ValueError, OSError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        sys.exit(f"launch.py: {lines[-1].strip()}")
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=_parse_flags)

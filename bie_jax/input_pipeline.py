@@ -5,6 +5,7 @@ the step alone, so a resumed run needs no saved iterator: it starts at the batch
 threads.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 
@@ -53,19 +54,14 @@ def split_rows(metadata: pd.DataFrame, val_fraction: float, split_by: str, seed:
     return np.flatnonzero(~is_val), np.flatnonzero(is_val)
 
 
-class _Examples(grain.sources.RandomAccessDataSource):
-    """The chosen rows of a set as {"image", "row"}."""
+@dataclasses.dataclass(frozen=True)
+class _ReadBatch(grain.transforms.Map):
+    """[B] rows -> {"image", "row"}. The set fills one array per batch, which copies every image once."""
 
-    def __init__(self, image_set: ImageSet, rows: np.ndarray):
-        self._image_set = image_set
-        self._rows = rows
+    image_set: ImageSet
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        row = self._rows[index]
-        return {"image": self._image_set[int(row)], "row": np.asarray(row, np.int32)}
+    def map(self, element: np.ndarray) -> dict[str, np.ndarray]:
+        return {"image": self.image_set.images(element), "row": element.astype(np.int32)}
 
 
 def train_batches(
@@ -87,13 +83,14 @@ def train_batches(
         {"image": [B, H, W, C] in the set's dtype, "row": [B] int32} with B = batch_size / processes.
     """
     dataset = (
-        grain.MapDataset.source(_Examples(image_set, rows))
+        grain.MapDataset.source(rows)
         .seed(seed)
         .shuffle()[jax.process_index() :: jax.process_count()]
         .repeat()
         .batch(batch_size // jax.process_count(), drop_remainder=True)
+        .map(_ReadBatch(image_set))
     )
-    options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=4 * read_threads)
+    options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=2 * read_threads)
     return iter(dataset[start_step:].to_iter_dataset(options))
 
 
@@ -108,7 +105,7 @@ def eval_batches(
     padding = -len(rows) % batch_size
     padded = np.concatenate([rows, np.full(padding, rows[0])])
     weight = np.concatenate([np.ones(len(rows), np.float32), np.zeros(padding, np.float32)])
-    dataset = grain.MapDataset.source(_Examples(image_set, padded)).batch(batch_size, drop_remainder=True)
-    options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=4 * read_threads)
+    dataset = grain.MapDataset.source(padded).batch(batch_size, drop_remainder=True).map(_ReadBatch(image_set))
+    options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=2 * read_threads)
     for number, batch in enumerate(dataset.to_iter_dataset(options)):
         yield batch | {"weight": weight[number * batch_size : (number + 1) * batch_size]}

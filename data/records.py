@@ -21,8 +21,7 @@ import numpy as np
 import pandas as pd
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
-from tensorflow_datasets.core import registered
-from tensorflow_datasets.proto import tf_example_pb2
+from tensorflow_datasets.core import example_serializer, registered, splits
 from tqdm import tqdm
 
 SPLIT = "images"
@@ -93,8 +92,6 @@ def write_set(description: Description, examples: Iterable[Example], data_dir: s
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=1))
         written = Path(builder.data_path)
-        for shard in written.glob("*.array_record*"):
-            _rewrite(shard)
         pd.DataFrame(collected.rows).astype(description.columns).to_parquet(written / "metadata.parquet", index=False)
         (written / "statistics.json").write_text(json.dumps(collected.statistics(), indent=1) + "\n")
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -219,39 +216,39 @@ def _builder(description: Description, examples: Iterator[Example], data_dir: Pa
             disable_shuffling=True,  # the order of the records is the order of metadata.parquet
         )
 
-    def generate():
-        for number, (image, metadata) in enumerate(examples):
-            yield number, {"image": image, **metadata}
+    def write(self, dl_manager, download_config) -> None:
+        """Write record by record.
+
+        Not `_generate_examples`: TFDS keeps a split in memory until all of it is there, past 1 GB asks TensorFlow to
+        spill it, compresses the shard with zstd (camera noise hardly shrinks, reading waits: `experiments/loading`),
+        and serialises a map as the process happens to hash its keys, so that the same set has other bytes every time.
+        """
+        template = self._get_filename_template(SPLIT)
+        path = template.sharded_filepath(shard_index=0, num_shards=1)
+        serializer = example_serializer.ExampleSerializer(self.info.features.get_serialized_info())
+        writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1,uncompressed")
+        count = size = 0
+        for image, metadata in examples:
+            encoded = self.info.features.encode_example({"image": image, **metadata})
+            record = serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
+            writer.write(record)
+            count, size = count + 1, size + len(record)
+        writer.close()
+        split = splits.SplitInfo(name=SPLIT, shard_lengths=[count], num_bytes=size, filename_template=template)
+        self.info.set_splits(splits.SplitDict([split]))
 
     body = {
         "name": description.name,
         "VERSION": tfds.core.Version(description.version),
         "_info": info,
-        "_split_generators": lambda self, download_manager: {SPLIT: generate()},
-        "_generate_examples": lambda self: generate(),
+        "_download_and_prepare": write,
+        "_split_generators": lambda self, download_manager: {},  # abstract in TFDS, not called
+        "_generate_examples": lambda self: iter(()),
     }
     with registered.skip_registration():
         builder_class = type("SetBuilder", (tfds.core.GeneratorBasedBuilder,), body)
     tfds.disable_progress_bar()  # ours knows how many images come
     return builder_class(data_dir=str(data_dir), file_format="array_record")
-
-
-def _rewrite(shard: Path) -> None:
-    """Write a shard again, uncompressed and with the columns of each record in the order of their names.
-
-    TFDS leaves ArrayRecord's default, zstd; camera noise hardly compresses, and reading then waits for zstd
-    (`experiments/loading` has the rates). And it serialises a map as the process happens to hash its keys, so that the
-    same set would have other bytes every time.
-    """
-    reader = array_record_module.ArrayRecordReader(str(shard))
-    partial = shard.with_name(f".partial-{shard.name}")
-    writer = array_record_module.ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
-    for index in range(reader.num_records()):
-        example = tf_example_pb2.Example.FromString(reader.read([index])[0])  # pyright: ignore[reportAttributeAccessIssue]
-        writer.write(example.SerializeToString(deterministic=True))
-    writer.close()
-    reader.close()
-    os.replace(partial, shard)
 
 
 def print_summary(directory: Path, seconds: float) -> None:

@@ -115,7 +115,9 @@ def test_a_folder_without_sets(tmp_path):
 
 
 def test_a_name_that_no_builder_has(datasets):
-    with pytest.raises(SetNotBuiltError, match=r"'imagenet' is not built.*no builder has that name: simulated, bbbc021"):
+    with pytest.raises(
+        SetNotBuiltError, match=r"'imagenet' is not built.*no builder has that name: simulated, bbbc021"
+    ):
         open_image_set("imagenet", datasets)
 
 

@@ -74,11 +74,12 @@ def read_embeddings(path: Path) -> tuple[pd.DataFrame, np.ndarray, str]:
         raise FileNotFoundError(f"{path} is missing: run the same command with --stage=embed first")
     table = pd.read_parquet(path)
     prefix = "Metadata_"
-    metadata = table[[name for name in table.columns if name.startswith(prefix)]]
+    names = [str(name) for name in table.columns]
+    metadata = table.loc[:, [name.startswith(prefix) for name in names]]
     short = [str(name).removeprefix(prefix) for name in metadata.columns]
     ours = {"Plate": "plate", "Well": "well", "Site": "site"}
     metadata = metadata.set_axis([ours.get(value, value) for value in short], axis="columns")
-    features = table[[name for name in table.columns if not name.startswith(prefix)]]
+    features = table.loc[:, [not name.startswith(prefix) for name in names]]
     if not features.shape[1]:
         raise EvaluationError(
             f"{path} has no feature columns, only {list(table.columns)}; delete it and run --stage=embed"

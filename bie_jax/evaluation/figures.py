@@ -196,11 +196,18 @@ def reconstruction(
                     bar = figure.colorbar(picture, ax=axis, location="bottom", fraction=0.06, pad=0.03, aspect=16)
                     bar.outline.set_visible(False)  # type: ignore[reportCallIssue]
                     bar.ax.tick_params(labelsize=8, length=2)
-                    bar.ax.xaxis.set_major_locator(MaxNLocator(3))
+                    # Three labels well inside the bar: one that sticks out would push the columns apart.
+                    end = float(f"{0.6 * difference_limit[c]:.1g}")
+                    bar.set_ticks([-end, 0, end], labels=[f"\N{MINUS SIGN}{end:g}", "0", f"{end:g}"])
             # A channel's name comes from a file: a dollar sign in it is not the start of a formula.
             axes[0, c].set_title(f"{name}\n", parse_math=False, fontsize=10.5)
             axes[0, c].text(
-                0, 1.03, f"{low:.2f} to {high:.2f}", transform=axes[0, c].transAxes, color=MUTED, fontsize=8.5
+                0,
+                1.03,
+                f"{low:.2f} to {high:.2f}".replace("-", "\N{MINUS SIGN}"),
+                transform=axes[0, c].transAxes,
+                color=MUTED,
+                fontsize=8.5,
             )
             x, y = width * 0.95 - bar_px, height * 0.93
             # A black rim keeps the bar visible over bright cells.

@@ -193,27 +193,27 @@ def cross_validate(
         raise ValueError(f"the folds must test each of the {len(labels)} rows once, they test {len(tested)} rows")
     values = {name: np.empty(len(labels), dtype=labels.dtype) for name in classifiers}
     notes: dict[str, list[str]] = {name: [] for name in classifiers}
-    for fold in folds:
-        preparation = build_preparation(len(fold.train), features.shape[1], components, seed)
-        train = preparation.fit_transform(features[fold.train])
-        test = preparation.transform(features[fold.test])
-        for name in classifiers:
-            model = build_classifiers(seed)[name]
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", ConvergenceWarning)
-                # The matrices are small: two BLAS threads that wait for each other on busy cores took 40x the time
-                # of one.
-                with threadpool_limits(1, user_api="blas"):
+    # The matrices are small: two BLAS threads that wait for each other on busy cores took 40x the time of one.
+    with threadpool_limits(1, user_api="blas"):
+        for fold in folds:
+            preparation = build_preparation(len(fold.train), features.shape[1], components, seed)
+            train = preparation.fit_transform(features[fold.train])
+            test = preparation.transform(features[fold.test])
+            for name in classifiers:
+                model = build_classifiers(seed)[name]
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always", ConvergenceWarning)
                     model.fit(train, labels[fold.train])
-            for warning in caught:
-                if issubclass(warning.category, ConvergenceWarning):
-                    # It goes into the scores and the report: a score of an unfinished fit must not pass for a finished
-                    # one.
-                    notes[name].append(f"{name} had not converged after its last iteration with {fold.name} held out.")
-                else:
-                    warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-            values[name][fold.test] = model.predict(test)
-        on_fold()
+                for warning in caught:
+                    if issubclass(warning.category, ConvergenceWarning):
+                        # It goes into the scores and the report: an unfinished fit must not pass for a finished one.
+                        notes[name].append(
+                            f"{name} had not converged after its last iteration with {fold.name} held out."
+                        )
+                    else:
+                        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+                values[name][fold.test] = model.predict(test)
+            on_fold()
     return {name: Predictions(values[name], tuple(notes[name])) for name in classifiers}
 
 

@@ -301,7 +301,8 @@ def _cards(scores: dict, codes: str | None) -> str:
         ]
         if others:
             value, title = max(others)
-            cards.append((f"{value:.3f}", "best baseline", f"{title}, same classifier and split"))
+            verdict = "ahead of" if value > ours["macro_f1"] else "behind"
+            cards.append((f"{value:.3f}", "best baseline", f"{title}: {verdict} the trained encoder, same measure"))
     if trained["knn"]:
         cards.append(
             (
@@ -350,7 +351,7 @@ def colour_columns(metadata: pd.DataFrame, label: str, control: str) -> list[dic
         names = sorted(values.dropna().unique()) if numeric else sorted(values.fillna("").astype(str).unique())
         text = values.fillna("").astype(str)
         categories = [str(value) for value in names]
-        if numeric and values.isna().any():
+        if numeric and bool((text == "").any()):
             categories.append("")
         neutral = categories.index(control) if name == label and control in categories else -1
         codes = pd.Categorical(text, categories=categories).codes.tolist()
@@ -462,7 +463,14 @@ def write_report(
         else ""
     )
     notes = "".join(f"<li>{_text(note)}</li>" for note in scores["notes"])
+    leading = _leading_split(scores)
+    if leading is not None and leading.startswith("leave_"):
+        group = leading.removeprefix("leave_").removesuffix("_out")
+        trust = f"Leaving each {group} out in turn is the number to trust: images of one {group} resemble each other"
+    else:
+        trust = "No whole plates are left out here, so what images of one plate share flatters all scores"
     values = {
+        "trust": _text(trust),
         "title": _text(workdir.resolve().name),
         "css": (TEMPLATE / "report.css").read_text(),
         "js": (TEMPLATE / "report.js").read_text(),

@@ -33,8 +33,8 @@ from bie_jax.image_set import ImageSet, open_image_set
 from bie_jax.input_pipeline import eval_batches
 from data.records import Description, write_set
 
-BATCH = 32
-IMAGES = {128: 960, 224: 320, 512: 64}  # side in pixels -> how many; 105 to 170 MB each
+IMAGES = {128: 960, 224: 320, 512: 64}  # side in pixels -> how many; 160 MB each
+BATCH = {128: 32, 224: 32, 512: 8}  # images; 5, 16 and 21 MB
 TIFF_PASSES, RECORD_PASSES = 1, 4  # over all images, in one timing; records are done too soon otherwise
 REPEATS = 3
 
@@ -117,27 +117,27 @@ def write_all(image_set: ImageSet, side: int, folder: Path) -> dict[str, Path]:
     return {"records": records, "zstd": compressed, "tiff": tiffs}
 
 
-def loop(source: TiffFolder, rows: np.ndarray, threads: int) -> Iterator[np.ndarray]:
+def loop(source: TiffFolder, rows: np.ndarray, batch: int, threads: int) -> Iterator[np.ndarray]:
     """Batches without Grain: a plain loop, or the same over a pool of threads."""
     if threads == 1:
-        for start in range(0, len(rows), BATCH):
-            yield np.stack([source[row] for row in rows[start : start + BATCH]])
+        for start in range(0, len(rows), batch):
+            yield np.stack([source[row] for row in rows[start : start + batch]])
     else:
         with ThreadPoolExecutor(threads) as pool:
-            for start in range(0, len(rows), BATCH):
-                yield np.stack(list(pool.map(source.__getitem__, rows[start : start + BATCH])))
+            for start in range(0, len(rows), batch):
+                yield np.stack(list(pool.map(source.__getitem__, rows[start : start + batch])))
 
 
-def row_batches(source: ImageSet, rows: np.ndarray, threads: int) -> Iterator[np.ndarray]:
+def row_batches(source: ImageSet, rows: np.ndarray, batch: int, threads: int) -> Iterator[np.ndarray]:
     """Grain orders, groups and hands out row numbers alone; a batch is read in one go, each image to its place."""
-    dataset = grain.MapDataset.source(rows).batch(BATCH, drop_remainder=True).map(source.images)
+    dataset = grain.MapDataset.source(rows).batch(batch, drop_remainder=True).map(source.images)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
     return iter(dataset.to_iter_dataset(options))
 
 
-def example_batches(source: Any, rows: np.ndarray, threads: int) -> Iterator[dict[str, np.ndarray]]:
+def example_batches(source: Any, rows: np.ndarray, batch: int, threads: int) -> Iterator[dict[str, np.ndarray]]:
     """Grain as training uses it: every image is an element of its own until they are batched."""
-    return eval_batches(source, rows, BATCH, threads)
+    return eval_batches(source, rows, batch, threads)
 
 
 def images_per_second(batches: Iterator, count: int) -> float:
@@ -156,7 +156,7 @@ class Way:
     stored_as: str
     passes: int  # over all images in one timing
     open: Callable[[Path], Any]
-    batches: Callable[[Any, np.ndarray, int], Iterator]
+    batches: Callable[[Any, np.ndarray, int, int], Iterator]
 
 
 def _open_set(directory: Path) -> ImageSet:
@@ -173,20 +173,21 @@ WAYS = (
 )
 
 
-def compare(paths: dict[str, Path], count: int, threads: int) -> tuple[list[float], list[float]]:
+def compare(paths: dict[str, Path], side: int, threads: int) -> tuple[list[float], list[float]]:
     """Images/s of every way and how many times the first way's that is; medians over the repeats.
 
     The ways take turns, so that whatever else the machine does meets all of them; a ratio is taken within a turn.
     """
+    count, batch = IMAGES[side], BATCH[side]
     sources = [way.open(paths[way.stored_as]) for way in WAYS]
     for way, source in zip(WAYS, sources, strict=True):
         assert np.array_equal(source[7], sources[0][7]), way.name
-        images_per_second(way.batches(source, np.arange(2 * BATCH), threads), 2 * BATCH)  # warms up
+        images_per_second(way.batches(source, np.arange(2 * batch), batch, threads), 2 * batch)  # warms up
     rates = np.empty((REPEATS, len(WAYS)))
     for repeat in range(REPEATS):
         for w, (way, source) in enumerate(zip(WAYS, sources, strict=True)):
             rows = np.concatenate([np.random.default_rng([repeat, p]).permutation(count) for p in range(way.passes)])
-            rates[repeat, w] = images_per_second(way.batches(source, rows, threads), len(rows))
+            rates[repeat, w] = images_per_second(way.batches(source, rows, batch, threads), len(rows))
     ratios = rates / rates[:, :1]
     return np.median(rates, axis=0).tolist(), np.median(ratios, axis=0).tolist()
 
@@ -207,7 +208,7 @@ def main() -> None:
             megabytes = side * side * len(image_set.channel_names) * 2 / 1e6
             for threads in (1, 2):
                 os.sched_setaffinity(0, cores[:threads])  # threads started from here on inherit it
-                for way, rate, ratio in zip(WAYS, *compare(paths, IMAGES[side], threads), strict=True):
+                for way, rate, ratio in zip(WAYS, *compare(paths, side, threads), strict=True):
                     disk = sum(path.stat().st_size for path in paths[way.stored_as].iterdir()) / 1e6
                     print(
                         f"| {side} | {threads} | {way.name} | {rate:,.0f} | {rate * megabytes:,.0f} | "

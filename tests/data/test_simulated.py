@@ -59,6 +59,19 @@ def test_a_site_is_the_same_drawn_alone():
     assert (other != image).any()
 
 
+def test_no_two_fields_share_their_random_numbers():
+    """Wells that differ in nothing but their number, or their plate's, hold other cells."""
+    design = Design(plates=1, control_wells=1, wells_per_sirna=1, sites=2, strengths=(1.0,))
+    well = layout(design)[0]
+    fields = [
+        simulate_site(design, well, 0),
+        simulate_site(design, well, 1),
+        simulate_site(design, dataclasses.replace(well, index=5), 0),
+        simulate_site(design, dataclasses.replace(well, plate=dataclasses.replace(well.plate, index=5)), 0),
+    ]
+    assert len({truth["cell_radius_um"] for _, truth in fields}) == len(fields)
+
+
 def test_layout():
     design = Design()
     wells = pd.DataFrame([{**dataclasses.asdict(well), "plate": well.plate.name} for well in layout(design)])

@@ -7,6 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bie_jax.config import check_config, save_config
+from configs import vqvae_idr0093
+
 CHANNELS = ("DNA", "nascent <RNA>", "mem$brane & co")
 LABELS = ("control", "KIF11", "PLK1", "<b>TOP2A</b>")
 HOSTILE = "<script>document.title='owned'</script>"
@@ -78,26 +81,21 @@ def write_workdir(path, image_set, *, seed=0, latent_dim=8, **options):
     """What training and embedding leave, with embeddings that hold the label in noise."""
     rng = np.random.default_rng(seed)
     path.mkdir(parents=True)
+    config = vqvae_idr0093.get_config("tiny")
+    config.data.name, config.data.data_dir = "fake", f"datasets/{HOSTILE}"
     evaluation = {
-        "batch_size": 64,
-        "image_size": 0,
         "label": "label",
         "group": "plate",
         "probe_control": "control",
         "folds": 3,
         "knn_k": 1,
         "bootstrap": 200,
-        "umap": True,
+        "umap": False,
         "classical_baseline": True,
         "max_report_points": 2000,
-        "seed": 0,
-    } | options
-    config = {
-        "data": {"name": "fake", "data_dir": "datasets", "augment": {"flip": True}},
-        "model": {"name": "vqvae", "latent_dim": latent_dim, "note": HOSTILE},
-        "eval": evaluation,
     }
-    (path / "config.json").write_text(json.dumps(config))
+    config.eval.update(evaluation | options)
+    save_config(check_config(config), path)
     (path / "dataset.json").write_text(json.dumps(image_set.statistics))
 
     lines = []
@@ -183,5 +181,5 @@ def evaluate_fake():
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, image_set, evaluate_fake):
     """A workdir after evaluation, with the scores that `evaluate` returned."""
-    workdir = write_workdir(tmp_path_factory.mktemp("runs") / "demo <i>run</i>", image_set)
+    workdir = write_workdir(tmp_path_factory.mktemp("runs") / "demo <i>run</i>", image_set, umap=True)
     return workdir, evaluate_fake(workdir, image_set)

@@ -1,0 +1,185 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bie_jax.evaluation import evaluate, probe
+from tests.evaluation.conftest import CHANNELS, LABELS, write_workdir
+
+
+@pytest.fixture
+def settings(tiny_config):
+    from bie_jax.config import check_config
+
+    tiny_config.eval.update({"label": "label", "group": "plate", "probe_control": "a", "folds": 3, "bootstrap": 50})
+    return check_config(tiny_config).eval
+
+
+def layout(plates=3, wells=6, images=3):
+    """Metadata with two labels in every plate, three wells each, and features that hold the label."""
+    rows = [(f"P{p}", f"B{w:02d}", i, "ab"[w % 2]) for p in range(plates) for w in range(wells) for i in range(images)]
+    metadata = pd.DataFrame(rows, columns=["plate", "well", "site", "label"])
+    noise = np.random.default_rng(0).normal(size=(len(rows), 3))
+    features = noise + 5 * (metadata["label"] == "a").to_numpy()[:, None]
+    return metadata, features
+
+
+def feature_set(features, key=evaluate.TRAINED):
+    return evaluate.FeatureSet(key, key, "", features)
+
+
+def test_scores_file_is_what_was_returned(finished):
+    workdir, scores = finished
+    assert json.loads((workdir / "scores.json").read_text()) == scores
+    assert not list(workdir.glob("*.tmp"))
+    assert scores["set"]["simulated"] is True
+    assert scores["set"]["channels"] == list(CHANNELS)
+    assert scores["classes"] == dict.fromkeys(sorted(LABELS), 27)
+    assert scores["splits"]["leave_plate_out"]["held_out"] == ["P1", "P2", "P3"]
+    assert scores["splits"]["stratified_k_fold"]["folds"] == 3
+
+
+def test_every_feature_set_has_every_score(finished):
+    _, scores = finished
+    sets = scores["feature_sets"]
+    assert list(sets) == [
+        "trained_encoder",
+        "random_encoder",
+        "pixel_pca",
+        "intensity",
+        "intensity_texture_regions",
+        "majority",
+    ]
+    for key, entry in sets.items():
+        expected = {"majority"} if key == "majority" else {"logistic_regression", "random_forest"}
+        assert set(entry["classifiers"]) == expected
+        for splits in entry["classifiers"].values():
+            assert set(splits) == {"stratified_k_fold", "leave_plate_out"}
+            for score in splits.values():
+                low, high = score["macro_f1_interval_95"]
+                assert 0 <= low <= score["macro_f1"] <= high <= 1
+                assert np.sum(score["confusion"]) == 108
+    assert sets["pixel_pca"]["dim"] == 64
+    assert sets["intensity"]["dim"] == 36
+    trained = sets["trained_encoder"]["classifiers"]["logistic_regression"]["leave_plate_out"]["macro_f1"]
+    random = sets["random_encoder"]["classifiers"]["logistic_regression"]["leave_plate_out"]["macro_f1"]
+    assert trained > random + 0.2  # the fixture's embeddings hold the label
+    # Four classes of one size: the majority guess is right for a quarter, and its F1 is 0.4 for one class.
+    np.testing.assert_allclose(sets["majority"]["classifiers"]["majority"]["leave_plate_out"]["macro_f1"], 0.1)
+    assert sets["intensity"]["plate_identity"]["macro_f1"] > 0.9  # the fixture's plates differ in brightness
+
+
+def test_the_transductive_note_counts_the_training_images(finished):
+    workdir, scores = finished
+    table = pd.read_parquet(workdir / "embeddings.parquet")
+    train = int((table["Metadata_split"] == "train").sum())
+    assert f"on {train} of these 108 images" in scores["transductive"]
+    assert "transductive" in scores["transductive"]
+
+
+def test_scores_repeat_to_the_digit(settings):
+    metadata, features = layout()
+    assert evaluate.score_features([feature_set(features)], metadata, settings) == evaluate.score_features(
+        [feature_set(features)], metadata, settings
+    )
+
+
+def test_images_without_a_label_take_no_part(settings):
+    metadata, features = layout()
+    scores = evaluate.score_features([feature_set(features)], metadata, settings)
+    more = pd.concat([metadata, metadata.iloc[:5].assign(label=["", None, "", None, ""])], ignore_index=True)
+    noisy = np.concatenate([features, 100 * np.ones((5, 3))])
+    got = evaluate.score_features([feature_set(noisy)], more, settings)
+    assert "5 images without a label take no part in the scores." in got["notes"]
+    for name in ("classes", "splits", "feature_sets"):
+        assert got[name] == scores[name]
+
+
+def test_a_set_without_labels_still_gets_a_report(tmp_path, image_set, evaluate_fake):
+    import copy
+
+    unlabelled = copy.copy(image_set)
+    unlabelled.metadata = image_set.metadata.assign(label="control")
+    workdir = tmp_path / "run"
+    write_workdir(workdir, image_set, classical_baseline=False)
+    table = pd.read_parquet(workdir / "embeddings.parquet")
+    table.assign(Metadata_label="control").to_parquet(workdir / "embeddings.parquet")
+    for name in ("reconstructions.npz", "codebook.npz", "metrics.jsonl"):
+        (workdir / name).unlink()
+    scores = evaluate_fake(workdir, unlabelled)
+    assert any("a single label (control): nothing to classify" in note for note in scores["notes"])
+    assert scores["feature_sets"]["trained_encoder"]["classifiers"] == {}
+    assert scores["feature_sets"]["intensity"]["plate_identity"]["macro_f1"] > 0.9
+    page = (workdir / "report/index.html").read_text()
+    assert "This model has no codebook." in page
+    assert "This run has left no reconstructions." in page
+    assert "No metrics were logged." in page
+
+
+def test_one_plate_and_wells_as_groups(settings):
+    metadata, features = layout(plates=1)
+    scores = evaluate.score_features([feature_set(features)], metadata, settings)
+    assert list(scores["splits"]) == ["stratified_k_fold"]
+    assert any("leaving one plate out is impossible" in note for note in scores["notes"])
+    assert any("Plate identity is not scored" in note for note in scores["notes"])
+    metadata, features = layout(plates=2)
+    by_well = evaluate.score_features([feature_set(features)], metadata, settings.model_copy(update={"group": "well"}))
+    assert by_well["splits"]["leave_well_out"]["folds"] == 12  # B02 of two plates is two wells
+
+
+def test_what_cannot_be_scored_is_named(settings):
+    metadata, features = layout()
+    sets = [feature_set(features)]
+    with pytest.raises(evaluate.EvaluationError, match=r"eval.label='moa'.*plate, well, site, label"):
+        evaluate.score_features(sets, metadata, settings.model_copy(update={"label": "moa"}))
+    rare = metadata.assign(label=["rare"] * 2 + metadata["label"].tolist()[2:])
+    with pytest.raises(evaluate.EvaluationError, match=r"\{'rare': 2\}"):
+        evaluate.score_features(sets, rare, settings)
+    few = evaluate.score_features(sets, metadata.assign(label=np.where(metadata["well"] < "B02", "x", "y")), settings)
+    assert not any("Fewer than three wells" in note for note in few["notes"])
+    corner = (metadata["well"] == "B00") & (metadata["plate"] != "P2")
+    few = evaluate.score_features(sets, metadata.assign(label=np.where(corner, "x", "y")), settings)
+    assert any("Fewer than three wells of x" in note for note in few["notes"])
+
+
+def test_embeddings_of_other_images_are_refused(tmp_path, image_set, evaluate_fake):
+    workdir = write_workdir(tmp_path / "run", image_set)
+    table = pd.read_parquet(workdir / "embeddings.parquet")
+    order = np.r_[1, 0, 2 : len(table)]
+    table.iloc[order].to_parquet(workdir / "embeddings.parquet")
+    with pytest.raises(evaluate.EvaluationError, match="row 0 of embeddings.parquet has site '1'"):
+        evaluate_fake(workdir, image_set)
+    table.iloc[:-1].to_parquet(workdir / "embeddings.parquet")
+    with pytest.raises(evaluate.EvaluationError, match="107 rows .* 108 images"):
+        evaluate_fake(workdir, image_set)
+    (workdir / "embeddings.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match="--stage=embed"):
+        evaluate_fake(workdir, image_set)
+    assert not (workdir / "scores.json").exists()
+
+
+def test_shown_images_are_a_seeded_sample():
+    np.testing.assert_array_equal(evaluate.sample_points(5, 5, 0), np.arange(5))
+    some = evaluate.sample_points(100, 10, 0)
+    assert len(set(some)) == 10
+    assert (np.diff(some) > 0).all()
+    np.testing.assert_array_equal(some, evaluate.sample_points(100, 10, 0))
+
+
+def test_classical_features_do_not_depend_on_the_batches(image_set, monkeypatch):
+    shown = np.array([0, 7, 70])
+    arguments = (image_set, CHANNELS, 0.5, image_set.statistics["overall"], shown)
+    whole = evaluate.classical_features(*arguments)
+    monkeypatch.setattr(evaluate, "BATCH", 10)
+    parts = evaluate.classical_features(*arguments)
+    np.testing.assert_allclose(whole.intensity, parts.intensity)
+    np.testing.assert_allclose(whole.texture_and_regions, parts.texture_and_regions)
+    np.testing.assert_allclose(whole.pixels, parts.pixels)
+    assert len(whole.tiles) == len(parts.tiles) == 3
+    for one, other in zip(whole.tiles, parts.tiles):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_majority_key_is_the_probe_s():
+    assert probe.MAJORITY == "majority"
