@@ -193,9 +193,9 @@ def _hull_area(rows: np.ndarray, columns: np.ndarray) -> float:
 def shape_properties(labels: np.ndarray, pixel_size_um: float) -> np.ndarray:
     """Size and shape of each object.
 
-    Axes and eccentricity are those of the ellipse with the same second moments (scikit-image's definition, with 1/12
-    for the extent of a pixel). The perimeter is Cauchy's estimate, pi / 4 times the number of pixel edges; form factor
-    is 4 pi area / perimeter^2.
+    Axes and eccentricity are those of the ellipse with the same second moments (scikit-image's definition, plus 1/12
+    px^2 for the extent of a pixel, so that a single one has a length). The perimeter is Cauchy's estimate, pi / 4 times
+    the number of pixel edges; form factor is 4 pi area / perimeter^2.
 
     Args:
         labels: [H, W] int, 0 background, 1..n objects, no number left out.

@@ -13,8 +13,8 @@ class VectorQuantizer(nn.Module):
 
     The last axis is quantised, every other axis is a position: `[16, 32, 32, 64]` is read as 16,384 vectors of length
     64. All state lives in the collection `"codebook"` (so no optimiser and no weight decay ever touches it):
-    `codebook [K, D]`, `cluster_size [K]` (N_k), `embedding_sum [K, D]` (m_k) and `updates` (int32). It changes only
-    with `train=True` and `mutable=["codebook"]`. Under `jax.jit` with a batch split over devices every sum below is
+    `codebook [K, D]`, `cluster_size [K]` (N_k), `embedding_sum [K, D]` (m_k), `distortion` (moving
+    average of the mean ||z_e - e||^2) and `updates` (int32). It changes only with `train=True` and `mutable=["codebook"]`. Under `jax.jit` with a batch split over devices every sum below is
     global, so all devices hold one codebook.
 
     Differences from the paper: N_k = 1 and m_k = e_k at the start (zeros would throw unused codes far away at once,
@@ -51,7 +51,7 @@ class VectorQuantizer(nn.Module):
             out: `codes` [...] int32 in [0, K); `loss` = beta mean ||z_e - sg[e]||^2 (squared norm over D, mean over
                 batch and positions; the codebook term is absent because the codebook is not learnt by gradient);
                 `commitment` [...] float32, the same before the mean; `perplexity` in [1, K] and `code_counts` [K] of
-                this batch.
+                this batch; `squared_distances` [..., K] to every code; `distortion` scalar, what is stored.
 
         Raises:
             ValueError: if the last axis is not code_dim.
@@ -65,16 +65,19 @@ class VectorQuantizer(nn.Module):
         codebook = self.variable("codebook", "codebook", initial_codes)
         cluster_size = self.variable("codebook", "cluster_size", jnp.ones, (self.num_codes,))
         embedding_sum = self.variable("codebook", "embedding_sum", lambda: jnp.array(codebook.value, copy=True))
+        distortion = self.variable("codebook", "distortion", jnp.ones, ())
         updates = self.variable("codebook", "updates", jnp.zeros, (), jnp.int32)
 
         # float32 whatever the network computes in: counts and distances lose codes in bfloat16.
         vectors = z_e.reshape(-1, self.code_dim).astype(jnp.float32)  # [M, D]
-        codes = nearest_codes(vectors, codebook.value)  # [M]
+        distances = squared_distances(vectors, codebook.value)  # [M, K]
+        codes = jnp.argmin(distances, axis=-1).astype(jnp.int32)  # [M]
         one_hot = jax.nn.one_hot(codes, self.num_codes, dtype=jnp.float32)  # [M, K]
         code_counts = one_hot.sum(axis=0)
 
         e = jnp.take(codebook.value, codes, axis=0).reshape(z_e.shape).astype(z_e.dtype)
-        commitment = self.commitment_cost * jnp.square((z_e - jax.lax.stop_gradient(e)).astype(jnp.float32)).sum(-1)
+        error = jnp.square((z_e - jax.lax.stop_gradient(e)).astype(jnp.float32)).sum(axis=-1)
+        commitment = self.commitment_cost * error
         z_q = z_e + jax.lax.stop_gradient(e - z_e)
 
         if train and not self.is_initializing():
@@ -88,6 +91,7 @@ class VectorQuantizer(nn.Module):
             cluster_size.value = counts
             embedding_sum.value = sums
             codebook.value = sums / smoothed[:, None]
+            distortion.value = g * distortion.value + (1 - g) * jax.lax.stop_gradient(error.mean())
             updates.value = updates.value + 1
 
         share = code_counts / code_counts.sum()
@@ -98,6 +102,8 @@ class VectorQuantizer(nn.Module):
             "commitment": commitment,
             "perplexity": perplexity,
             "code_counts": code_counts,
+            "squared_distances": distances.reshape(*z_e.shape[:-1], self.num_codes),
+            "distortion": distortion.value,
         }
         return z_q, out
 
@@ -119,10 +125,11 @@ class VectorQuantizer(nn.Module):
         return counts, sums
 
 
-def nearest_codes(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
-    """Index of the nearest code by Euclidean distance: [M, D], [K, D] -> [M] int32; ties go to the lowest index.
+def squared_distances(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
+    """||z - e||^2 of every vector to every code: [M, D], [K, D] -> [M, K], never below 0.
 
-    ||z||^2 is the same for every code and left out, so that the rest is one matrix product.
+    The square is written out so that the work is one matrix product; rounding could leave a small negative number.
     """
-    distance = jnp.square(codebook).sum(axis=-1)[None, :] - 2.0 * vectors @ codebook.T  # [M, K]
-    return jnp.argmin(distance, axis=-1).astype(jnp.int32)
+    products = vectors @ codebook.T
+    norms = jnp.square(vectors).sum(axis=-1)[:, None] + jnp.square(codebook).sum(axis=-1)[None, :]
+    return jnp.maximum(norms - 2.0 * products, 0.0)

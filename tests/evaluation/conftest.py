@@ -181,5 +181,5 @@ def evaluate_fake():
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, image_set, evaluate_fake):
     """A workdir after evaluation, with the scores that `evaluate` returned."""
-    workdir = write_workdir(tmp_path_factory.mktemp("runs") / "demo <i>run</i>", image_set, umap=True)
+    workdir = write_workdir(tmp_path_factory.mktemp("runs") / "demo <i>run", image_set, umap=True)
     return workdir, evaluate_fake(workdir, image_set)

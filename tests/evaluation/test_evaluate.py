@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bie_jax.evaluation import evaluate, probe
+from bie_jax.evaluation import evaluate
 from tests.evaluation.conftest import CHANNELS, LABELS, write_workdir
 
 
@@ -148,10 +148,10 @@ def test_embeddings_of_other_images_are_refused(tmp_path, image_set, evaluate_fa
     table = pd.read_parquet(workdir / "embeddings.parquet")
     order = np.r_[1, 0, 2 : len(table)]
     table.iloc[order].to_parquet(workdir / "embeddings.parquet")
-    with pytest.raises(evaluate.EvaluationError, match="row 0 of embeddings.parquet has site '1'"):
+    with pytest.raises(evaluate.EvaluationError, match=r"row 0 of embeddings.parquet has site '1'"):
         evaluate_fake(workdir, image_set)
     table.iloc[:-1].to_parquet(workdir / "embeddings.parquet")
-    with pytest.raises(evaluate.EvaluationError, match="107 rows .* 108 images"):
+    with pytest.raises(evaluate.EvaluationError, match=r"107 rows .* 108 images"):
         evaluate_fake(workdir, image_set)
     (workdir / "embeddings.parquet").unlink()
     with pytest.raises(FileNotFoundError, match="--stage=embed"):
@@ -179,7 +179,3 @@ def test_classical_features_do_not_depend_on_the_batches(image_set, monkeypatch)
     assert len(whole.tiles) == len(parts.tiles) == 3
     for one, other in zip(whole.tiles, parts.tiles):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
-
-
-def test_majority_key_is_the_probe_s():
-    assert probe.MAJORITY == "majority"

@@ -1,4 +1,3 @@
-import inspect
 from pathlib import Path
 
 import numpy as np
@@ -207,7 +206,7 @@ def test_bad_features_and_folds_are_refused():
         probe.cross_validate(features[:-1], labels, folds)
     broken = features.copy()
     broken[7, 2] = np.nan
-    with pytest.raises(ValueError, match="1 of 120 rows .* row 7"):
+    with pytest.raises(ValueError, match=r"1 of 120 rows .* row 7"):
         probe.cross_validate(broken, labels, folds)
     with pytest.raises(ValueError, match="each of the 120 rows once"):
         probe.cross_validate(features, labels, folds[:2])
@@ -360,13 +359,9 @@ def test_plate_identity_with_one_control_well_says_so():
         probe.plate_identity(np.zeros((32, 1)), plates[:32], wells[:32], num_folds=5, seed=0)
 
 
-def test_no_probe_takes_the_plate_as_a_feature():
-    assert "plates" not in inspect.signature(probe.cross_validate).parameters
-
-
 @pytest.mark.skipif(not SUBSET.exists(), reason="../shared/data/bbbc021_singlecell_subset is not on this machine")
 def test_intensity_statistics_of_real_cells_reach_the_published_mark():
-    """36 statistics separate DMSO from protein-synthesis inhibition on a plate not seen: .965 by an independent script."""
+    """DMSO against protein-synthesis inhibition on a plate not seen: an independent script reached .965."""
     with np.load(SUBSET) as stored:
         images, labels, plates = stored["images"], stored["moa"].astype(str), stored["plate"].astype(str)
         wells = np.char.add(plates, stored["well"].astype(str))

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bie_jax.models.quantizer import VectorQuantizer, nearest_codes
+from bie_jax.models.quantizer import VectorQuantizer, squared_distances
 
 
 def _initialised(quantizer, z, seed=0):
@@ -18,16 +18,28 @@ def _with_codes(codes, counts=None):
             "codebook": codes,
             "cluster_size": counts,
             "embedding_sum": codes * counts[:, None],
+            "distortion": jnp.ones(()),
             "updates": jnp.zeros((), jnp.int32),
         }
     }
 
 
-def test_nearest_codes_are_those_of_a_loop():
+def test_squared_distances_are_those_of_a_loop():
     rng = np.random.default_rng(0)
     vectors, codebook = rng.normal(size=(50, 3)), rng.normal(size=(7, 3))
-    expected = [min(range(7), key=lambda k: sum((v - codebook[k]) ** 2)) for v in vectors]
-    np.testing.assert_array_equal(nearest_codes(jnp.asarray(vectors), jnp.asarray(codebook)), expected)
+    expected = [[sum((v - e) ** 2) for e in codebook] for v in vectors]
+    ours = squared_distances(jnp.asarray(vectors), jnp.asarray(codebook))
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+    itself = squared_distances(jnp.asarray(codebook) * 100, jnp.asarray(codebook) * 100)
+    assert (itself >= 0).all()
+
+
+def test_distortion_is_a_moving_average_of_the_squared_error():
+    quantizer = VectorQuantizer(1, 2, ema_decay=0.9)
+    _, state = quantizer.apply(
+        _with_codes([[0.0, 0.0]]), jnp.asarray([[3.0, 4.0], [0.0, 1.0]]), train=True, mutable=["codebook"]
+    )
+    np.testing.assert_allclose(state["codebook"]["distortion"], 0.9 * 1 + 0.1 * (25 + 1) / 2, rtol=1e-6)
 
 
 def test_grid_of_vectors_is_quantised_on_its_last_axis():
