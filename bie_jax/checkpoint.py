@@ -34,10 +34,11 @@ class Checkpoints:
 
     def __init__(self, workdir: Path):
         self._directory = (Path(workdir) / "checkpoints").absolute()
+        # Orbax's v1 types are protocols that pyright does not see its own classes fulfil.
         self._checkpointer = ocp.training.Checkpointer(
-            self._directory,
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=ocp.training.preservation_policies.AnyPreservationPolicy(
+            self._directory,  # pyright: ignore[reportArgumentType]
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # pyright: ignore[reportArgumentType]
+            preservation_policy=ocp.training.preservation_policies.AnyPreservationPolicy(  # pyright: ignore[reportArgumentType]
                 [
                     ocp.training.preservation_policies.LatestN(2),
                     ocp.training.preservation_policies.BestN(

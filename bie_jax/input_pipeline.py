@@ -64,6 +64,11 @@ class _ReadBatch(grain.transforms.Map):
         return {"image": self.image_set.images(element), "row": element.astype(np.int32)}
 
 
+def _rows(rows: np.ndarray) -> grain.MapDataset:
+    """Row numbers as a dataset; pyright does not count an array among the sequences, Grain does."""
+    return grain.MapDataset.source(rows)  # pyright: ignore[reportArgumentType]
+
+
 def train_batches(
     image_set: ImageSet, rows: np.ndarray, batch_size: int, seed: int, start_step: int, read_threads: int
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -83,7 +88,7 @@ def train_batches(
         {"image": [B, H, W, C] in the set's dtype, "row": [B] int32} with B = batch_size / processes.
     """
     dataset = (
-        grain.MapDataset.source(rows)
+        _rows(rows)
         .seed(seed)
         .shuffle()[jax.process_index() :: jax.process_count()]
         .repeat()
@@ -105,7 +110,7 @@ def eval_batches(
     padding = -len(rows) % batch_size
     padded = np.concatenate([rows, np.full(padding, rows[0])])
     weight = np.concatenate([np.ones(len(rows), np.float32), np.zeros(padding, np.float32)])
-    dataset = grain.MapDataset.source(padded).batch(batch_size, drop_remainder=True).map(_ReadBatch(image_set))
+    dataset = _rows(padded).batch(batch_size, drop_remainder=True).map(_ReadBatch(image_set))
     options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=2 * read_threads)
     for number, batch in enumerate(dataset.to_iter_dataset(options)):
         yield batch | {"weight": weight[number * batch_size : (number + 1) * batch_size]}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,7 +89,5 @@ def _run_id(workdir: Path) -> str:
     """One W&B run per workdir, so that a resumed run goes on in the same charts."""
     path = workdir / "wandb_run_id"
     if not path.exists():
-        import wandb
-
-        path.write_text(wandb.util.generate_id())
+        path.write_text(secrets.token_hex(4))
     return path.read_text()

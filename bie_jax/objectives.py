@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import flax.struct
@@ -52,7 +52,7 @@ def vqvae(
     if train:
         (reconstruction, out), model_state = model.apply(variables, image, train=True, mutable=list(model_state))
     else:
-        reconstruction, out = model.apply(variables, image, train=False)
+        reconstruction, out = cast(Any, model.apply(variables, image, train=False))
     per_image = {"recon": mean_squared_error(image, reconstruction), "vq": out["commitment"]}
     terms = {name: (weight * value).sum() / weight.sum() for name, value in per_image.items()}
     loss = terms["recon"] + terms["vq"]

@@ -184,7 +184,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
                 if logs:
                     window = jax.device_get(state.window)
                     means = {f"train/{name}": float(value / window.steps) for name, value in window.sums.items()}
-                    rates = {"optimizer/lr": float(schedule(step - 1)), "perf/images_per_s": stopwatch.rate()}
+                    rates = {
+                        "optimizer/lr": float(np.asarray(schedule(step - 1))),
+                        "perf/images_per_s": stopwatch.rate(),
+                    }
                     logger.write(step, epoch, means | rates)
                     bar.set_postfix(loss=f"{means['train/loss']:.4g}", refresh=False)
                     state = state.replace(window=without_sums(state.window))
@@ -278,8 +281,7 @@ def save_dataset(image_set: ImageSet, workdir: Path) -> None:
 def _plate_of_row(image_set: ImageSet) -> np.ndarray:
     """[N] int32: row of the intensity table for each image."""
     plates = image_set.metadata["plate"]
-    order = {plate: index for index, plate in enumerate(sorted(plates.unique()))}
-    return plates.map(order).to_numpy(np.int32)
+    return np.searchsorted(sorted(plates.unique()), plates).astype(np.int32)
 
 
 def _draw(pictures: tuple[np.ndarray, np.ndarray], image_set: ImageSet, workdir: Path, step: int) -> Path:

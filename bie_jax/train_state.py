@@ -1,5 +1,6 @@
 """Everything that a training step changes, in one pytree; saved and restored as a whole."""
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -35,11 +36,11 @@ class MetricWindow:
     def without_sums(self) -> "MetricWindow":
         """After a log line."""
         zeros = jax.tree.map(jnp.zeros_like, (self.sums, self.steps))
-        return self.replace(sums=zeros[0], steps=zeros[1])
+        return dataclasses.replace(self, sums=zeros[0], steps=zeros[1])
 
     def without_codes(self) -> "MetricWindow":
         """After a validation."""
-        return self.replace(codes_seen=jnp.zeros_like(self.codes_seen))
+        return dataclasses.replace(self, codes_seen=jnp.zeros_like(self.codes_seen))
 
 
 class TrainState(train_state.TrainState):

@@ -15,5 +15,6 @@ def get_config() -> ConfigDict:
     """The configuration; 2 CPU cores, about 5 minutes."""
     config = vqvae_idr0093.get_config("simulated")
     config.data.name = "bbbc021"
+    config.train.epochs = 30
     config.eval.probe_control = "DMSO"
     return config

@@ -258,8 +258,8 @@ def _counts_per_image(codes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def write_embeddings(workdir: str | Path) -> pd.DataFrame:
     """Embed the set that a workdir was trained on.
 
-    Writes `embeddings.parquet` (`Metadata_*`, then `<model>_0000` ...), `embeddings.h5ad`, `reconstructions.npz` (validation
-    images) and `codebook.npz`, each whole or not at all.
+    Writes `embeddings.parquet` (`Metadata_*`, then `<model>_0000` ...), `embeddings.h5ad`, `reconstructions.npz`
+    (validation images) and `codebook.npz`, each whole or not at all.
 
     Returns:
         The table as in the parquet file.
@@ -270,18 +270,16 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
     image_set = open_image_set(config.data.name, config.data.data_dir)
     features, code_counts, positions = _embed_rows(embedder, image_set, progress=True)
 
-    train_rows, val_rows = split_rows(
-        image_set.metadata, config.data.val_fraction, config.data.split_by, config.train.seed
-    )
+    _, val_rows = split_rows(image_set.metadata, config.data.val_fraction, config.data.split_by, config.train.seed)
     metadata = image_set.metadata.rename(columns=lambda name: _METADATA_NAMES.get(name, f"Metadata_{name}"))
     is_val = np.isin(np.arange(len(image_set)), val_rows)
     metadata = metadata.reset_index(drop=True).assign(Metadata_split=np.where(is_val, "val", "train"))
     names = [f"{embedder.model_name}_{i:04d}" for i in range(embedder.dim)]
-    table = pd.concat([metadata, pd.DataFrame(features, columns=names)], axis=1)
+    table = pd.concat([metadata, pd.DataFrame(features, columns=pd.Index(names))], axis=1)
     _write_whole(workdir / "embeddings.parquet", lambda path: table.to_parquet(path, index=False))
 
     obs = metadata.set_index(pd.Index([str(i) for i in range(len(metadata))]))
-    data = anndata.AnnData(X=features, obs=obs, var=pd.DataFrame(index=names))
+    data = anndata.AnnData(X=features, obs=obs, var=pd.DataFrame(index=pd.Index(names)))
     _write_whole(workdir / "embeddings.h5ad", data.write_h5ad)
 
     shown = np.resize(val_rows, embedder.batch_size)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from PIL import Image
 
-# Additive colours, far apart for most kinds of colour vision: blue, yellow, magenta, green, orange, cyan. More channels
+# Colours that are far apart for most kinds of colour vision: blue, yellow, magenta, green, orange, cyan. More channels
 # start again.
 CHANNEL_COLOURS = ("#4d7dff", "#ffd23f", "#ff4fd8", "#3ddc84", "#ff8c42", "#46d9ff")
 
@@ -20,11 +20,11 @@ def channel_colours(count: int) -> list[str]:
 
 
 def composite(images: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Additive colour composite of all channels.
+    """Colour composite of all channels.
 
-    Each channel is scaled from [low, high] to [0, 1], clipped, raised to 0.7 so that faint structure shows, and added
-    in its colour. The same limits for all images keep differences of brightness visible. A channel with high <= low
-    stays black.
+    Each channel is scaled from [low, high] to [0, 1], clipped and given its colour; channels are joined by "screen",
+    1 - prod_c (1 - colour_c scaled_c), which unlike a sum does not burn out where many channels are bright. The same
+    limits for all images keep differences of brightness visible. A channel with high <= low stays black.
 
     Args:
         images: [N, H, W, C].
@@ -34,10 +34,12 @@ def composite(images: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
         [N, H, W, 3] uint8.
     """
     span = np.where(high > low, high - low, np.inf).astype(np.float32)
-    scaled = np.clip((images.astype(np.float32) - low.astype(np.float32)) / span, 0, 1) ** 0.7
-    rgb = [[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in channel_colours(images.shape[-1])]
-    mixed = np.clip(scaled @ np.array(rgb, np.float32), 0, 1)  # [N, H, W, 3]
-    return np.round(mixed * 255).astype(np.uint8)
+    scaled = np.clip((images.astype(np.float32) - low.astype(np.float32)) / span, 0, 1)
+    dark = np.ones((*images.shape[:3], 3), np.float32)
+    for c, colour in enumerate(channel_colours(images.shape[-1])):
+        rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)], np.float32)
+        dark *= 1 - scaled[..., c, None] * rgb
+    return np.round((1 - dark) * 255).astype(np.uint8)
 
 
 def tile_size(count: int, image_side_px: int) -> int:

@@ -13,18 +13,17 @@ import jax.numpy as jnp
 from bie_jax.models.conv import Conv
 from bie_jax.models.quantizer import VectorQuantizer
 
-
-# Width of the soft assignment below, in units of the codebook's distortion. On the simulated plates 1.4 to 7 score alike
-# (.75) and hard assignment .68, because a vector between two codes counts for both (`experiments/embedding`).
+# Width of the soft assignment below, in units of the codebook's distortion. A vector between two codes counts for both;
+# `experiments/embedding` compares widths with hard assignment.
 _SOFTNESS = 4.0
 
 
 class GridBottleneck(nn.Module):
     """Quantise every position of the map; the embedding says how often each of the codes occurs in the image.
 
-    Each position is shared out over the codes by softmax(-||z_e - e_k||^2 / (4 distortion)); the embedding is the square
-    root of the shares' mean over positions, so that its Euclidean distance is Hellinger's between histograms, and its
-    length is the number of codes. It says what there is and how much of it, not where. (The mean of the vectors
+    Each position is shared out over the codes by softmax(-||z_e - e_k||^2 / (4 distortion)); the embedding is the
+    square root of the shares' mean over positions, so that its Euclidean distance is Hellinger's between histograms,
+    and its length is the number of codes. It says what there is and how much of it, not where. (The mean of the vectors
     themselves would be simpler, but that of a well-trained autoencoder is little more than the mean intensities: it
     scores below random weights, `experiments/embedding`.) Input size is free.
     """

@@ -13,9 +13,9 @@ class VectorQuantizer(nn.Module):
 
     The last axis is quantised, every other axis is a position: `[16, 32, 32, 64]` is read as 16,384 vectors of length
     64. All state lives in the collection `"codebook"` (so no optimiser and no weight decay ever touches it):
-    `codebook [K, D]`, `cluster_size [K]` (N_k), `embedding_sum [K, D]` (m_k), `distortion` (moving
-    average of the mean ||z_e - e||^2) and `updates` (int32). It changes only with `train=True` and `mutable=["codebook"]`. Under `jax.jit` with a batch split over devices every sum below is
-    global, so all devices hold one codebook.
+    `codebook [K, D]`, `cluster_size [K]` (N_k), `embedding_sum [K, D]` (m_k), `distortion` (moving average of the mean
+    ||z_e - e||^2) and `updates` (int32). It changes only with `train=True` and `mutable=["codebook"]`. Under `jax.jit`
+    with a batch split over devices every sum below is global, so all devices hold one codebook.
 
     Differences from the paper: N_k = 1 and m_k = e_k at the start (zeros would throw unused codes far away at once,
     and one code would win everything); the Laplace smoothing is applied in the divisor only, never stored; a code that

@@ -2,7 +2,7 @@
 
     python experiments/devices/compare.py
 
-Prints the largest difference of a parameter and of a codebook entry, absolute and against the largest value of its array.
+Prints the largest difference of a parameter and of a codebook entry, absolute and against its array's largest value.
 """
 
 import os

@@ -7,12 +7,13 @@ from PIL import Image
 from bie_jax.evaluation import thumbnails
 
 
-def test_composite_adds_scaled_channels_in_their_colours():
+def test_composite_joins_scaled_channels_in_their_colours():
     images = np.array([[[[100, 0], [300, 50], [500, 100]]]], np.uint16)  # [1, 1, 3, 2]
     got = thumbnails.composite(images, np.array([100, 0]), np.array([500, 100]))
     colours = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in thumbnails.channel_colours(2)]
     for x, scaled in enumerate((0.0, 0.5, 1.0)):
-        expected = np.minimum(sum(scaled**0.7 * np.array(colour) for colour in colours), 255)
+        first, second = (1 - scaled * np.array(colour) / 255 for colour in colours)
+        expected = 255 * (1 - first * second)
         np.testing.assert_allclose(got[0, 0, x], expected, atol=1)
     blank = thumbnails.composite(images, np.array([7, 7]), np.array([7, 7]))
     assert (blank == 0).all()

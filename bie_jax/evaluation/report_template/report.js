@@ -39,12 +39,22 @@
     }
   }
 
+  // A few images far away from all others would shrink the rest to a dot: the first view leaves them out, and says so.
+  function extentOf(values) {
+    const sorted = [...values].sort((a, b) => a - b), at = (q) => sorted[Math.round(q * (sorted.length - 1))];
+    const room = 0.5 * (at(0.99) - at(0.01));
+    return [Math.max(sorted[0], at(0.01) - room), Math.min(sorted[sorted.length - 1], at(0.99) + room)];
+  }
+  for (const p of data.projections) {
+    p.extent = [0, 1].map((axis) => extentOf(p.xy.map((point) => point[axis])));
+    p.outside = p.xy.filter((point) => point.some((v, axis) => v < p.extent[axis][0] || v > p.extent[axis][1])).length;
+  }
+
   // One unit is as long on both axes: distances on the map mean the same in every direction.
   function frame() {
     const width = stage.clientWidth, height = stage.clientHeight;
     const w = width - margin.left - margin.right, h = height - margin.top - margin.bottom;
-    let x0 = Infinity, x1 = -Infinity, y0 = Infinity, y1 = -Infinity;
-    for (const [x, y] of projection().xy) { x0 = Math.min(x0, x); x1 = Math.max(x1, x); y0 = Math.min(y0, y); y1 = Math.max(y1, y); }
+    const [[x0, x1], [y0, y1]] = projection().extent;
     const perUnit = 0.95 * state.zoom * Math.min(w / Math.max(x1 - x0, 1e-9), h / Math.max(y1 - y0, 1e-9));
     const cx = (x0 + x1) / 2 + state.panX, cy = (y0 + y1) / 2 + state.panY;
     const px = (x) => margin.left + w / 2 + (x - cx) * perUnit, py = (y) => margin.top + h / 2 - (y - cy) * perUnit;
@@ -156,7 +166,7 @@
       if (isVisible(i)) { showTip(i); return; }
     }
   });
-  const zoomBy = (factor) => { state.zoom = Math.min(60, Math.max(0.5, state.zoom * factor)); showTip(-1); };
+  const zoomBy = (factor) => { state.zoom = Math.min(60, Math.max(0.02, state.zoom * factor)); showTip(-1); };
   canvas.addEventListener("wheel", (event) => { if (event.ctrlKey || event.metaKey) { event.preventDefault(); zoomBy(event.deltaY < 0 ? 1.2 : 1 / 1.2); } }, { passive: false });
   byId("zoom-in").addEventListener("click", () => zoomBy(1.4));
   byId("zoom-out").addEventListener("click", () => zoomBy(1 / 1.4));
@@ -189,7 +199,8 @@
   }
   function describe() {
     byId("map-title").textContent = `${projection().title}, coloured by ${column().name}`;
-    byId("map-caption").textContent = projection().caption;
+    const outside = projection().outside;
+    byId("map-caption").textContent = projection().caption + (outside ? ` ${outside} of ${data.count} images lie far from the others, outside of the first view: zoom out to see them.` : "");
   }
   const fill = (select, names) => select.replaceChildren(...names.map((name, i) => make("option", name, { value: i })));
   fill(byId("projection"), data.projections.map((p) => p.title));
