@@ -266,15 +266,19 @@ def score_features(
                 notes += [f"{feature_set.title}: {note}" for note in prediction.notes]
         identity = None
         if several_plates:
-            identity = probe.plate_identity(
-                feature_set.features[controls],
-                plates[controls],
-                wells[controls],
-                num_folds=settings.folds,
-                seed=settings.seed,
-                components=feature_set.components,
-            )
-            notes += [f"{feature_set.title}, plate identity: {note}" for note in identity["notes"]]
+            try:
+                identity = probe.plate_identity(
+                    feature_set.features[controls],
+                    plates[controls],
+                    wells[controls],
+                    num_folds=settings.folds,
+                    seed=settings.seed,
+                    components=feature_set.components,
+                )
+                notes += [f"{feature_set.title}, plate identity: {note}" for note in identity["notes"]]
+            except ValueError as error:
+                # A plate with two controls is no reason to withhold every other score; the report says what is missing.
+                notes.append(f"{feature_set.title}, plate identity is not scored: {error}.")
         results[feature_set.key] = {
             "title": feature_set.title,
             "description": feature_set.description,

@@ -128,6 +128,19 @@ def test_one_plate_and_wells_as_groups(settings):
     assert by_well["splits"]["leave_well_out"]["folds"] == 12  # B02 of two plates is two wells
 
 
+def test_too_few_controls_on_a_plate_cost_plate_identity_alone(settings):
+    metadata, features = layout()
+    lone = (metadata["plate"] == "P2") & (metadata["label"] == "a") & (metadata["well"] != "B00")
+    metadata, features = metadata[~lone].reset_index(drop=True), features[~lone.to_numpy()]
+    settings = settings.model_copy(update={"folds": 4})
+    scores = evaluate.score_features([feature_set(features)], metadata, settings)
+    assert scores["feature_sets"]["trained_encoder"]["plate_identity"] is None
+    assert any("plate identity is not scored" in note and "{'P2': 3}" in note for note in scores["notes"])
+    assert (
+        scores["feature_sets"]["trained_encoder"]["classifiers"]["random_forest"]["leave_plate_out"]["macro_f1"] > 0.9
+    )
+
+
 def test_what_cannot_be_scored_is_named(settings):
     metadata, features = layout()
     sets = [feature_set(features)]
