@@ -350,8 +350,8 @@ def standardise(features: np.ndarray) -> np.ndarray:
     features = np.asarray(features, dtype=np.float64)
     centred = features - features.mean(axis=0)
     scale = centred.std(axis=0)
-    # Rounding leaves a constant column of 0.1 with a standard deviation of 1e-17: dividing by it would make noise of
-    # unit size.
+    # A column that is constant but for rounding has a standard deviation of 1e-17 or so: dividing by it would make
+    # noise of unit size.
     constant = scale <= 1e-12 * np.abs(features).max(axis=0, initial=0)
     return np.where(constant, 0.0, centred / np.where(constant, 1.0, scale))
 

@@ -15,7 +15,7 @@ from bie_jax.evaluation.probe import standardise
 def pca_projection(features: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
     """First two principal components of the standardised features.
 
-    The sign of each component is fixed by making its largest loading positive.
+    The largest loading of each component is positive (scikit-learn's rule), so that two runs do not mirror each other.
 
     Args:
         features: [N, D] float, N >= 2.
@@ -28,10 +28,8 @@ def pca_projection(features: np.ndarray) -> tuple[np.ndarray, tuple[float, float
     if not standard.any():  # all columns constant: every share would be 0 / 0
         return np.zeros((len(standard), 2), np.float32), (0.0, 0.0)
     pca = PCA(components, svd_solver="full").fit(standard)
-    axes = np.asarray(pca.components_)
-    loading = axes[np.arange(components), np.abs(axes).argmax(axis=1)]
     coordinates = np.zeros((len(standard), 2), np.float32)
-    coordinates[:, :components] = pca.transform(standard) * np.sign(loading)
+    coordinates[:, :components] = pca.transform(standard)
     shares = np.zeros(2)
     shares[:components] = pca.explained_variance_ratio_
     return coordinates, (float(shares[0]), float(shares[1]))

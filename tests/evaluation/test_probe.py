@@ -193,6 +193,10 @@ def test_constant_features_and_the_same_seed():
         np.testing.assert_array_equal(first[name].values, second[name].values)
     only_constant = probe.cross_validate(np.full((len(labels), 2), 0.1), labels, folds)
     assert set(only_constant[probe.LOGISTIC_REGRESSION].values) <= set(labels)
+    # Equal up to the last bit is constant: rounding must not be blown up to unit size.
+    rounded = np.where(np.arange(20) % 2 == 0, 0.3, 0.1 + 0.2)[:, None]
+    assert rounded.std() > 0
+    assert (probe.standardise(rounded) == 0).all()
     standard = probe.standardise(features)
     assert (standard[:, 5:] == 0).all()
     np.testing.assert_allclose(standard[:, :5].std(axis=0), 1)
