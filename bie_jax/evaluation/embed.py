@@ -38,9 +38,7 @@ class Embedder:
         dim: numbers per image.
     """
 
-    def __init__(
-        self, config: Config, dataset: dict[str, Any], model: Any, variables: dict[str, Any], readout: str = "embedding"
-    ):
+    def __init__(self, config: Config, dataset: dict[str, Any], model: Any, variables: dict[str, Any], readout: str):
         self.model_name: str = config.model.name
         self.channel_names: tuple[str, ...] = tuple(dataset["channel_names"])
         self._config = config
