@@ -117,6 +117,10 @@ class Design:
     strengths: tuple[float, ...] = (0.35, 0.65, 1.0)  # one per siRNA: three reagents against each gene
     seed: int = 93
 
+    def __post_init__(self) -> None:
+        if not 0 < self.image_size < TEXTURE_SIZE or self.image_size % 2:
+            raise ValueError(f"image_size={self.image_size}: expected an even number of pixels under {TEXTURE_SIZE}")
+
     @property
     def wells(self) -> int:
         """Wells used on each plate."""
@@ -450,8 +454,6 @@ def _patch(
 def _stain_nucleus(
     rng: np.random.Generator, cell: _Cell, nucleus: _Nucleus, dye: np.ndarray, textures: np.ndarray
 ) -> None:
-    # Nucleoli and foci are drawn before the window is tested, so that the stream of random numbers does not depend
-    # on the field's border.
     nucleoli = _draw_nucleoli(rng, cell, nucleus)
     window = _patch(cell, nucleus.dy, nucleus.dx, 1.45 * nucleus.radius + 2, dye.shape[1])
     if window is None:

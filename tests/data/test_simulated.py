@@ -169,3 +169,9 @@ def test_batch_effect_shows_in_the_controls():
     within = means.var(axis=1, ddof=1).mean(axis=0) / design.control_wells
     # F(3, 28) > 4.57 has p < 0.01
     assert np.median(between / within) > 4.57, between / within
+
+
+@pytest.mark.parametrize("size", [0, 127, 512])
+def test_a_size_the_textures_cannot_cover_is_refused(size):
+    with pytest.raises(ValueError, match=f"image_size={size}: expected an even number"):
+        Design(image_size=size)

@@ -8,6 +8,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from bie_jax.evaluation import thumbnails
@@ -96,8 +97,12 @@ def test_nothing_is_asked_of_the_network(browser):
 def test_no_errors_and_every_image_loads(page):
     assert [entry for entry in page.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
     widths = page.execute_script("return [...document.images].map((image) => image.naturalWidth)")
-    assert len(widths) >= 4
+    assert len(widths) >= 7
     assert min(widths) > 0
+    text = page.find_element(By.TAG_NAME, "body").text
+    assert "SIMULATED DATA" in text
+    assert "undefined" not in text
+    assert "NaN" not in text
 
 
 def test_hostile_strings_are_text(page, finished):
@@ -181,9 +186,43 @@ def test_the_other_map_moves_the_points(page):
     assert page.find_element(By.ID, "map-title").text.startswith(titles[1])
 
 
-@pytest.mark.parametrize("width", [480, 1400])
+def test_the_keyboard_moves_from_point_to_point(page):
+    canvas = page.find_element(By.ID, "scatter")
+    page.execute_script("arguments[0].focus()", canvas)
+    canvas.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    tip = page.find_element(By.ID, "tip")
+    assert tip.get_attribute("data-index") == "1"
+    canvas.send_keys(Keys.ESCAPE)
+    assert not tip.is_displayed()
+
+
+def test_the_confusion_is_the_one_that_was_chosen(page, finished):
+    _, scores = finished
+
+    def cells():
+        rows = page.find_elements(By.CSS_SELECTOR, "#confusion tbody tr")
+        return [[int(cell.text) for cell in row.find_elements(By.TAG_NAME, "td")] for row in rows]
+
+    def choose(element, text):
+        Select(page.find_element(By.ID, element)).select_by_visible_text(text)
+
+    trained = scores["feature_sets"]["trained_encoder"]["classifiers"]
+    assert cells() == trained["logistic_regression"]["leave_plate_out"]["confusion"]
+    choose("cm-features", "Intensity")
+    choose("cm-result", "random forest, stratified k-fold")
+    chosen = scores["feature_sets"]["intensity"]["classifiers"]["random_forest"]["stratified_k_fold"]
+    assert cells() == chosen["confusion"]
+    assert "Intensity, random forest, stratified k-fold" in page.find_element(By.ID, "cm-title").text
+    assert f"{chosen['macro_f1']:.3f}" in page.find_element(By.ID, "per-class").text
+    choose("cm-features", "Majority class")
+    assert len(cells()) == 4
+
+
+@pytest.mark.parametrize("width", [400, 1400])
 def test_the_page_is_never_wider_than_the_window(page, width):
-    page.set_window_size(width, 1000)
-    inner, content = page.execute_script("return [window.innerWidth, document.documentElement.scrollWidth]")
-    page.set_window_size(1400, 1000)
-    assert content <= inner
+    # A window cannot be made narrower than 500; the device under it can.
+    metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    content = page.execute_script("return document.documentElement.scrollWidth")
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert content <= width
