@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
-_SHARD = "*-images.array_record-00000-of-00001"
+_SHARDS = "*-images.array_record-*-of-*"
 _IMAGE_KEY = b"\x0a\x05image\x12"  # of a map entry, and the tag of its value
 
 # What a person types to get a set, and what it takes.
@@ -86,22 +86,30 @@ class ImageSet:
     def _pixels(self, row: int) -> np.ndarray:
         if not 0 <= row < len(self.metadata):
             raise IndexError(f"row {row} of the set {self.name!r}, which has {len(self.metadata)}")
-        record = self._reader.read([row])[0]
+        shard = int(np.searchsorted(self._ends, row, side="right"))
+        record = self._readers[shard].read([row - (int(self._ends[shard - 1]) if shard else 0)])[0]
         start, size = find_image(record)
         flat = np.frombuffer(record, self.dtype, size // np.dtype(self.dtype).itemsize, start)
         return flat.reshape(self.image_shape)
 
     @functools.cached_property
-    def _reader(self) -> Any:
-        # One reader serves all threads. Without read-ahead, which costs and gains nothing at random places.
-        (shard,) = self.directory.glob(_SHARD)
-        return array_record_module.ArrayRecordReader(
-            str(shard), options="readahead_buffer_size:0", file_reader_buffer_size=4096
-        )
+    def _readers(self) -> list[Any]:
+        # One reader for each shard serves all threads. Without read-ahead, which costs and gains nothing at random places.
+        return [
+            array_record_module.ArrayRecordReader(
+                str(shard), options="readahead_buffer_size:0", file_reader_buffer_size=4096
+            )
+            for shard in sorted(self.directory.glob(_SHARDS))
+        ]
+
+    @functools.cached_property
+    def _ends(self) -> np.ndarray:
+        """Row behind the last one of each shard."""
+        return np.cumsum([reader.num_records() for reader in self._readers])
 
     def __getstate__(self) -> dict[str, Any]:
         # An open file must not travel to another process; it is opened again there.
-        return {key: value for key, value in self.__dict__.items() if key != "_reader"}
+        return {key: value for key, value in self.__dict__.items() if key != "_readers"}
 
 
 def find_image(record: bytes) -> tuple[int, int]:

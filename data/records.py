@@ -1,21 +1,22 @@
-"""Writing a set: ArrayRecord through TFDS, the table of everything but pixels, and exact intensity statistics.
+"""Writing a set: ArrayRecord shards through TFDS, the table of everything but pixels, and exact intensity statistics.
 
 A built set is `<data_dir>/<name>/<version>/` with TFDS's own files (split "images", in the order given),
-`metadata.parquet` and `statistics.json`. It appears under that name whole or not at all.
+`metadata.parquet`, `statistics.json` and `build.json`. It appears under that name whole or not at all. Until then its
+finished shards lie in `<data_dir>/.building-<name>-<version>/`, where the same command finds them and goes on.
 """
 
 import contextlib
+import csv
 import dataclasses
+import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -24,12 +25,15 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 from tensorflow_datasets.core import example_serializer, registered, splits
 from tqdm import tqdm
 
+from data import workers
+from data.errors import BadInputError, BuildError
+from data.statistics import Intensities
+
 SPLIT = "images"
-PERCENTILES = (0.1, 1, 50, 99, 99.9)
+SHARD_BYTES = 64 << 20  # least size of a shard: what a kill can cost each worker
+MOST_SHARDS = 500  # of a set; each is an open file of the reader
 
-
-class BuildError(ValueError):
-    """A set that cannot be built from what was given; the message says what is wrong, where, and what to do."""
+Example = tuple[np.ndarray, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +45,9 @@ class Description:
         version: of the builder; another version, another folder.
         channel_names: C names, in the order of the last axis.
         pixel_size_um: micrometres per pixel; None where the source does not say.
-        bit_depth: bits that carry information.
         image_shape: (H, W, C).
-        dtype: of the pixels, "uint8" or "uint16".
-        columns: metadata columns and their Python types, in order.
-        num_examples: how many images will be given.
+        dtype: of the pixels, "uint8", "uint16" or "float32".
+        columns: metadata columns and their Python types, in order; among them plate, well, site, label, source.
         text: a sentence or two on what this is and where it is from.
         simulated: whether no microscope was involved.
     """
@@ -54,219 +56,350 @@ class Description:
     version: str
     channel_names: tuple[str, ...]
     pixel_size_um: float | None
-    bit_depth: int
     image_shape: tuple[int, int, int]
     dtype: str
     columns: dict[str, type]
-    num_examples: int
     text: str
     simulated: bool
 
 
-Example = tuple[np.ndarray, dict[str, Any]]
+class Maker(Protocol):
+    """Makes a set's examples from its parts (fields, wells, ...), in any order and in any process. Picklable."""
+
+    def identity(self, part: Any) -> str:
+        """Changes when the part's examples may have changed; a build goes on only with what is still true."""
+        ...
+
+    def examples(self, part: Any) -> Iterator[Example]:
+        """(image [H, W, C], metadata with exactly `Description.columns`), in the order they will be read in.
+
+        Raises:
+            BadInputError: if the part cannot be read.
+        """
+        ...
 
 
-def write_set(description: Description, examples: Iterable[Example], data_dir: str | Path) -> Path:
-    """Write a set; shows progress.
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+    """One unit of work: some parts, one file."""
+
+    number: int
+    directory: Path
+    description: Description
+    maker: Maker
+    parts: list[Any]
+    fingerprint: str
+    skip_bad: bool
+
+
+def write_set(
+    description: Description,
+    parts: Sequence[Any],
+    maker: Maker,
+    data_dir: str | Path,
+    *,
+    num_workers: int = 1,
+    examples_per_part: int = 1,
+    skip_bad: Path | None = None,
+    notes: dict[str, Any] | None = None,
+) -> Path:
+    """Write a set, or go on with one that was stopped; shows progress. The number of workers changes no byte.
 
     Args:
         description: of the set.
-        examples: (image [H, W, C], metadata with exactly `description.columns`), in the order they will be read in.
+        parts: picklable, in order.
+        maker: makes the examples of a part.
         data_dir: folder of built sets.
+        num_workers: processes, started afresh (never forked) when more than 1.
+        examples_per_part: about how many, to size the shards.
+        skip_bad: csv to list the parts in that cannot be read and are left out; None: the first one stops the build.
+        notes: what else `build.json` shall say.
 
     Returns:
         The set's folder.
 
     Raises:
-        BuildError: if an image or its metadata are not as described.
+        BuildError: if an image or its metadata are not as described, or a part cannot be read.
     """
     data_dir = Path(data_dir)
     final = data_dir / description.name / description.version
-    data_dir.mkdir(parents=True, exist_ok=True)
-    # Beside the final place, so that the last step is a rename on one file system.
-    building = Path(tempfile.mkdtemp(prefix=f".building-{description.name}-", dir=data_dir))
-    try:
-        collected = _Collected(description)
-        builder = _builder(description, collected.watch(examples), building)
-        # TFDS announces a download that there is not, to a folder that will not stay.
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=1))
-        written = Path(builder.data_path)
-        pd.DataFrame(collected.rows).astype(description.columns).to_parquet(written / "metadata.parquet", index=False)
-        (written / "statistics.json").write_text(json.dumps(collected.statistics(), indent=1) + "\n")
-        final.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(written, final)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    building = data_dir / f".building-{description.name}-{description.version}"
+    building.mkdir(parents=True, exist_ok=True)
+    shards = _plan(description, parts, maker, building, examples_per_part, skip_bad is not None)
+    todo = [shard for shard in shards if not _is_done(shard)]
+    done = len(parts) - sum(len(shard.parts) for shard in todo)
+    if done:
+        print(f"going on: {done} of {len(parts)} parts are written already")
+    bar = tqdm(total=len(parts), initial=done, desc=f"build {description.name}", unit="part", mininterval=0.5)
+    with bar:
+        workers.run(_write_shard, todo, num_workers, progress=bar.update)
+    skipped = [row for shard in shards for row in json.loads((_folder(shard) / "skipped.json").read_text())]
+    if skip_bad is not None:
+        with open(skip_bad, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["source", "place", "problem"])
+            writer.writerows(skipped)
+    _assemble(description, shards, building, final, (notes or {}) | {"skipped": skipped})
+    shutil.rmtree(building)
     return final
 
 
-def well_name(name: str, file: str | Path) -> str:
-    """ "B2", "B02" and "b02" -> "B02", on a plate of up to 384 wells.
-
-    Raises:
-        BuildError: naming `file`, where the name stands, if it is no such well.
-    """
-    match = re.fullmatch(r"([A-Pa-p])0?([1-9]|1\d|2[0-4])", name.strip())
-    if match is None:
-        raise BuildError(f"{file}: well {name!r}: expected a row A to P and a column 1 to 24, as B02")
-    return f"{match[1].upper()}{int(match[2]):02d}"
-
-
-class _Collected:
-    """What is learnt of a set while its images pass by: one histogram per plate and channel, and the table."""
-
-    def __init__(self, description: Description):
-        self._description = description
-        self._values = np.iinfo(description.dtype).max + 1
-        self._histograms: dict[str, np.ndarray] = {}  # plate -> [C, values] int64
-        self.rows: list[dict[str, Any]] = []
-
-    def watch(self, examples: Iterable[Example]) -> Iterator[Example]:
-        """The same examples, checked and counted."""
-        bar = tqdm(examples, desc=f"build {self._description.name}", unit="image", total=self._description.num_examples)
-        for image, metadata in bar:
-            expected = (self._description.image_shape, self._description.dtype)
-            if (image.shape, str(image.dtype)) != expected:
-                raise BuildError(f"{metadata.get('source')}: image is {image.shape} {image.dtype}, not {expected}")
-            if metadata.keys() != self._description.columns.keys():
-                raise BuildError(f"{metadata.get('source')}: columns are {list(metadata)}")
-            self._count(metadata["plate"], image)
-            self.rows.append(metadata)
-            yield image, metadata
-        if len(self.rows) != self._description.num_examples:
-            raise BuildError(f"{len(self.rows)} images came, {self._description.num_examples} were announced")
-
-    def _count(self, plate: str, image: np.ndarray) -> None:
-        channels = image.shape[-1]
-        total = self._histograms.setdefault(plate, np.zeros((channels, self._values), np.int64))
-        for c in range(channels):
-            counts = np.bincount(image[..., c].ravel())
-            total[c, : len(counts)] += counts
-
-    def statistics(self) -> dict[str, Any]:
-        """Content of `statistics.json`."""
-        d = self._description
-        return {
-            "channel_names": list(d.channel_names),
-            "pixel_size_um": d.pixel_size_um,
-            "bit_depth": d.bit_depth,
-            "image_shape": list(d.image_shape),
-            "dtype": d.dtype,
-            "num_examples": len(self.rows),
-            "description": d.text,
-            "simulated": d.simulated,
-            "overall": summarize(np.sum(list(self._histograms.values()), axis=0)),
-            "plates": {plate: summarize(h) for plate, h in sorted(self._histograms.items())},
-        }
+def _plan(
+    description: Description,
+    parts: Sequence[Any],
+    maker: Maker,
+    building: Path,
+    examples_per_part: int,
+    skip_bad: bool,
+) -> list[_Shard]:
+    if not parts:
+        raise BuildError(f"there is nothing to write into {description.name!r}")
+    part_bytes = int(np.prod(description.image_shape)) * np.dtype(description.dtype).itemsize * examples_per_part
+    size = max(1, SHARD_BYTES // part_bytes, -(-len(parts) // MOST_SHARDS))
+    shards = []
+    for number, start in enumerate(range(0, len(parts), size)):
+        chosen = list(parts[start : start + size])
+        digest = hashlib.sha256(f"{description}{maker}".encode())
+        for part in chosen:
+            # A part that is not there has no identity; the worker meets it again, and says so or lists it.
+            with contextlib.suppress(BadInputError):
+                digest.update(maker.identity(part).encode())
+        shards.append(_Shard(number, building, description, maker, chosen, digest.hexdigest(), skip_bad))
+    return shards
 
 
-def summarize(histogram: np.ndarray) -> dict[str, Any]:
-    """Statistics of the pixels that a histogram counts, exact to float64 rounding.
-
-    Args:
-        histogram: [C, V] int64, how often each of the values 0 .. V-1 occurs in each channel.
-
-    Returns:
-        `count`, and per channel `mean`, `std` (population), `min`, `max` and `percentiles` (linear interpolation
-        between order statistics, as numpy has it).
-    """
-    values = np.arange(histogram.shape[1])
-    count = int(histogram[0].sum())
-    mean = histogram @ values / count
-    # about the mean, not E[x^2] - E[x]^2, which loses its digits for a bright flat channel
-    std = np.sqrt(np.stack([h @ np.square(values - m) for h, m in zip(histogram, mean, strict=True)]) / count)
-    cumulative = histogram.cumsum(axis=1)
-
-    def order_statistic(rank: int) -> np.ndarray:
-        return np.asarray([np.searchsorted(c, rank, side="right") for c in cumulative])
-
-    percentiles = {}
-    for q in PERCENTILES:
-        position = q / 100 * (count - 1)
-        below, above = order_statistic(int(np.floor(position))), order_statistic(int(np.ceil(position)))
-        percentiles[str(q)] = (below + (position % 1) * (above - below)).tolist()
-    return {
-        "count": count,
-        "mean": mean.tolist(),
-        "std": std.tolist(),
-        "min": order_statistic(0).tolist(),
-        "max": order_statistic(count - 1).tolist(),
-        "percentiles": percentiles,
-    }
+def _folder(shard: _Shard) -> Path:
+    return shard.directory / f"shard-{shard.number:05d}"
 
 
-def _builder(description: Description, examples: Iterator[Example], data_dir: Path) -> tfds.core.GeneratorBasedBuilder:
-    """A TFDS builder for exactly these examples."""
+def _is_done(shard: _Shard) -> bool:
+    """Whether a finished shard of the same parts is there; one of other parts is removed."""
+    folder = _folder(shard)
+    if folder.is_dir():
+        if (folder / "fingerprint").read_text() == shard.fingerprint:
+            return True
+        shutil.rmtree(folder)
+    return False
+
+
+def _write_shard(shard: _Shard, tick: workers.Tick) -> None:
+    """Records, table, histograms and the list of what was left out, in a folder that is renamed when it is whole."""
+    description = shard.description
+    partial = shard.directory / f".partial-{shard.number:05d}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    encode = _encoder(description)
+    # One record a group: the reader fetches single images. Uncompressed: camera noise hardly shrinks, and reading
+    # would wait for it (`experiments/loading`).
+    writer = array_record_module.ArrayRecordWriter(str(partial / "records"), "group_size:1,uncompressed")
+    rows: list[dict[str, Any]] = []
+    skipped: list[tuple[str, str, str]] = []
+    statistics: dict[str, Intensities] = {}
+    for part in shard.parts:
+        try:
+            examples = list(shard.maker.examples(part))
+        except BadInputError as error:
+            if not shard.skip_bad:
+                writer.close()
+                raise
+            skipped.append((error.source, error.place, error.problem))
+            examples = []
+        for image, metadata in examples:
+            _check(description, image, metadata)
+            plate = statistics.setdefault(
+                metadata["plate"], Intensities.empty(len(description.channel_names), description.dtype)
+            )
+            plate.add(image)
+            writer.write(encode(image, metadata))
+            rows.append(metadata)
+        tick()
+    writer.close()
+    # On a full disk the writer may close without a word.
+    if rows:
+        reader = array_record_module.ArrayRecordReader(str(partial / "records"))
+        if reader.num_records() != len(rows):
+            raise BuildError(f"{partial / 'records'}: {reader.num_records()} of {len(rows)} records were written")
+        reader.close()
+    pd.DataFrame(rows, columns=list(description.columns)).astype(description.columns).to_parquet(
+        partial / "metadata.parquet", index=False
+    )
+    for number, (plate, intensities) in enumerate(statistics.items()):
+        channel, value = intensities.histogram.nonzero()
+        np.savez(
+            partial / f"statistics-{number:05d}.npz",
+            plate=plate,
+            channel=channel.astype(np.int32),
+            value=value.astype(np.uint16),
+            count=intensities.histogram[channel, value],
+            moments=intensities.moments,
+            extremes=intensities.extremes,
+        )
+    (partial / "skipped.json").write_text(json.dumps(skipped))
+    (partial / "fingerprint").write_text(shard.fingerprint)
+    os.replace(partial, _folder(shard))
+
+
+def _check(description: Description, image: np.ndarray, metadata: dict[str, Any]) -> None:
+    expected = (description.image_shape, description.dtype)
+    if (image.shape, str(image.dtype)) != expected:
+        raise BadInputError(
+            metadata["source"],
+            f"plate {metadata['plate']}, well {metadata['well']}, site {metadata['site']}",
+            f"the image is {image.shape} {image.dtype}, the set's are {expected[0]} {expected[1]}",
+        )
+    if metadata.keys() != description.columns.keys():
+        raise BuildError(f"{metadata.get('source')}: columns are {list(metadata)}, not {list(description.columns)}")
+
+
+def _features(description: Description) -> tfds.features.FeaturesDict:
     scalars = {str: tfds.features.Text(), int: tfds.features.Scalar(np.int64), float: tfds.features.Scalar(np.float64)}
-    features = {
-        "image": tfds.features.Tensor(
-            shape=description.image_shape,
-            dtype=np.dtype(description.dtype),
-            encoding=tfds.features.Encoding.BYTES,  # the default writes every pixel as a varint
-        ),
-        **{column: scalars[kind] for column, kind in description.columns.items()},
+    image = tfds.features.Tensor(
+        shape=description.image_shape,
+        dtype=np.dtype(description.dtype),
+        encoding=tfds.features.Encoding.BYTES,  # the default writes every pixel as a varint
+    )
+    columns = {column: scalars[kind] for column, kind in description.columns.items()}
+    names = tfds.features.Sequence(tfds.features.Text())
+    return tfds.features.FeaturesDict({"image": image, "channel_names": names, **columns})
+
+
+def _encoder(description: Description) -> Any:
+    """(image, metadata) -> bytes of a tf.train.Example, the same ones every time."""
+    features = _features(description)
+    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
+    names = list(description.channel_names)
+
+    def encode(image: np.ndarray, metadata: dict[str, Any]) -> bytes:
+        encoded = features.encode_example({"image": image, "channel_names": names, **metadata})
+        # TFDS serialises a map as the process happens to hash its keys.
+        return serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
+
+    return encode
+
+
+def _assemble(
+    description: Description, shards: list[_Shard], building: Path, final: Path, notes: dict[str, Any]
+) -> None:
+    """Bring finished shards under their final names. Links, so that a kill here loses nothing."""
+    tables = [pd.read_parquet(_folder(shard) / "metadata.parquet") for shard in shards]
+    filled = [(shard, table) for shard, table in zip(shards, tables, strict=True) if len(table)]
+    if not filled:
+        raise BuildError(f"no part of {description.name!r} could be read; {len(notes['skipped'])} were left out")
+    joined = building / ".joined"
+    shutil.rmtree(joined, ignore_errors=True)
+    builder = _builder(description, [(_folder(shard) / "records", len(table)) for shard, table in filled], joined)
+    # TFDS announces a download that there is not, to a folder that will not stay.
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare()
+    written = Path(builder.data_path)
+    pd.concat([table for _, table in filled], ignore_index=True).to_parquet(written / "metadata.parquet", index=False)
+    statistics = _merge_statistics(description, shards)
+    (written / "statistics.json").write_text(json.dumps(statistics, indent=1) + "\n")
+    (written / "build.json").write_text(json.dumps(notes, indent=1) + "\n")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(written, final)
+
+
+def _merge_statistics(description: Description, shards: list[_Shard]) -> dict[str, Any]:
+    """Content of `statistics.json`; holds one plate's histograms at a time, beside the overall ones."""
+    channels = len(description.channel_names)
+    by_plate: dict[str, list[Path]] = {}
+    for shard in shards:
+        for path in sorted(_folder(shard).glob("statistics-*.npz")):
+            with np.load(path, allow_pickle=False) as file:
+                by_plate.setdefault(str(file["plate"]), []).append(path)
+    overall = Intensities.empty(channels, description.dtype)
+    plates = {}
+    for plate, paths in sorted(by_plate.items()):
+        intensities = Intensities.empty(channels, description.dtype)
+        for path in paths:
+            with np.load(path, allow_pickle=False) as file:
+                part = Intensities.empty(channels, description.dtype)
+                part.histogram[file["channel"], file["value"]] = file["count"]
+                part.moments, part.extremes = file["moments"], file["extremes"]
+            intensities.merge(part)
+        plates[plate] = intensities.summary()
+        overall.merge(intensities)
+    summary = overall.summary()
+    pixels = int(np.prod(description.image_shape[:2]))
+    return {
+        "channel_names": list(description.channel_names),
+        "pixel_size_um": description.pixel_size_um,
+        # Bits that the largest value needs: cameras of 12 and 14 bits write files of 16.
+        "bit_depth": 32 if description.dtype == "float32" else max(int(max(summary["max"])).bit_length(), 1),
+        "image_shape": list(description.image_shape),
+        "dtype": description.dtype,
+        "num_examples": summary["count"] // pixels,
+        "description": description.text,
+        "simulated": description.simulated,
+        "overall": summary,
+        "plates": plates,
     }
+
+
+def _builder(
+    description: Description, records: list[tuple[Path, int]], data_dir: Path
+) -> tfds.core.GeneratorBasedBuilder:
+    """A TFDS builder whose split "images" is exactly these files."""
 
     def info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=description.text,
-            features=tfds.features.FeaturesDict(features),
+            features=_features(description),
             disable_shuffling=True,  # the order of the records is the order of metadata.parquet
         )
 
-    def write(self, dl_manager, download_config) -> None:
-        """Write record by record.
-
-        Not `_generate_examples`: TFDS keeps a split in memory until all of it is there, past 1 GB asks TensorFlow to
-        spill it, compresses the shard with zstd (camera noise hardly shrinks, reading waits: `experiments/loading`),
-        and serialises a map as the process happens to hash its keys, so that the same set has other bytes every time.
-        """
+    def link(self, dl_manager, download_config) -> None:
+        # Not `_generate_examples`: TFDS writes a split in one process and keeps it in memory until all of it is there.
         template = self._get_filename_template(SPLIT)
-        path = template.sharded_filepath(shard_index=0, num_shards=1)
-        serializer = example_serializer.ExampleSerializer(self.info.features.get_serialized_info())
-        writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-        count = size = 0
-        for image, metadata in examples:
-            encoded = self.info.features.encode_example({"image": image, **metadata})
-            record = serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
-            writer.write(record)
-            count, size = count + 1, size + len(record)
-        writer.close()
-        split = splits.SplitInfo(name=SPLIT, shard_lengths=[count], num_bytes=size, filename_template=template)
+        for number, (path, _) in enumerate(records):
+            os.link(path, str(template.sharded_filepath(shard_index=number, num_shards=len(records))))
+        lengths, size = [count for _, count in records], sum(path.stat().st_size for path, _ in records)
+        split = splits.SplitInfo(name=SPLIT, shard_lengths=lengths, num_bytes=size, filename_template=template)
         self.info.set_splits(splits.SplitDict([split]))
 
     body = {
         "name": description.name,
         "VERSION": tfds.core.Version(description.version),
         "_info": info,
-        "_download_and_prepare": write,
+        "_download_and_prepare": link,
         "_split_generators": lambda self, download_manager: {},  # abstract in TFDS, not called
         "_generate_examples": lambda self: iter(()),
     }
     with registered.skip_registration():
         builder_class = type("SetBuilder", (tfds.core.GeneratorBasedBuilder,), body)
-    tfds.disable_progress_bar()  # ours knows how many images come
+    tfds.disable_progress_bar()  # ours knows how many parts come
     return builder_class(data_dir=str(data_dir), file_format="array_record")
 
 
 def print_summary(directory: Path, seconds: float) -> None:
     """What was built, for the person who asked for it."""
     statistics = json.loads((directory / "statistics.json").read_text())
+    notes = json.loads((directory / "build.json").read_text())
     metadata = pd.read_parquet(directory / "metadata.parquet")
     size = sum(path.stat().st_size for path in directory.iterdir())
-    wells = metadata[["plate", "well"]].drop_duplicates()
+    wells, sites = (len(metadata[keys].drop_duplicates()) for keys in (["plate", "well"], ["plate", "well", "site"]))
     out = sys.stdout
     print(f"{directory}{' (SIMULATED)' if statistics['simulated'] else ''}", file=out)
     print(f"  {statistics['description']}", file=out)
+    shape = " x ".join(map(str, statistics["image_shape"]))
+    bits = f"{statistics['bit_depth']} of {8 * np.dtype(statistics['dtype']).itemsize} bits in use"
     print(
-        f"  {len(metadata)} images {' x '.join(map(str, statistics['image_shape']))} {statistics['dtype']} "
-        f"({statistics['bit_depth']} bit), {metadata['plate'].nunique()} plates, {len(wells)} wells, "
-        f"{metadata['site'].nunique()} sites; {size / 1e6:.0f} MB in {seconds:.0f} s",
+        f"  {len(metadata)} images {shape} {statistics['dtype']} ({bits}), {metadata['plate'].nunique()} plates, "
+        f"{wells} wells, {sites} sites; {size / 1e6:.0f} MB in {seconds:.0f} s",
         file=out,
     )
     percentiles = statistics["overall"]["percentiles"]
     for c, name in enumerate(statistics["channel_names"]):
-        spread = ", ".join(f"{q} %: {percentiles[q][c]:.0f}" for q in percentiles)
+        spread = ", ".join(f"{q} %: {percentiles[q][c]:.5g}" for q in percentiles)
         print(f"  {name}: {spread}", file=out)
+    for key, value in notes.items():
+        if isinstance(value, list):
+            print(f"  {key}: {len(value)}" + (f", e.g. {_shown(value[0])}" if value else ""), file=out)
+        else:
+            print(f"  {key}: {value}", file=out)
+
+
+def _shown(entry: Any) -> str:
+    return ": ".join(str(part) for part in entry if part) if isinstance(entry, list) else str(entry)

@@ -36,6 +36,7 @@ CASES = {
     "resnet-64": ("resnet", 64, 64),
     "resnet-224": ("resnet", 224, 16),
     "simulated-64": ("simulated", 64, 64),
+    "simulated-224": ("simulated", 224, 16),
 }
 CHANNELS = 5
 STEPS = 4

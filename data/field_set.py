@@ -1,0 +1,196 @@
+"""From an index of fields to a set: which channels, which planes, which crops, which label."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.crops import Cut
+from data.errors import BadInputError, BuildError
+from data.fields import AxisChoice, Field, Index, assemble
+from data.illumination import Illumination
+from data.records import Description, Example, write_set
+
+VERSION = "1.0.0"
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldMaker:
+    """Makes the examples of a field.
+
+    Attributes:
+        channels: as the source calls them, in the order of the image's last axis.
+        z: which focal planes.
+        t: which time points.
+        cut: how an image becomes examples.
+        label: column of the field's metadata that becomes `label`; "": there is none, every label is empty.
+        illumination: what to divide by; None: pixels stay as they are.
+    """
+
+    channels: tuple[str, ...]
+    z: AxisChoice
+    t: AxisChoice
+    cut: Cut
+    label: str
+    illumination: Illumination | None
+
+    def identity(self, field: Field) -> str:
+        """Changes with any file of the field, and with what is known of it."""
+        planes = [plane.identity() for _, plane in sorted(field.planes.items())]
+        return f"{field}|{planes}|{sorted(field.metadata.items())}|{field.objects}"
+
+    def examples(self, field: Field) -> Iterator[Example]:
+        """Every crop of every kept plane and time point.
+
+        Raises:
+            BadInputError: if a plane of the field cannot be read.
+        """
+        source = field.planes[min(field.planes)].source
+        for image, kept in assemble(field, self.channels, self.z, self.t):
+            if self.illumination is not None:
+                image = self.illumination.correct(image, field.plate, source)
+            for crop, place in self.cut(field, image):
+                label = str(field.metadata[self.label]) if self.label else ""
+                base = {"plate": field.plate, "well": field.well, "site": field.site, "label": label, "source": source}
+                yield crop, base | field.metadata | kept | place
+
+    def columns(self, index: Index) -> dict[str, type]:
+        """Metadata of every example, with their Python types."""
+        base = {"plate": str, "well": str, "site": int, "label": str, "source": str}
+        kept = {axis: int for axis, choice in (("z", self.z), ("t", self.t)) if choice == "each"}
+        return base | index.columns | kept | dict(self.cut.columns)
+
+
+def choose_channels(found: tuple[str, ...], wanted: str | None) -> dict[str, str]:
+    """What `--channels` means: the source's channels -> names in the set, in the set's order.
+
+    Args:
+        found: channels of the source.
+        wanted: None: all as they are. "a,b": some of them in this order, or, if none of the names is the source's, new
+            names for all of them in order. "w1=DNA,w2=RNA": some of them, renamed.
+
+    Raises:
+        BuildError: for anything else.
+    """
+    if wanted is None:
+        return {channel: channel for channel in found}
+    entries = [entry.strip() for entry in wanted.split(",")]
+    pairs = [entry.split("=") for entry in entries]
+    sources = [pair[0] for pair in pairs]
+    there = f"the source has the channels {', '.join(found)}"
+    if any(len(pair) > 2 or not all(pair) for pair in pairs):
+        raise BuildError(f"--channels={wanted}: expected a,b or source=name,source=name; {there}")
+    if all(len(pair) == 1 for pair in pairs) and not set(sources) & set(found):
+        if len(sources) != len(found):
+            raise BuildError(f"--channels={wanted}: {len(sources)} names for {len(found)} channels; {there}")
+        chosen = dict(zip(found, sources, strict=True))
+    else:
+        unknown = [name for name in sources if name not in found]
+        if unknown:
+            raise BuildError(f"--channels={wanted}: there is no {', '.join(unknown)}; {there}")
+        chosen = {pair[0]: pair[-1] for pair in pairs}
+    if len(chosen) < len(entries) or len(set(chosen.values())) < len(chosen):
+        raise BuildError(f"--channels={wanted}: a channel is named twice")
+    return chosen
+
+
+def build_fields(
+    name: str,
+    index: Index,
+    maker: FieldMaker,
+    channel_names: tuple[str, ...],
+    data_dir: Path,
+    *,
+    num_workers: int,
+    skip_bad: Path | None,
+    text: str,
+    version: str = VERSION,
+    notes: dict[str, Any],
+) -> Path:
+    """Write every field of an index.
+
+    Args:
+        name: of the set.
+        index: the fields.
+        maker: what becomes of them.
+        channel_names: in the set, one for each of the maker's channels.
+        data_dir: folder of built sets.
+        num_workers: processes.
+        skip_bad: csv for what cannot be read; None: it stops the build.
+        text: a sentence or two on what this is and where it is from.
+        version: of the set.
+        notes: what else `build.json` shall say.
+
+    Returns:
+        The set's folder.
+
+    Raises:
+        BuildError: naming the file or well, and what to do.
+    """
+    clash = set(index.columns) & {"plate", "well", "site", "label", "source", "image", "channel_names"}
+    if clash:
+        raise BuildError(
+            f"the columns {sorted(clash)} of the source or the annotation have names that a set needs itself"
+        )
+    if maker.label and maker.label not in index.columns:
+        raise BuildError(
+            f"--label={maker.label}: there is no such column; there are {', '.join(index.columns) or 'none'}"
+        )
+    _check_planes(index, maker, skip_bad is not None)
+    shape, dtype, per_field = _first_examples(index, maker, skip_bad is not None)
+    description = Description(
+        name=name,
+        version=version,
+        channel_names=channel_names,
+        pixel_size_um=index.pixel_size_um,
+        image_shape=shape,
+        dtype=dtype,
+        columns=maker.columns(index),
+        text=text,
+        simulated=False,
+    )
+    notes = notes | {"ignored files": [list(entry) for entry in index.ignored], "z": maker.z, "t": maker.t}
+    return write_set(
+        description,
+        index.fields,
+        maker,
+        data_dir,
+        num_workers=num_workers,
+        examples_per_part=per_field,
+        skip_bad=skip_bad,
+        notes=notes,
+    )
+
+
+def _check_planes(index: Index, maker: FieldMaker, skip_bad: bool) -> None:
+    """Refuse a channel that fields lack before hours are spent; the index knows without opening a file."""
+    lacking: dict[str, list[Field]] = {}
+    for field in index.fields:
+        present = {channel for channel, _, _ in field.planes}
+        for channel in maker.channels:
+            if channel not in present:
+                lacking.setdefault(channel, []).append(field)
+    if lacking and not skip_bad:
+        channel, fields = next(iter(lacking.items()))
+        more = f" (and {', '.join(list(lacking)[1:])} in others)" if len(lacking) > 1 else ""
+        raise BuildError(
+            f"channel {channel} is missing in {len(fields)} of {len(index.fields)} fields, first in {fields[0]}{more}; "
+            "choose the channels that all have with --channels, or leave such fields out with --skip-bad=FILE.csv"
+        )
+
+
+def _first_examples(index: Index, maker: FieldMaker, skip_bad: bool) -> tuple[tuple[int, int, int], str, int]:
+    """Shape and dtype of the set, which its first readable field decides, and how many examples that field gives."""
+    for field in index.fields:
+        try:
+            examples = [image for image, _ in maker.examples(field)]
+        except BadInputError:
+            if not skip_bad:
+                raise
+            continue
+        if examples:
+            height, width, channels = examples[0].shape
+            return (height, width, channels), str(np.dtype(examples[0].dtype)), len(examples)
+    raise BuildError(f"none of the {len(index.fields)} fields gives an example")

@@ -1,0 +1,164 @@
+"""Where pixels are: a plane is one two-dimensional image in a file, an array or a store, opened when it is read."""
+
+import dataclasses
+import struct
+from pathlib import Path
+from typing import Protocol
+
+import imagecodecs
+import numpy as np
+import tifffile
+
+from data.errors import BadInputError
+
+# What tifffile and imagecodecs raise on a damaged file; imagecodecs' own errors are RuntimeErrors.
+DAMAGED = (tifffile.TiffFileError, ValueError, KeyError, IndexError, struct.error, RuntimeError, OSError, EOFError)
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+
+
+class Plane(Protocol):
+    """One two-dimensional image. Picklable; holds no open file."""
+
+    @property
+    def source(self) -> str:
+        """File or URL, as a person would name it."""
+        ...
+
+    def identity(self) -> str:
+        """Changes when the pixels may have changed: path, size and time of a file."""
+        ...
+
+    def read(self) -> np.ndarray:
+        """[H, W] in the dtype it is stored in.
+
+        Raises:
+            BadInputError: if it cannot be read whole.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class FilePlane:
+    """A page, or one colour, of a TIFF, PNG or JPEG.
+
+    Attributes:
+        path: the file. What it is, its first bytes say, not its name.
+        page: of a TIFF.
+        colour: index into R, G, B, A of a colour image; None: the image must have one sample per pixel.
+    """
+
+    path: Path
+    page: int = 0
+    colour: int | None = None
+
+    @property
+    def source(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def identity(self) -> str:
+        """Path, page, colour, size and time of last change."""
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise BadInputError(self.source, "", f"cannot be opened: {error.strerror}") from None
+        return f"{self.path}|{self.page}|{self.colour}|{status.st_size}|{status.st_mtime_ns}"
+
+    def read(self) -> np.ndarray:
+        """[H, W]; raises BadInputError if it cannot be read whole."""
+        pixels = read_file(self.path, self.page)
+        if self.colour is None:
+            if pixels.ndim != 2:
+                raise BadInputError(
+                    self.source, "", f"the image is {pixels.shape}: expected [H, W], one sample per pixel"
+                )
+            return pixels
+        if pixels.ndim != 3 or pixels.shape[2] <= self.colour:
+            raise BadInputError(self.source, "", f"the image is {pixels.shape}: it has no colour {self.colour}")
+        return pixels[..., self.colour]
+
+
+def read_file(path: Path, page: int = 0) -> np.ndarray:
+    """One page of a file, [H, W] or [H, W, samples], in its own dtype.
+
+    Raises:
+        BadInputError: for what is not there, empty, truncated, or none of TIFF, PNG, JPEG.
+    """
+    source = str(path)
+    if path.is_dir():
+        raise BadInputError(source, "", "is a folder, an image file is needed")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(8)
+            if start[:4] not in _TIFF:
+                content = start + file.read()
+    except OSError as error:
+        raise BadInputError(source, "", f"cannot be opened: {error.strerror}") from None
+    if not start:
+        raise BadInputError(source, "", "the file is empty")
+    try:
+        if start[:4] in _TIFF:
+            return _read_tiff(path, page)
+        if start == _PNG:
+            return imagecodecs.png_decode(content)
+        if start[:3] == _JPEG:
+            # libjpeg fills the rest of a truncated picture with grey and calls that a warning.
+            if not content.rstrip(b"\0").endswith(b"\xff\xd9"):
+                raise BadInputError(source, "", "truncated: the JPEG has no end")
+            return imagecodecs.jpeg8_decode(content)
+    except BadInputError:
+        raise
+    except DAMAGED as error:
+        raise BadInputError(source, "", f"damaged: {str(error).splitlines()[0] if str(error) else error!r}") from None
+    raise BadInputError(source, "", f"neither TIFF, PNG nor JPEG: it begins with {start.hex(' ')}")
+
+
+def _read_tiff(path: Path, page: int) -> np.ndarray:
+    with tifffile.TiffFile(path) as tiff:
+        if page >= len(tiff.pages):
+            raise BadInputError(str(path), "", f"has {len(tiff.pages)} pages, number {page} was asked for")
+        chosen = tiff.pages[page]
+        refuse_truncated(chosen, path)
+        # One thread: the workers of a build use the cores.
+        return chosen.asarray(maxworkers=1)
+
+
+def refuse_truncated(page: tifffile.TiffPage | tifffile.TiffFrame, path: Path) -> None:
+    """A part of a TIFF's pixels without bytes would be read as zeros, without a word.
+
+    Raises:
+        BadInputError: if pixels are announced that the file does not hold.
+    """
+    size = path.stat().st_size
+    if any(count == 0 or offset + count > size for offset, count in zip(page.dataoffsets, page.databytecounts)):
+        raise BadInputError(str(path), "", "truncated: pixels are announced that the file does not hold")
+
+
+def count_colours(path: Path) -> int:
+    """Samples per pixel of an image file; 1 for grey.
+
+    Raises:
+        BadInputError: if it cannot be read.
+    """
+    pixels = read_file(path)
+    return 1 if pixels.ndim == 2 else pixels.shape[2]
+
+
+def count_pages(path: Path) -> int:
+    """Pages of a TIFF; 1 for PNG and JPEG.
+
+    Raises:
+        BadInputError: if it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            if file.read(4) not in _TIFF:
+                return 1
+        with tifffile.TiffFile(path) as tiff:
+            return len(tiff.pages)
+    except DAMAGED as error:
+        raise BadInputError(str(path), "", f"damaged: {error}") from None
