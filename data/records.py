@@ -30,7 +30,7 @@ from data.errors import BadInputError, BuildError
 from data.statistics import Intensities
 
 SPLIT = "images"
-SHARD_BYTES = 64 << 20  # least size of a shard: what a kill can cost each worker
+SHARD_BYTES = 16 << 20  # least size of a shard: what a kill can cost each worker
 MOST_SHARDS = 500  # of a set; each is an open file of the reader
 
 Example = tuple[np.ndarray, dict[str, Any]]
@@ -124,15 +124,20 @@ def write_set(
     data_dir = Path(data_dir)
     final = data_dir / description.name / description.version
     building = data_dir / f".building-{description.name}-{description.version}"
-    building.mkdir(parents=True, exist_ok=True)
     shards = _plan(description, parts, maker, building, examples_per_part, skip_bad is not None)
+    building.mkdir(parents=True, exist_ok=True)
     todo = [shard for shard in shards if not _is_done(shard)]
     done = len(parts) - sum(len(shard.parts) for shard in todo)
     if done:
         print(f"going on: {done} of {len(parts)} parts are written already")
     bar = tqdm(total=len(parts), initial=done, desc=f"build {description.name}", unit="part", mininterval=0.5)
-    with bar:
-        workers.run(_write_shard, todo, num_workers, progress=bar.update)
+    try:
+        with bar:
+            workers.run(_write_shard, todo, num_workers, progress=bar.update)
+    finally:
+        # Nothing finished is nothing to go on with.
+        if not any(building.glob("shard-*")):
+            shutil.rmtree(building)
     skipped = [row for shard in shards for row in json.loads((_folder(shard) / "skipped.json").read_text())]
     if skip_bad is not None:
         with open(skip_bad, "w", newline="") as file:
@@ -210,16 +215,12 @@ def _write_shard(shard: _Shard, tick: workers.Tick) -> None:
                 metadata["plate"], Intensities.empty(len(description.channel_names), description.dtype)
             )
             plate.add(image)
-            writer.write(encode(image, metadata))
+            with _no_room():
+                writer.write(encode(image, metadata))
             rows.append(metadata)
         tick()
-    writer.close()
-    # On a full disk the writer may close without a word.
-    if rows:
-        reader = array_record_module.ArrayRecordReader(str(partial / "records"))
-        if reader.num_records() != len(rows):
-            raise BuildError(f"{partial / 'records'}: {reader.num_records()} of {len(rows)} records were written")
-        reader.close()
+    with _no_room():
+        writer.close()
     pd.DataFrame(rows, columns=list(description.columns)).astype(description.columns).to_parquet(
         partial / "metadata.parquet", index=False
     )
@@ -237,6 +238,15 @@ def _write_shard(shard: _Shard, tick: workers.Tick) -> None:
     (partial / "skipped.json").write_text(json.dumps(skipped))
     (partial / "fingerprint").write_text(shard.fingerprint)
     os.replace(partial, _folder(shard))
+
+
+@contextlib.contextmanager
+def _no_room() -> Iterator[None]:
+    """The record writer's only reason to fail is the disk; it says so in a RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise BuildError(f"cannot write ({error}); make room, and the same command goes on") from None
 
 
 def _check(description: Description, image: np.ndarray, metadata: dict[str, Any]) -> None:

@@ -107,7 +107,8 @@ def _bin_of(values: np.ndarray) -> np.ndarray:
 
 
 def _value_of(bins: np.ndarray) -> np.ndarray:
-    """The middle of each bin, float64; bins of no finite number have whatever value."""
+    """The middle of each bin, float64; 0 for bins of no finite number."""
     ordered = (bins.astype(np.uint32) << 16) | np.uint32(1 << 15)
     bits = np.where(ordered >> 31, ordered & np.uint32(0x7FFFFFFF), ~ordered)
-    return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+    values = bits.astype(np.uint32).view(np.float32)
+    return np.where(np.isfinite(values), values, 0).astype(np.float64)

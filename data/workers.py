@@ -34,11 +34,12 @@ def run(
         BuildError: for a full disk, or a process that was killed; and whatever `work` raises in the first that fails.
     """
     try:
-        if num_workers == 1 or len(jobs) <= 1:
-            for job in jobs:
-                work(job, lambda: progress(1))
-        else:
-            _run_in_processes(work, jobs, num_workers, progress)
+        with _sigterm_as_interrupt():
+            if num_workers == 1 or len(jobs) <= 1:
+                for job in jobs:
+                    work(job, lambda: progress(1))
+            else:
+                _run_in_processes(work, jobs, num_workers, progress)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise BuildError(
@@ -54,10 +55,7 @@ def _run_in_processes(work: Callable, jobs: Sequence[Any], num_workers: int, pro
     told = 0
     waiting = collections.deque(jobs)
     running = set()
-    with (
-        _sigterm_as_interrupt(),
-        ProcessPoolExecutor(min(num_workers, len(jobs)), context, _start, (counter, os.getpid())) as pool,
-    ):
+    with ProcessPoolExecutor(min(num_workers, len(jobs)), context, _start, (counter,)) as pool:
         try:
             while waiting or running:
                 while waiting and len(running) < num_workers + 1:  # few at once: a job holds its parts
@@ -83,7 +81,7 @@ def _work(work: Callable[[Any, Tick], None], job: Any) -> None:
     work(job, _tick)
 
 
-def _start(counter: Any, parent: int) -> None:
+def _start(counter: Any) -> None:
     """Once in every worker."""
     global _tick
 

@@ -27,7 +27,7 @@ def datasets(tmp_path_factory) -> str:
     """A data directory with one tiny simulated set, built once by the real builder."""
     directory = tmp_path_factory.mktemp("datasets")
     design = Design(plates=2, control_wells=4, wells_per_sirna=1, sites=2, image_size=32, strengths=(0.5, 1.0))
-    build_simulated(directory, design)
+    build_simulated(directory, design, num_workers=1)
     return str(directory)
 
 

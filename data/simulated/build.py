@@ -1,10 +1,11 @@
 """Write the simulated plates as a set."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 from data.records import Description, Example, write_set
-from data.simulated.simulation import CHANNEL_NAMES, PIXEL_SIZE_UM, Design, layout, simulate_site
+from data.simulated.simulation import CHANNEL_NAMES, PIXEL_SIZE_UM, Design, Well, layout, simulate_site
 
 VERSION = "1.0.0"
 
@@ -26,7 +27,36 @@ _COLUMNS = {
 }
 
 
-def build_simulated(data_dir: str | Path, design: Design) -> Path:
+@dataclasses.dataclass(frozen=True)
+class SimulationMaker:
+    """Draws the sites of a well; every one depends on the design's seed and its own place alone."""
+
+    design: Design
+
+    def identity(self, part: Well) -> str:
+        """Everything that a well's images depend on."""
+        return repr(part)
+
+    def examples(self, part: Well) -> Iterator[Example]:
+        """Every site of the well."""
+        for site in range(self.design.sites):
+            image, truth = simulate_site(self.design, part, site)
+            yield (
+                image,
+                {
+                    "plate": part.plate.name,
+                    "well": part.name,
+                    "site": site + 1,
+                    "label": part.treatment,
+                    "source": f"simulated/seed{self.design.seed}/{part.plate.name}/{part.name}/s{site + 1}",
+                    "sirna": part.sirna,
+                    "strength": part.strength,
+                    **truth,
+                },
+            )
+
+
+def build_simulated(data_dir: str | Path, design: Design, num_workers: int) -> Path:
     """Simulate and write every site of a design; the same design gives the same bytes.
 
     Returns:
@@ -37,31 +67,17 @@ def build_simulated(data_dir: str | Path, design: Design) -> Path:
         version=VERSION,
         channel_names=CHANNEL_NAMES,
         pixel_size_um=PIXEL_SIZE_UM,
-        bit_depth=16,
         image_shape=(design.image_size, design.image_size, len(CHANNEL_NAMES)),
         dtype="uint16",
         columns=_COLUMNS,
-        num_examples=design.images,
         text="SIMULATED plates in the manner of idr0093 (siRNA screen, five stains); no image here was ever taken.",
         simulated=True,
     )
-    return write_set(description, _examples(design), data_dir)
-
-
-def _examples(design: Design) -> Iterator[Example]:
-    for well in layout(design):
-        for site in range(design.sites):
-            image, truth = simulate_site(design, well, site)
-            yield (
-                image,
-                {
-                    "plate": well.plate.name,
-                    "well": well.name,
-                    "site": site + 1,
-                    "label": well.treatment,
-                    "source": f"simulated/seed{design.seed}/{well.plate.name}/{well.name}/s{site + 1}",
-                    "sirna": well.sirna,
-                    "strength": well.strength,
-                    **truth,
-                },
-            )
+    return write_set(
+        description,
+        layout(design),
+        SimulationMaker(design),
+        data_dir,
+        num_workers=num_workers,
+        examples_per_part=design.sites,
+    )

@@ -1,30 +1,35 @@
 import dataclasses
+import json
+import os
+import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from bie_jax.image_set import SetNotBuiltError, open_image_set
-from data.records import PERCENTILES, BuildError, Description, summarize, write_set
+from data import records
+from data.errors import BadInputError, BuildError
+from data.records import Description, write_set
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COLUMNS = {"plate": str, "well": str, "site": int, "label": str, "source": str, "dose": float}
 
 
-def _description(n, shape=(4, 6, 2), dtype="uint16"):
+def _description(shape=(4, 6, 2), dtype="uint16"):
     return Description(
         name="simulated",
         version="1.0.0",
         channel_names=("a", "b"),
         pixel_size_um=0.5,
-        bit_depth=16,
         image_shape=shape,
         dtype=dtype,
         columns=COLUMNS,
-        num_examples=n,
         text="numbers",
         simulated=True,
     )
@@ -39,42 +44,38 @@ def _images(n, shape=(4, 6, 2), dtype=np.uint16):
     return rng.integers(0, np.iinfo(dtype).max, (n, *shape), dtype, endpoint=True)
 
 
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """A maker whose parts are lists of examples; a part may be an exception instead."""
+
+    def identity(self, part):
+        return repr(part)
+
+    def examples(self, part):
+        if isinstance(part, Exception):
+            raise part
+        yield from part
+
+
+def _parts(images, size=1):
+    examples = [(image, _metadata(i)) for i, image in enumerate(images)]
+    return [examples[start : start + size] for start in range(0, len(examples), size)]
+
+
 def _nothing_there(data_dir):
     with pytest.raises(SetNotBuiltError):
         open_image_set("simulated", data_dir)
 
 
-def _histogram(pixels):
-    """[N, C] values -> [C, 65536]."""
-    return np.stack([np.bincount(channel, minlength=65536) for channel in pixels.T])
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Four parts of (4, 6, 2) uint16 in each shard."""
+    monkeypatch.setattr(records, "SHARD_BYTES", 4 * 96)
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 1000, 12345])
-def test_statistics_are_those_of_all_pixels(count):
-    rng = np.random.default_rng(count)
-    pixels = np.stack(
-        [
-            rng.integers(0, 65536, count),  # spread out, gaps between values
-            rng.poisson(100, count),  # many ties
-            np.full(count, 65000),  # constant and bright, where E[x^2] - E[x]^2 loses its digits
-            np.zeros(count, int),
-        ],
-        axis=1,
-    )
-    found = summarize(_histogram(pixels))
-    assert found["count"] == count
-    np.testing.assert_allclose(found["mean"], pixels.mean(axis=0), rtol=1e-13)
-    np.testing.assert_allclose(found["std"], pixels.std(axis=0), rtol=1e-12)
-    assert found["std"][2:] == [0.0, 0.0]
-    assert found["min"] == pixels.min(axis=0).tolist()
-    assert found["max"] == pixels.max(axis=0).tolist()
-    for q in PERCENTILES:
-        np.testing.assert_allclose(found["percentiles"][str(q)], np.percentile(pixels, q, axis=0), rtol=1e-12)
-
-
-def test_statistics_of_a_set_by_plate_and_overall(tmp_path):
-    images = _images(5)
-    write_set(_description(5), ((image, _metadata(i)) for i, image in enumerate(images)), tmp_path)
+def test_statistics_of_a_set_by_plate_and_overall(tmp_path, small_shards):
+    images = _images(11)
+    write_set(_description(), _parts(images), Given(), tmp_path)
     found = open_image_set("simulated", tmp_path).statistics
     assert sorted(found["plates"]) == ["P0", "P1"]
     for statistics, chosen in (
@@ -89,15 +90,28 @@ def test_statistics_of_a_set_by_plate_and_overall(tmp_path):
         np.testing.assert_allclose(statistics["percentiles"]["99.9"], np.percentile(pixels, 99.9, axis=0))
 
 
-def test_order_and_metadata_are_kept(tmp_path):
+def test_order_and_metadata_are_kept_over_shards(tmp_path, small_shards):
     images = _images(11)
-    examples = [(image, _metadata(i)) for i, image in enumerate(images)]
-    directory = write_set(_description(11), examples, tmp_path)
+    parts = _parts(images, size=2)
+    directory = write_set(_description(), parts, Given(), tmp_path)
     assert directory == tmp_path / "simulated" / "1.0.0"
+    assert len(list(directory.glob("*.array_record-*-of-00002"))) == 2
     read = open_image_set("simulated", tmp_path)
     np.testing.assert_array_equal(read.images(range(11)), images)
-    assert read.metadata.to_dict("records") == [metadata for _, metadata in examples]
+    np.testing.assert_array_equal(read.images([10, 0, 7]), images[[10, 0, 7]])
+    assert read.metadata.to_dict("records") == [metadata for part in parts for _, metadata in part]
     assert [path.name for path in tmp_path.iterdir()] == ["simulated"]
+
+
+def test_tfds_reads_it_too(tmp_path, small_shards):
+    images = _images(6)
+    directory = write_set(_description(), _parts(images), Given(), tmp_path)
+    source = tfds.builder_from_directory(directory).as_data_source(split="images")
+    assert len(source) == 6
+    for i, example in enumerate(source):
+        np.testing.assert_array_equal(example["image"], images[i])
+        assert [name.decode() for name in example["channel_names"]] == ["a", "b"]
+        assert example["source"].decode() == f"image {i}"
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
@@ -105,81 +119,215 @@ def test_every_value_survives(tmp_path, dtype):
     """All 65,536 values of a uint16, both bytes of each."""
     values = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
     image = np.stack([values, values[::-1]], axis=-1).reshape(16, -1, 2)
-    write_set(_description(1, image.shape, dtype), [(image, _metadata(0))], tmp_path)
+    write_set(_description(image.shape, dtype), _parts([image]), Given(), tmp_path)
     read = open_image_set("simulated", tmp_path)
     assert read[0].dtype == dtype
     np.testing.assert_array_equal(read[0], image)
     assert read.statistics["overall"]["min"] == [0, 0]
     assert read.statistics["overall"]["max"] == [values[-1], values[-1]]
+    assert read.bit_depth == (8 if dtype == "uint8" else 16)
+
+
+def test_floats_survive_to_the_bit(tmp_path):
+    image = np.random.default_rng(0).normal(scale=1e6, size=(4, 6, 2)).astype(np.float32)
+    write_set(_description(dtype="float32"), _parts([image]), Given(), tmp_path)
+    read = open_image_set("simulated", tmp_path)
+    np.testing.assert_array_equal(read[0].view(np.uint32), image.view(np.uint32))
+    np.testing.assert_allclose(read.statistics["overall"]["mean"], image.mean(axis=(0, 1)), rtol=1e-6)
+
+
+def test_twelve_bits_in_sixteen_are_seen(tmp_path):
+    image = np.full((4, 6, 2), 4095, np.uint16)
+    write_set(_description(), _parts([image]), Given(), tmp_path)
+    assert open_image_set("simulated", tmp_path).bit_depth == 12
 
 
 @pytest.mark.parametrize(
-    ("examples", "message"),
+    ("image", "metadata", "message"),
     [
-        ([(_images(1, (6, 4, 2))[0], _metadata(0))], r"image 0: image is \(6, 4, 2\) uint16, not"),
-        ([(_images(1)[0].astype(np.int32), _metadata(0))], r"image 0: image is \(4, 6, 2\) int32, not"),
-        ([(_images(1)[0], {**_metadata(0), "extra": 1})], "image 0: columns are .*extra"),
-        ([(_images(1)[0], {"plate": "P0", "source": "image 0"})], "image 0: columns are"),
-        ([], "0 images came, 1 were announced"),
-        ([(_images(1)[0], _metadata(i)) for i in range(2)], "2 images came, 1 were announced"),
+        (
+            _images(1, (6, 4, 2))[0],
+            _metadata(0),
+            r"image 0: the image is \(6, 4, 2\) uint16, the set's are \(4, 6, 2\)",
+        ),
+        (_images(1)[0].astype(np.int32), _metadata(0), r"image 0: the image is \(4, 6, 2\) int32.*plate P0, well B02"),
+        (_images(1)[0], {**_metadata(0), "extra": 1}, "image 0: columns are .*extra"),
+        (_images(1)[0], {"plate": "P0", "source": "image 0"}, "image 0: columns are"),
     ],
-    ids=["shape", "dtype", "column too many", "columns missing", "too few", "too many"],
+    ids=["shape", "dtype", "column too many", "columns missing"],
 )
-def test_what_is_not_as_described_is_refused(tmp_path, examples, message):
+def test_what_is_not_as_described_is_refused(tmp_path, image, metadata, message):
     with pytest.raises(BuildError, match=message):
-        write_set(_description(1), examples, tmp_path)
+        write_set(_description(), [[(image, metadata)]], Given(), tmp_path)
     _nothing_there(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_stopped_build_leaves_nothing(tmp_path):
-    def examples():
-        yield _images(1)[0], _metadata(0)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_set(_description(2), examples(), tmp_path)
-    _nothing_there(tmp_path)
+def test_nothing_to_write_is_refused(tmp_path):
+    with pytest.raises(BuildError, match="nothing to write into 'simulated'"):
+        write_set(_description(), [], Given(), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("moment", ["while images come", "before the rename"])
-def test_a_killed_build_leaves_no_set_that_can_be_read(tmp_path, moment):
-    """SIGKILL gives no chance to tidy up: what it leaves must neither look like a set nor stop the next try."""
-    program = f"""
-import os, time
+def test_a_bad_part_stops_the_build_or_is_listed(tmp_path, small_shards):
+    images = _images(10)
+    parts = _parts(images)
+    parts[6] = BadInputError("f6.tif", "plate P0, well B02", "damaged")
+    with pytest.raises(BadInputError, match=r"f6.tif: damaged \(plate P0, well B02\)"):
+        write_set(_description(), parts, Given(), tmp_path)
+    _nothing_there(tmp_path)
+
+    listed = tmp_path / "skipped.csv"
+    directory = write_set(_description(), parts, Given(), tmp_path, skip_bad=listed)
+    assert listed.read_text().splitlines() == ["source,place,problem", 'f6.tif,"plate P0, well B02",damaged']
+    assert json.loads((directory / "build.json").read_text())["skipped"] == [
+        ["f6.tif", "plate P0, well B02", "damaged"]
+    ]
+    read = open_image_set("simulated", tmp_path)
+    np.testing.assert_array_equal(read.images(range(9)), np.delete(images, 6, axis=0))
+
+
+def test_only_bad_parts_make_no_set(tmp_path):
+    with pytest.raises(BuildError, match="no part of 'simulated' could be read; 1 were left out"):
+        write_set(_description(), [BadInputError("f", "", "x")], Given(), tmp_path, skip_bad=tmp_path / "s.csv")
+    _nothing_there(tmp_path)
+
+
+def test_a_mended_part_is_gone_on_with(tmp_path, small_shards):
+    """What was finished before the bad part is not done again."""
+    images = _images(10)
+    parts = _parts(images)
+    broken = [*parts[:6], BadInputError("f6.tif", "", "damaged"), *parts[7:]]
+    with pytest.raises(BadInputError):
+        write_set(_description(), broken, Given(), tmp_path)
+    (first,) = (tmp_path / ".building-simulated-1.0.0").glob("shard-*")
+    before = (first / "records").stat().st_mtime_ns
+    directory = write_set(_description(), parts, Given(), tmp_path)
+    assert (directory / "simulated-images.array_record-00000-of-00003").stat().st_mtime_ns == before
+    np.testing.assert_array_equal(open_image_set("simulated", tmp_path).images(range(10)), images)
+
+
+def test_a_changed_part_is_written_again(tmp_path, small_shards):
+    images = _images(10)
+    parts = _parts(images)
+    with pytest.raises(BadInputError):
+        write_set(_description(), [*parts[:6], BadInputError("f6.tif", "", "damaged")], Given(), tmp_path)
+    images[1] += 1
+    write_set(_description(), _parts(images), Given(), tmp_path)
+    np.testing.assert_array_equal(open_image_set("simulated", tmp_path).images(range(10)), images)
+
+
+def test_the_number_of_processes_changes_no_byte(tmp_path, small_shards):
+    """Two builds in one process and one in three, each in its own folder."""
+    from data.simulated.build import build_simulated
+    from data.simulated.simulation import Design
+
+    design = Design(plates=2, control_wells=2, wells_per_sirna=1, sites=1, image_size=32)
+    contents = []
+    for number, num_workers in enumerate((1, 1, 3)):
+        directory = build_simulated(tmp_path / str(number), design, num_workers)
+        contents.append({path.name: path.read_bytes() for path in sorted(directory.iterdir())})
+    assert len([name for name in contents[0] if "array_record" in name]) > 3
+    assert contents[0] == contents[1] == contents[2]
+
+
+# Workers import it too, so they are as slow as it is told to be.
+PROGRAM = """
+import sys, time
 import data.records, data.simulated.build as build
 from data.simulated.simulation import Design
-def stop(*arguments, **keywords):
-    os.write(1, b"now\\n")  # not print: stdout is silenced while TFDS writes
-    time.sleep(60)
-if {moment!r} == "before the rename":
-    data.records.pd.DataFrame.to_parquet = stop
-else:
-    simulate = build.simulate_site
-    build.simulate_site = lambda design, well, site: stop() if well.index == 3 else simulate(design, well, site)
-build.build_simulated({str(tmp_path)!r}, Design(plates=1, control_wells=2, wells_per_sirna=1, sites=1, image_size=32))
+data.records.SHARD_BYTES = 1 << 16
+simulate = build.simulate_site
+def slowly(design, well, site):
+    if well.index >= 15:
+        time.sleep(0.5)
+    return simulate(design, well, site)
+if sys.argv[1] == "slow":
+    build.simulate_site = slowly
+if __name__ == "__main__":
+    design = Design(plates=1, control_wells=2, wells_per_sirna=1, sites=1, image_size=32)
+    try:
+        build.build_simulated(sys.argv[2], design, num_workers=int(sys.argv[3]))
+    except KeyboardInterrupt:
+        sys.exit(3)
 """
-    command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=REPOSITORY) as process:
-        assert process.stdout is not None
-        reached = process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
-    assert reached == b"now\n"
-    assert [path.name.startswith(".building-simulated-") for path in tmp_path.iterdir()] == [True]
-    _nothing_there(tmp_path)
-    write_set(_description(1), [(_images(1)[0], _metadata(0))], tmp_path)
-    assert len(open_image_set("simulated", tmp_path)) == 1
+
+
+def _started(program, *arguments):
+    """A build in a process group of its own, as a shell starts one."""
+    command = [sys.executable, program, *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+
+
+def _wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+def _is_running(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=["kill", "term", "ctrl-c"])
+def test_a_stopped_build_goes_on_to_the_same_bytes(tmp_path, how, num_workers):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert _started(program, "fast", whole, 1).wait() == 0
+    with _started(program, "slow", stopped, num_workers) as process:
+        building = stopped / ".building-simulated-1.0.0"
+        _wait_for(lambda: any(building.glob("shard-*")))
+        process.send_signal(how)
+        process.wait()
+        # No worker outlives its parent.
+        _wait_for(lambda: not _is_running(process.pid), seconds=10)
+    assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 3, signal.SIGINT: 3}[how]
+    _nothing_there(stopped)
+    kept = {(path / "records").stat().st_mtime_ns for path in building.glob("shard-*")}
+    assert kept
+
+    assert _started(program, "fast", stopped, num_workers).wait() == 0
+    assert [path.name for path in stopped.iterdir()] == ["simulated"]
+    files = [{path.name: path.read_bytes() for path in (top / "simulated/1.0.0").iterdir()} for top in (whole, stopped)]
+    assert files[0] == files[1]
+    assert kept <= {path.stat().st_mtime_ns for path in (stopped / "simulated/1.0.0").iterdir()}
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path):
+    """A limit on the size of files stands in for the disk: the system answers a write in the same way."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    limit = 40_000
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [sys.executable, str(program), "fast", str(tmp_path / "sets"), "1"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run(command, env=environment, preexec_fn=limited, capture_output=True, text=True, timeout=60)
+    assert result.returncode not in (0, 3)
+    assert result.stderr.splitlines()[-1].startswith(
+        "data.errors.BuildError: cannot write (write() failed: File too large"
+    )
+    _nothing_there(tmp_path / "sets")
 
 
 def test_a_set_is_read_whatever_its_columns_are_called(tmp_path):
     """The reader looks for the pixels among the columns: names and contents that look like them must not mislead it."""
     columns = {**COLUMNS, "a": str, "imag": int, "image_name": str, "zz": float}
-    description = dataclasses.replace(_description(3), columns=columns)
+    description = dataclasses.replace(_description(), columns=columns)
     images = _images(3)
-    examples = [
-        (image, {**_metadata(i), "a": "\n\x05image\x12" * 40, "imag": -1, "image_name": "image" * i, "zz": 0.0})
+    parts = [
+        [(image, {**_metadata(i), "a": "\n\x05image\x12" * 40, "imag": -1, "image_name": "image" * i, "zz": 0.0})]
         for i, image in enumerate(images)
     ]
-    write_set(description, examples, tmp_path)
+    write_set(description, parts, Given(), tmp_path)
     np.testing.assert_array_equal(open_image_set("simulated", tmp_path).images(range(3)), images)
