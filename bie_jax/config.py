@@ -19,6 +19,9 @@ PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Lists too: JSON has no tuples.
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
+Weights = Annotated[tuple[PositiveFloat, ...], Field(strict=False)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -40,17 +43,36 @@ class AugmentConfig(_Group):
 
 
 class DataConfig(_Group):
-    """Which set, and how its pixels reach the model."""
+    """Which sets, and how their pixels reach the model."""
 
     name: Annotated[str, Field(min_length=1)]
+    mix_with: Names
+    mix_weights: Weights
     data_dir: Annotated[str, Field(min_length=1)]
     crop_size: PositiveInt
-    normalization: Literal["zscore", "percentile"]
-    normalization_scope: Literal["set", "plate"]
+    normalization: Literal["zscore", "percentile", "percentile_clip"]
+    normalization_scope: Literal["set", "plate", "image"]
     val_fraction: OpenFraction
-    split_by: Literal["image", "well", "plate"]
+    num_folds: NonNegativeInt
+    fold: NonNegativeInt
+    split_by: Annotated[str, Field(min_length=1)]
     read_threads: PositiveInt
     augment: AugmentConfig
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if len(self.mix_weights) != 1 + len(self.mix_with):
+            raise ValueError(
+                f"mix_weights={self.mix_weights} for {1 + len(self.mix_with)} sets (name, mix_with): one for each"
+            )
+        if len({self.name, *self.mix_with}) <= len(self.mix_with):
+            raise ValueError(f"mix_with={self.mix_with} with name={self.name!r}: a set is named twice")
+        if self.num_folds == 1 or (self.num_folds == 0 and self.fold) or 0 < self.num_folds <= self.fold:
+            raise ValueError(
+                f"fold={self.fold} of num_folds={self.num_folds}: expected num_folds 0 (val_fraction is held out) and "
+                "fold 0, or num_folds of 2 and more and a fold from 0 on"
+            )
+        return self
 
 
 class QuantizerConfig(_Group):
@@ -232,7 +254,7 @@ def save_config(config: Config, workdir: Path) -> None:
     """
     path = workdir / "config.json"
     if path.exists():
-        before, now = _flatten(_read(workdir)), _flatten(config.model_dump())
+        before, now = _flatten(_read(workdir)), _flatten(config.model_dump(mode="json"))
         differing = [
             f"config.{key}: the workdir has {before.get(key, 'no such key')!r}, "
             f"this run {now.get(key, 'no such key')!r}"
@@ -246,7 +268,7 @@ def save_config(config: Config, workdir: Path) -> None:
             )
     workdir.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(config.model_dump(), indent=2) + "\n")
+    partial.write_text(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
     os.replace(partial, path)
 
 

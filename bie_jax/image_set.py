@@ -92,9 +92,14 @@ class ImageSet:
         flat = np.frombuffer(record, self.dtype, size // np.dtype(self.dtype).itemsize, start)
         return flat.reshape(self.image_shape)
 
+    @property
+    def intensities(self) -> dict[str, Any]:
+        """What `augment.intensity_table` reads: `name`, `channel_names`, `overall`, `plates`."""
+        return {"name": self.name, "channel_names": self.channel_names, **self.statistics}
+
     @functools.cached_property
     def _readers(self) -> list[Any]:
-        # One reader for each shard serves all threads. Without read-ahead, which costs and gains nothing at random places.
+        # One reader for each shard serves all threads. No read-ahead: it costs, and gains nothing at random places.
         return [
             array_record_module.ArrayRecordReader(
                 str(shard), options="readahead_buffer_size:0", file_reader_buffer_size=4096

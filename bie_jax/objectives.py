@@ -45,7 +45,8 @@ def vqvae(
         params: its parameters.
         model_state: its other collections.
         image: [B, H, W, C] float, normalised.
-        weight: [B] float, 1 for an image, 0 for padding of a last batch.
+        weight: [B, C] float, 1 for a channel of an image; 0 for one that the image's set does not have, and for all
+            channels of what pads a last batch.
         train: whether batch statistics and codebooks are updated.
     """
     variables = {"params": params, **model_state}
@@ -53,8 +54,9 @@ def vqvae(
         (reconstruction, out), model_state = model.apply(variables, image, train=True, mutable=list(model_state))
     else:
         reconstruction, out = cast(Any, model.apply(variables, image, train=False))
-    per_image = {"recon": mean_squared_error(image, reconstruction), "vq": out["commitment"]}
-    terms = {name: (weight * value).sum() / weight.sum() for name, value in per_image.items()}
+    per_image = {"recon": mean_squared_error(image, reconstruction, weight), "vq": out["commitment"]}
+    counts = weight.max(axis=1)
+    terms = {name: (counts * value).sum() / counts.sum() for name, value in per_image.items()}
     loss = terms["recon"] + terms["vq"]
     metrics = {"loss": loss, **terms, "perplexity": out["perplexity"]}
     return loss, Aux(metrics, model_state, reconstruction, out["code_counts"] > 0)

@@ -17,9 +17,10 @@ from tqdm import tqdm
 from bie_jax import augment, sharding
 from bie_jax.checkpoint import Checkpoints, Progress
 from bie_jax.config import Config, ConfigError, check_config, save_config
-from bie_jax.image_set import ImageSet, open_image_set
-from bie_jax.input_pipeline import eval_batches, split_rows, train_batches
+from bie_jax.image_set import open_image_set
+from bie_jax.input_pipeline import describe_split, eval_batches, split_image_set, train_batches
 from bie_jax.metric_logger import MetricLogger
+from bie_jax.mixture import Mixture
 from bie_jax.models import build_model
 from bie_jax.objectives import OBJECTIVES
 from bie_jax.optimizer import build_optimizer
@@ -56,64 +57,67 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
 
     # --- Configuration and data: everything that can be refused is refused before anything is written.
     checked = check_config(config)
-    image_set = open_image_set(checked.data.name, checked.data.data_dir)
-    train_rows, val_rows = check_run(checked, image_set)
+    names = (checked.data.name, *checked.data.mix_with)
+    mixture = Mixture(tuple(open_image_set(name, checked.data.data_dir) for name in names))
+    train_rows, val_rows = check_run(checked, mixture)
     save_config(checked, workdir)
-    save_dataset(image_set, workdir)
+    dataset = save_dataset(mixture, workdir)
+    for member, image_set in enumerate(mixture.sets):
+        sides = (rows - mixture.first_rows[member] for rows in (train_rows[member], val_rows[member]))
+        print(f"{image_set.name}: {describe_split(image_set.metadata, *sides)}")
 
     # --- Devices
     mesh = sharding.data_mesh()
     split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
 
     # --- Model, optimiser, state
-    steps_per_epoch = len(train_rows) // checked.train.batch_size
+    steps_per_epoch = sum(map(len, train_rows)) // checked.train.batch_size
     total_steps = (checked.train.epochs + checked.optimizer.cooldown_epochs) * steps_per_epoch
     tx, schedule = build_optimizer(checked.optimizer, steps_per_epoch=steps_per_epoch, epochs=checked.train.epochs)
-    model = build_model(checked.model, len(image_set.channel_names))
+    model = build_model(checked.model, len(mixture.channel_names))
     objective = OBJECTIVES[checked.objective.name]
-    size, channels = checked.data.crop_size, len(image_set.channel_names)
+    size, channels = checked.data.crop_size, len(mixture.channel_names)
     blank = jnp.zeros((checked.train.batch_size, size, size, channels))
 
     def aux_of(params, model_state, image):
-        return objective(model, params, model_state, image, jnp.ones(image.shape[0]), train=True)[1]
+        return objective(model, params, model_state, image, jnp.ones((image.shape[0], channels)), train=True)[1]
 
     init = jax.jit(lambda key: create_train_state(model, tx, aux_of, blank, key), out_shardings=everywhere)
     state = init(jax.random.key(checked.train.seed))
 
     # --- Steps
     table = augment.intensity_table(
-        image_set.statistics,
-        sorted(image_set.metadata["plate"].unique()),
-        checked.data.normalization,
-        checked.data.normalization_scope,
+        dataset["sets"], mixture.channel_names, checked.data.normalization, checked.data.normalization_scope
     )
     train_step = build_train_step(checked, model, table, split, everywhere)
     eval_step = build_eval_step(checked, model, table, split, everywhere)
     without_sums = jax.jit(lambda window: window.without_sums(), out_shardings=everywhere)
     without_codes = jax.jit(lambda window: window.without_codes(), out_shardings=everywhere)
-    plate_of_row = _plate_of_row(image_set)
+    plate_of_row = _plate_of_row(mixture, augment.table_rows(dataset["sets"]))
 
     def put(batch: dict[str, np.ndarray]) -> dict[str, Any]:
         # Row numbers stay behind for messages; the plate picks the row of the intensity table.
         arrays = {name: array for name, array in batch.items() if name != "row"}
         return sharding.put_batch(arrays | {"plate": plate_of_row[batch["row"]]}, split)
 
+    all_val_rows = np.concatenate(val_rows)
+
     def validate(state: TrainState) -> tuple[dict[str, float], tuple[np.ndarray, np.ndarray]]:
         sums: dict[str, float] = {}
         pictures: list[tuple[np.ndarray, np.ndarray]] = []
-        for batch in eval_batches(image_set, val_rows, checked.train.batch_size, checked.data.read_threads):
+        for batch in eval_batches(mixture, all_val_rows, checked.train.batch_size, checked.data.read_threads):
             metrics, image, reconstruction = jax.device_get(eval_step(state.params, state.model_state, put(batch)))
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * float(batch["weight"].sum())
             if not pictures:
                 pictures.append((image, reconstruction))
-        means = {f"val/{name}": value / len(val_rows) for name, value in sums.items()}
+        means = {f"val/{name}": value / len(all_val_rows) for name, value in sums.items()}
         if not np.isfinite(means["val/loss"]):
             raise NonFiniteLossError(
                 f"the validation loss at step {int(state.step)} is {means['val/loss']}; checkpoints from before it are "
                 f"kept in {workdir}"
             )
-        shown = slice(min(checked.train.num_reconstructions, len(val_rows)))
+        shown = slice(min(checked.train.num_reconstructions, len(all_val_rows)))
         return means, (pictures[0][0][shown], pictures[0][1][shown])
 
     with contextlib.ExitStack() as stack:
@@ -129,7 +133,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
             MetricLogger(workdir, progress.log_bytes, checked.train.wandb, checked.model_dump())
         )
         batches = train_batches(
-            image_set, train_rows, checked.train.batch_size, checked.train.seed, step, checked.data.read_threads
+            mixture,
+            train_rows,
+            checked.data.mix_weights,
+            checked.train.batch_size,
+            checked.train.seed,
+            step,
+            checked.data.read_threads,
         )
 
         def stops_early(step: int) -> bool:
@@ -138,7 +148,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
 
         def check_finite(step: int, rows: np.ndarray, loss: jax.Array) -> None:
             if not np.isfinite(float(loss)):
-                sources = image_set.metadata["source"].iloc[rows].tolist()
+                sources = mixture.metadata["source"].iloc[rows].tolist()
                 raise NonFiniteLossError(
                     f"the loss of step {step} is {float(loss)}; checkpoints up to step "
                     f"{checkpoints.latest_step or 0} are kept in {workdir}. The images of its batch: "
@@ -202,7 +212,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
                     val_loss = metrics["val/loss"]
                     if val_loss < progress.best_val_loss:
                         progress.best_val_loss, progress.best_step = val_loss, step
-                    logger.write_picture(step, _draw(pictures, image_set, workdir, step))
+                    logger.write_picture(step, _draw(pictures, mixture, workdir, step))
                 if validates or saves or sigterm.is_set:
                     save(val_loss)
                 if sigterm.is_set:
@@ -211,11 +221,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     return {"step": progress.best_step, "val/loss": progress.best_val_loss}
 
 
-def check_run(config: Config, image_set: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-    """Hold a configuration against the set and the devices.
+def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Hold a configuration against the sets and the devices.
 
     Returns:
-        Rows to train on, rows to validate on.
+        Rows to train on and rows to validate on, of each set, numbered over all sets.
 
     Raises:
         ConfigError: naming the key, its value and what is possible.
@@ -226,68 +236,83 @@ def check_run(config: Config, image_set: ImageSet) -> tuple[np.ndarray, np.ndarr
             f"config.train.batch_size={batch_size} cannot be shared by {devices} devices; "
             f"the nearest that can: {max(1, batch_size // devices) * devices} or {-(-batch_size // devices) * devices}"
         )
-    height, width, _ = image_set.image_shape
-    if config.data.crop_size > min(height, width):
+    for key, size in (("data.crop_size", config.data.crop_size), ("eval.image_size", config.eval.image_size)):
+        if size > min(mixture.window):
+            raise ConfigError(
+                f"config.{key}={size} is larger than the images of {mixture.name!r}, "
+                f"{mixture.window[0]} x {mixture.window[1]} pixels"
+            )
+    sizes = {image_set.image_shape[:2] for image_set in mixture.sets}
+    if config.data.normalization_scope == "image" and len(sizes) > 1:
         raise ConfigError(
-            f"config.data.crop_size={config.data.crop_size} is larger than the images of {image_set.name!r}, "
-            f"{height} x {width} pixels"
+            f"config.data.normalization_scope='image' with sets of different sizes {sorted(sizes)}: windows of the "
+            "larger images reach the device, and their numbers are not the images'; 'plate' and 'set' are possible"
         )
-    if config.eval.image_size > min(height, width):
-        raise ConfigError(
-            f"config.eval.image_size={config.eval.image_size} is larger than the images of {image_set.name!r}, "
-            f"{height} x {width} pixels"
-        )
+    main = mixture.sets[0]
     for key in ("label", "group"):
         column = getattr(config.eval, key)
-        if column not in image_set.metadata.columns:
+        if column not in main.metadata.columns:
             raise ConfigError(
-                f"config.eval.{key}={column!r} is no column of {image_set.name!r}; "
-                f"there are {', '.join(image_set.metadata.columns)}"
+                f"config.eval.{key}={column!r} is no column of {main.name!r}; "
+                f"there are {', '.join(main.metadata.columns)}"
             )
-    try:
-        train_rows, val_rows = split_rows(
-            image_set.metadata, config.data.val_fraction, config.data.split_by, config.train.seed
-        )
-    except ValueError as error:
-        raise ConfigError(f"config.data: {error}") from None
-    if batch_size > len(train_rows):
+    train_rows, val_rows = [], []
+    for member, image_set in enumerate(mixture.sets):
+        try:
+            sides = split_image_set(config, image_set)
+        except ValueError as error:
+            raise ConfigError(f"config.data: {image_set.name!r}: {error}") from None
+        for rows, side in zip((train_rows, val_rows), sides, strict=True):
+            rows.append(side + mixture.first_rows[member])
+    count = sum(map(len, train_rows))
+    if batch_size > count:
         raise ConfigError(
-            f"config.train.batch_size={batch_size} is more than the {len(train_rows)} images of {image_set.name!r} "
-            f"that are left to train on ({len(val_rows)} are for validation)"
+            f"config.train.batch_size={batch_size} is more than the {count} images of {mixture.name!r} "
+            f"that are left to train on ({sum(map(len, val_rows))} are for validation)"
         )
     return train_rows, val_rows
 
 
-def save_dataset(image_set: ImageSet, workdir: Path) -> None:
-    """Copy what an embedder must know of the set (channels, pixel size, intensities) to `dataset.json`.
+def save_dataset(mixture: Mixture, workdir: Path) -> dict[str, Any]:
+    """Copy what an embedder must know of the sets (channels, pixel size, intensities) to `dataset.json`.
+
+    Returns:
+        What was written: `channel_names` of all sets, and `sets`, one description each.
 
     Raises:
         ConfigError: if the workdir was trained on other pixels of the same name.
     """
     path = workdir / "dataset.json"
-    described = json.loads((image_set.directory / "statistics.json").read_text())
-    described |= {"name": image_set.name, "directory": str(image_set.directory)}
+    sets = [
+        json.loads((image_set.directory / "statistics.json").read_text())
+        | {"name": image_set.name, "directory": str(image_set.directory)}
+        for image_set in mixture.sets
+    ]
     if path.exists():
-        before = json.loads(path.read_text())
-        changed = [key for key in described if key != "directory" and described[key] != before.get(key)]
-        if changed:
-            raise ConfigError(
-                f"{image_set.directory} is not the set that {workdir} was trained on ({', '.join(changed)} differ): "
-                "choose another --workdir"
-            )
-    path.write_text(json.dumps(described) + "\n")
+        for described, before in zip(sets, json.loads(path.read_text())["sets"], strict=True):
+            changed = [key for key in described if key != "directory" and described[key] != before.get(key)]
+            if changed:
+                raise ConfigError(
+                    f"{described['directory']} is not the set that {workdir} was trained on ({', '.join(changed)} "
+                    "differ): choose another --workdir"
+                )
+    dataset = {"channel_names": list(mixture.channel_names), "sets": sets}
+    path.write_text(json.dumps(dataset) + "\n")
+    return dataset
 
 
-def _plate_of_row(image_set: ImageSet) -> np.ndarray:
+def _plate_of_row(mixture: Mixture, table_rows: dict[tuple[str, str], int]) -> np.ndarray:
     """[N] int32: row of the intensity table for each image."""
-    plates = image_set.metadata["plate"]
-    return np.searchsorted(sorted(plates.unique()), plates).astype(np.int32)
+    keys = zip(mixture.metadata["set"], mixture.metadata["plate"], strict=True)
+    return np.asarray([table_rows[key] for key in keys], np.int32)
 
 
-def _draw(pictures: tuple[np.ndarray, np.ndarray], image_set: ImageSet, workdir: Path, step: int) -> Path:
+def _draw(pictures: tuple[np.ndarray, np.ndarray], mixture: Mixture, workdir: Path, step: int) -> Path:
     path = workdir / "reconstructions" / f"step_{step:08d}.png"
-    title = f"{image_set.name}{' (simulated)' if image_set.simulated else ''}: validation images at step {step}"
-    draw_reconstructions(*pictures, image_set.channel_names, image_set.pixel_size_um, title, path)
+    simulated = " (simulated)" if any(image_set.simulated for image_set in mixture.sets) else ""
+    title = f"{mixture.name}{simulated}: validation images at step {step}"
+    # The pictures are of the first set, whose images come first.
+    draw_reconstructions(*pictures, mixture.channel_names, mixture.sets[0].pixel_size_um, title, path)
     return path
 
 

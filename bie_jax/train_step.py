@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from bie_jax import augment
 from bie_jax.config import Config
@@ -25,7 +24,7 @@ def build_train_step(
         # The step's number makes its key, so that a resumed run draws the same views without a saved key.
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         image = augment.train_view(key, batch["image"], batch["plate"], table, config.data)
-        weight = jnp.ones(image.shape[0])
+        weight = table.present[batch["plate"]]
 
         def loss_of(params):
             return objective(model, params, state.model_state, image, weight, train=True)
@@ -50,8 +49,9 @@ def build_eval_step(
 
     def eval_step(params, model_state, batch):
         size = (config.data.crop_size, config.data.crop_size)
-        image = augment.eval_view(batch["image"], batch["plate"], table, size)
-        _, aux = objective(model, params, model_state, image, batch["weight"], train=False)
+        image = augment.eval_view(batch["image"], batch["plate"], table, size, config.data)
+        weight = table.present[batch["plate"]] * batch["weight"][:, None]
+        _, aux = objective(model, params, model_state, image, weight, train=False)
         return aux.metrics, image, aux.reconstruction
 
     return jax.jit(eval_step, in_shardings=(everywhere, everywhere, split), out_shardings=everywhere)

@@ -27,13 +27,18 @@ def _seed_table() -> ConfigDict:
     config = ConfigDict()
 
     config.data = ConfigDict()
-    config.data.name = "idr0093"
+    config.data.name = "idr0093"  # the set that is trained on, embedded and scored
+    config.data.mix_with = ()  # further sets to train on; channels of other names are joined, missing ones masked
+    config.data.mix_weights = (1.0,)  # share of each set in the batches: name's, then those of mix_with
     config.data.data_dir = "datasets"  # folder of built sets
     config.data.crop_size = 224  # pixels, side of a training view
-    config.data.normalization = "zscore"  # "zscore": mean 0, sd 1; "percentile": 0.1 % to 0, 99.9 % to 1, not clipped
-    config.data.normalization_scope = "set"  # numbers of the whole "set", or of each "plate"
-    config.data.val_fraction = 0.1  # of the images
-    config.data.split_by = "well"  # "image", "well" or "plate": a group is never on both sides
+    # "zscore": mean 0, sd 1; "percentile": 0.1 % to 0, 99.9 % to 1, not clipped; "percentile_clip": cut to 0..1
+    config.data.normalization = "zscore"
+    config.data.normalization_scope = "set"  # numbers of the whole "set", of each "plate", or of each "image"
+    config.data.val_fraction = 0.1  # of the images; read when num_folds = 0
+    config.data.num_folds = 0  # k of k-fold cross-validation; 0: none
+    config.data.fold = 0  # which of the folds is held out
+    config.data.split_by = "well"  # "image", "site", "well", "plate" or a column: a group is never on both sides
     config.data.read_threads = 16
     config.data.augment = ConfigDict()
     config.data.augment.flip = True

@@ -49,11 +49,13 @@ class FilePlane:
         path: the file. What it is, its first bytes say, not its name.
         page: of a TIFF.
         colour: index into R, G, B, A of a colour image; None: the image must have one sample per pixel.
+        pages: that a TIFF must have, where each of them has a meaning; None: others may follow.
     """
 
     path: Path
     page: int = 0
     colour: int | None = None
+    pages: int | None = None
 
     @property
     def source(self) -> str:
@@ -61,16 +63,16 @@ class FilePlane:
         return str(self.path)
 
     def identity(self) -> str:
-        """Path, page, colour, size and time of last change."""
+        """Path, page, colour, pages, size and time of last change."""
         try:
             status = self.path.stat()
         except OSError as error:
             raise BadInputError(self.source, "", f"cannot be opened: {error.strerror}") from None
-        return f"{self.path}|{self.page}|{self.colour}|{status.st_size}|{status.st_mtime_ns}"
+        return f"{self.path}|{self.page}|{self.colour}|{self.pages}|{status.st_size}|{status.st_mtime_ns}"
 
     def read(self) -> np.ndarray:
         """[H, W]; raises BadInputError if it cannot be read whole."""
-        pixels = read_file(self.path, self.page)
+        pixels = read_file(self.path, self.page, self.pages)
         if self.colour is None:
             if pixels.ndim != 2:
                 raise BadInputError(
@@ -82,11 +84,12 @@ class FilePlane:
         return pixels[..., self.colour]
 
 
-def read_file(path: Path, page: int = 0) -> np.ndarray:
+def read_file(path: Path, page: int = 0, pages: int | None = None) -> np.ndarray:
     """One page of a file, [H, W] or [H, W, samples], in its own dtype.
 
     Raises:
-        BadInputError: for what is not there, empty, truncated, or none of TIFF, PNG, JPEG.
+        BadInputError: for what is not there, empty, truncated, or none of TIFF, PNG, JPEG, and for a TIFF that has
+            not as many pages as `pages` says.
     """
     source = str(path)
     if path.is_dir():
@@ -102,7 +105,7 @@ def read_file(path: Path, page: int = 0) -> np.ndarray:
         raise BadInputError(source, "", "the file is empty")
     try:
         if start[:4] in _TIFF:
-            return _read_tiff(path, page)
+            return _read_tiff(path, page, pages)
         if start == _PNG:
             return imagecodecs.png_decode(content)
         if start[:3] == _JPEG:
@@ -117,14 +120,17 @@ def read_file(path: Path, page: int = 0) -> np.ndarray:
     raise BadInputError(source, "", f"neither TIFF, PNG nor JPEG: it begins with {start.hex(' ')}")
 
 
-def _read_tiff(path: Path, page: int) -> np.ndarray:
+def _read_tiff(path: Path, page: int, pages: int | None) -> np.ndarray:
     with tifffile.TiffFile(path) as tiff:
+        if pages is not None and pages != len(tiff.pages):
+            raise BadInputError(str(path), "", f"has {len(tiff.pages)} pages, expected {pages}")
         if page >= len(tiff.pages):
             raise BadInputError(str(path), "", f"has {len(tiff.pages)} pages, number {page} was asked for")
         chosen = tiff.pages[page]
         refuse_truncated(chosen, path)
         # One thread: the workers of a build use the cores.
-        return chosen.asarray(maxworkers=1)
+        pixels = chosen.asarray(maxworkers=1)
+        return np.moveaxis(pixels, 0, -1) if chosen.axes == "SYX" else pixels  # colours one after the other
 
 
 def refuse_truncated(page: tifffile.TiffPage | tifffile.TiffFrame, path: Path) -> None:
@@ -159,6 +165,14 @@ def count_pages(path: Path) -> int:
             if file.read(4) not in _TIFF:
                 return 1
         with tifffile.TiffFile(path) as tiff:
-            return len(tiff.pages)
+            count = len(tiff.pages)
+            # tifffile counts up to a page that lies beyond the end of the file, without a word.
+            following = 0
+            if tiff.pages.next_page_offset is not None:
+                tiff.filehandle.seek(tiff.pages.next_page_offset)
+                (following,) = struct.unpack(tiff.tiff.offsetformat, tiff.filehandle.read(tiff.tiff.offsetsize))
     except DAMAGED as error:
         raise BadInputError(str(path), "", f"damaged: {error}") from None
+    if following:
+        raise BadInputError(str(path), "", f"truncated: a page after number {count} is announced, and is not there")
+    return count

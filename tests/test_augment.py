@@ -6,7 +6,9 @@ import pytest
 from bie_jax import augment
 from configs import vqvae_idr0093
 
-STATISTICS = {
+DESCRIBED = {
+    "name": "set",
+    "channel_names": ["x", "flat"],
     "overall": {
         "mean": [100.0, 7.0],
         "std": [20.0, 0.0],
@@ -20,6 +22,25 @@ STATISTICS = {
         }
     },
 }
+OTHER = {
+    "name": "other",
+    "channel_names": ["y", "x"],
+    "overall": {"mean": [1.0, 2.0], "std": [4.0, 5.0]},
+    "plates": {},
+}
+
+
+def _config(scale, scope):
+    config = vqvae_idr0093.get_config("tiny").data
+    config.normalization, config.normalization_scope = scale, scope
+    return config
+
+
+def _seen(image, scale, scope, plate=1):
+    """The whole image as the network sees it."""
+    table = augment.intensity_table([DESCRIBED], ["x", "flat"], scale, scope)
+    rows = jnp.full(len(image), plate, jnp.int32)
+    return np.asarray(augment.eval_view(jnp.asarray(image), rows, table, image.shape[1:3], _config(scale, scope)))
 
 
 def _images(b=6, h=12, w=12, c=2, dtype=np.uint16):
@@ -36,25 +57,62 @@ def _images(b=6, h=12, w=12, c=2, dtype=np.uint16):
     ],
 )
 def test_normalisation_is_the_stated_one_and_a_constant_channel_is_zero(scale, scope, low, width):
-    table = augment.intensity_table(STATISTICS, ["a"], scale, scope)
     image = _images()
-    out = np.asarray(augment.normalize(jnp.asarray(image), table, jnp.zeros(6, jnp.int32)))
+    out = _seen(image, scale, scope)
     np.testing.assert_allclose(out[..., 0], (image[..., 0].astype(float) - low) / width, rtol=1e-5)
     np.testing.assert_array_equal(out[..., 1], 0)
+
+
+def test_clipping_cuts_what_plain_percentiles_keep():
+    image = np.asarray([0, 50, 150, 250, 65535], np.uint16).reshape(1, 5, 1, 1) * np.ones(2, np.uint16)
+    plain, clipped = (_seen(image, scale, "set")[0, :, 0, 0] for scale in ("percentile", "percentile_clip"))
+    np.testing.assert_allclose(plain, [-0.25, 0, 0.5, 1, 327.425], rtol=1e-5)
+    np.testing.assert_allclose(clipped, [0, 0, 0.5, 1, 1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", ["zscore", "percentile", "percentile_clip"])
+def test_each_image_by_its_own_numbers(scale):
+    image = _images()
+    image[..., 1] = 7  # constant
+    image[0, ..., 0] = 60000 + image[0, ..., 0] % 3  # bright and nearly flat
+    out = _seen(image, scale, "image")
+    for seen, counts in zip(out[..., 0], image[..., 0].astype(float), strict=True):
+        if scale == "zscore":
+            expected = (counts - counts.mean()) / counts.std()
+        else:
+            low, high = np.percentile(counts, [0.1, 99.9])
+            expected = (counts - low) / (high - low)
+        if scale == "percentile_clip":
+            expected = expected.clip(0, 1)
+        np.testing.assert_allclose(seen, expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(out[..., 1], 0)
+
+
+def test_an_image_is_scaled_by_all_of_it_not_by_the_window_that_is_seen():
+    config = _config("zscore", "image")
+    table = augment.intensity_table([DESCRIBED], ["x", "flat"], "zscore", "image")
+    image, rows = jnp.asarray(_images()), jnp.ones(6, jnp.int32)
+    whole = augment.eval_view(image, rows, table, (12, 12), config)
+    middle = augment.eval_view(image, rows, table, (8, 8), config)
+    np.testing.assert_array_equal(middle, whole[:, 2:10, 2:10])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_a_ramp_keeps_every_step(dtype):
     """The predecessor turned 300 into 44."""
     ramp = np.arange(256 if dtype == np.uint8 else 65536).astype(dtype).reshape(1, -1, 1, 1)
-    table = augment.IntensityTable(jnp.zeros((1, 1)), jnp.ones((1, 1)))
-    out = augment.normalize(jnp.asarray(ramp), table, jnp.zeros(1, jnp.int32))
+    out = augment.normalize(jnp.asarray(ramp), jnp.zeros((1, 1, 1, 1)), jnp.ones((1, 1, 1, 1)), clip=False)
     np.testing.assert_array_equal(np.asarray(out).ravel(), np.arange(ramp.size))
 
 
-def test_an_unknown_plate_is_refused():
-    with pytest.raises(ValueError, match="plate 'b' has no intensity statistics"):
-        augment.intensity_table(STATISTICS, ["b"], "zscore", "plate")
+def test_the_table_of_several_sets():
+    """Whole sets and their plates, in order; each set's numbers under the joined names, nothing under the others."""
+    sets = [DESCRIBED, OTHER]
+    assert augment.table_rows(sets) == {("set", ""): 0, ("set", "a"): 1, ("other", ""): 2}
+    table = augment.intensity_table(sets, ["x", "flat", "y"], "zscore", "plate")
+    np.testing.assert_array_equal(table.present, [[1, 1, 0], [1, 1, 0], [1, 0, 1]])
+    np.testing.assert_allclose(table.offset, [[100, 7, 0], [80, 7, 0], [2, 0, 1]])
+    np.testing.assert_allclose(table.gain, [[1 / 20, 0, 0], [1 / 10, 0, 0], [1 / 5, 0, 1 / 4]])
 
 
 def test_center_crop():
@@ -93,9 +151,9 @@ def test_brightness_scales_each_channel_of_each_image():
 
 
 def test_train_view_is_a_function_of_its_key_and_eval_view_of_nothing_random():
-    config = vqvae_idr0093.get_config("tiny").data
+    config = _config("zscore", "set")
     config.crop_size = 8
-    table = augment.intensity_table(STATISTICS, ["a"], "zscore", "set")
+    table = augment.intensity_table([DESCRIBED], ["x", "flat"], "zscore", "set")
     image, plate = jnp.asarray(_images()), jnp.zeros(6, jnp.int32)
     views = [augment.train_view(jax.random.key(k), image, plate, table, config) for k in (0, 0, 1)]
     np.testing.assert_array_equal(views[0], views[1])
@@ -104,4 +162,4 @@ def test_train_view_is_a_function_of_its_key_and_eval_view_of_nothing_random():
     config.augment.brightness = 0.0
     config.crop_size = 12
     unchanged = augment.train_view(jax.random.key(0), image, plate, table, config)
-    np.testing.assert_array_equal(unchanged, augment.eval_view(image, plate, table, (12, 12)))
+    np.testing.assert_array_equal(unchanged, augment.eval_view(image, plate, table, (12, 12), config))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bie_jax.input_pipeline import eval_batches, split_rows, train_batches
+from bie_jax.input_pipeline import describe_split, eval_batches, split_rows, train_batches
 
 
 def _table(plates=3, wells=8, sites=4):
@@ -21,17 +21,21 @@ class _Images:
     def __len__(self):
         return self._n
 
-    def images(self, rows):
+    def images(self, rows, places):
         return np.stack([np.full((2, 2, 1), i, np.uint16) for i in rows])
 
 
-@pytest.mark.parametrize("split_by", ["image", "well", "plate"])
+@pytest.mark.parametrize("split_by", ["image", "site", "well", "plate", "donor"])
 def test_split_is_a_partition_without_leaks(split_by):
-    table = _table()
-    train, val = split_rows(table, 0.2, split_by, seed=0)
+    table = _table().assign(donor=lambda table: np.arange(len(table)) % 14)
+    train, val = split_rows(table, split_by, 0, 0.2)
     assert sorted([*train, *val]) == list(range(len(table)))
-    assert 0.2 * len(table) <= len(val) < 0.2 * len(table) + {"image": 1, "well": 4, "plate": 32}[split_by]
-    keys = {"image": [], "well": ["plate", "well"], "plate": ["plate"]}[split_by]
+    assert (
+        0.2 * len(table)
+        <= len(val)
+        < 0.2 * len(table) + {"image": 1, "site": 1, "well": 4, "plate": 32, "donor": 7}[split_by]
+    )
+    keys = {"image": [], "site": ["plate", "well", "site"], "well": ["plate", "well"]}.get(split_by, [split_by])
     if keys:
         sides = [set(table.iloc[rows][keys].itertuples(index=False)) for rows in (train, val)]
         assert not sides[0] & sides[1]
@@ -39,17 +43,45 @@ def test_split_is_a_partition_without_leaks(split_by):
 
 def test_split_is_the_same_on_every_machine():
     """A hash decides, not a generator whose stream a new version may change; this is its answer."""
-    _, val = split_rows(_table(2, 4, 1), 0.25, "well", seed=0)
+    _, val = split_rows(_table(2, 4, 1), "well", 0, 0.25)
     assert val.tolist() == EXPECTED_VALIDATION_ROWS
-    assert split_rows(_table(2, 4, 1), 0.25, "well", seed=1)[1].tolist() != EXPECTED_VALIDATION_ROWS
+    assert split_rows(_table(2, 4, 1), "well", 1, 0.25)[1].tolist() != EXPECTED_VALIDATION_ROWS
 
 
 EXPECTED_VALIDATION_ROWS = [1, 4]
 
 
+@pytest.mark.parametrize(("split_by", "most"), [("well", 20), ("plate", 32), ("image", 20)])
+def test_folds_hold_out_every_row_once_and_are_balanced(split_by, most):
+    table = _table()
+    held_out = [
+        split_rows(table, split_by, 0, 0.1, num_folds=5 if split_by != "plate" else 3, fold=k)[1] for k in range(3)
+    ]
+    if split_by == "plate":
+        assert sorted(np.concatenate(held_out)) == list(range(len(table)))
+    for one, two in itertools.combinations(held_out, 2):
+        assert not set(one) & set(two)
+    assert max(map(len, held_out)) - min(map(len, held_out)) <= 4
+    assert max(map(len, held_out)) <= most
+
+
+def test_a_split_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match=r"makes 3 groups, too few for data.num_folds=4"):
+        split_rows(_table(), "plate", 0, 0.1, num_folds=4)
+    with pytest.raises(ValueError, match=r"data.split_by='donor': expected 'image', 'site', 'well', 'plate' or .*plate"):
+        split_rows(_table(), "donor", 0, 0.1)
+
+
+def test_what_stands_on_each_side_is_told():
+    table = _table(2, 2, 3)
+    assert describe_split(table, np.arange(9), np.arange(9, 12)) == (
+        "train 9 images, 3 wells, 2 plates; validation 3 images, 1 wells, 1 plates"
+    )
+
+
 def test_split_that_leaves_nothing_is_refused():
-    with pytest.raises(ValueError, match="puts all 1 plates into validation"):
-        split_rows(_table(plates=1), 0.1, "plate", seed=0)
+    with pytest.raises(ValueError, match="puts all of 1 groups into validation"):
+        split_rows(_table(plates=1), "plate", 0, 0.1)
 
 
 def _rows(batches, count):
@@ -58,7 +90,7 @@ def _rows(batches, count):
 
 def test_every_image_once_an_epoch_in_another_order():
     images, rows = _Images(30), np.arange(3, 27)
-    batches = train_batches(images, rows, batch_size=8, seed=0, start_step=0, read_threads=2)
+    batches = train_batches(images, [rows], [1.0], batch_size=8, seed=0, start_step=0, read_threads=2)
     epochs = [list(itertools.chain(*_rows(batches, 3))) for _ in range(3)]
     for epoch in epochs:
         assert sorted(epoch) == rows.tolist()
@@ -66,7 +98,7 @@ def test_every_image_once_an_epoch_in_another_order():
 
 
 def test_batches_run_across_epochs_and_drop_none():
-    batches = train_batches(_Images(10), np.arange(10), batch_size=4, seed=0, start_step=0, read_threads=1)
+    batches = train_batches(_Images(10), [np.arange(10)], [1.0], batch_size=4, seed=0, start_step=0, read_threads=1)
     seen = list(itertools.chain(*_rows(batches, 5)))
     assert sorted(seen) == sorted([*range(10), *range(10)])
 
@@ -74,13 +106,13 @@ def test_batches_run_across_epochs_and_drop_none():
 @pytest.mark.parametrize("read_threads", [1, 3])
 def test_starting_at_a_step_is_going_on(read_threads):
     """Whatever the number of threads then and now."""
-    straight = _rows(train_batches(_Images(30), np.arange(30), 8, seed=5, start_step=0, read_threads=2), 12)
-    resumed = train_batches(_Images(30), np.arange(30), 8, seed=5, start_step=7, read_threads=read_threads)
+    straight = _rows(train_batches(_Images(30), [np.arange(30)], [1.0], 8, seed=5, start_step=0, read_threads=2), 12)
+    resumed = train_batches(_Images(30), [np.arange(30)], [1.0], 8, seed=5, start_step=7, read_threads=read_threads)
     assert _rows(resumed, 5) == straight[7:]
 
 
 def test_pixels_are_those_of_the_row_and_keep_their_type():
-    batch = next(train_batches(_Images(30), np.arange(30), 8, seed=0, start_step=0, read_threads=2))
+    batch = next(train_batches(_Images(30), [np.arange(30)], [1.0], 8, seed=0, start_step=0, read_threads=2))
     assert batch["image"].dtype == np.uint16
     np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["row"])
 

@@ -20,7 +20,7 @@ class _Constant(nn.Module):
 
 def test_terms_are_weighted_means_over_images():
     image = np.random.default_rng(0).normal(size=(4, 3, 3, 2)).astype(np.float32)
-    weight = np.asarray([1.0, 1.0, 1.0, 0.0], np.float32)
+    weight = np.asarray([[1, 1], [1, 1], [1, 1], [0, 0]], np.float32)
     loss, aux = vqvae(_Constant(), {}, {}, jnp.asarray(image), jnp.asarray(weight), train=False)
     recon = np.mean([np.square(x).mean() for x in image[:3]])
     vq = np.mean([x.mean() for x in image[:3]])
@@ -28,6 +28,14 @@ def test_terms_are_weighted_means_over_images():
     np.testing.assert_allclose(aux.metrics["vq"], vq, rtol=1e-5)
     np.testing.assert_allclose(loss, recon + vq, rtol=1e-5)
     np.testing.assert_array_equal(aux.codes_seen, [[True, False]])
+
+
+def test_images_count_alike_however_many_channels_they_have():
+    image = np.random.default_rng(0).normal(size=(2, 3, 3, 2)).astype(np.float32)
+    weight = jnp.asarray([[1.0, 1.0], [1.0, 0.0]])
+    _, aux = vqvae(_Constant(), {}, {}, jnp.asarray(image), weight, train=False)
+    expected = (np.square(image[0]).mean() + np.square(image[1, ..., 0]).mean()) / 2
+    np.testing.assert_allclose(aux.metrics["recon"], expected, rtol=1e-5)
 
 
 def test_loss_and_gradient_do_not_depend_on_the_batch_size():
@@ -38,7 +46,7 @@ def test_loss_and_gradient_do_not_depend_on_the_batch_size():
     params = variables.pop("params")
 
     def value(params, n):
-        return vqvae(model, params, variables, jnp.repeat(image, n, axis=0), jnp.ones(n), train=True)[0]
+        return vqvae(model, params, variables, jnp.repeat(image, n, axis=0), jnp.ones((n, 2)), train=True)[0]
 
     one = jax.value_and_grad(value)(params, 1)
     for n in (8, 64):
@@ -51,8 +59,8 @@ def test_state_moves_only_in_training():
     image = jax.random.normal(jax.random.key(0), (4, 16, 16, 1))
     variables = dict(model.init(jax.random.key(1), image, train=False))
     params = variables.pop("params")
-    _, evaluated = vqvae(model, params, variables, image, jnp.ones(4), train=False)
+    _, evaluated = vqvae(model, params, variables, image, jnp.ones((4, 1)), train=False)
     jax.tree.map(np.testing.assert_array_equal, evaluated.model_state, variables)
-    _, trained = vqvae(model, params, variables, image, jnp.ones(4), train=True)
+    _, trained = vqvae(model, params, variables, image, jnp.ones((4, 1)), train=True)
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), trained.model_state, variables)
     assert any(jax.tree.leaves(moved))

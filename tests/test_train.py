@@ -102,7 +102,7 @@ def test_a_set_with_other_pixels_is_refused(trained_workdir, tiny_config, tmp_pa
     changed = tmp_path / "run"
     changed.mkdir()
     (changed / "config.json").write_bytes((workdir / "config.json").read_bytes())
-    (changed / "dataset.json").write_text(json.dumps(before | {"num_examples": 1}))
+    (changed / "dataset.json").write_text(json.dumps(before | {"sets": [before["sets"][0] | {"num_examples": 1}]}))
     with pytest.raises(ConfigError, match=r"not the set that.*num_examples"):
         train_and_evaluate(tiny_config, changed)
 
@@ -117,11 +117,11 @@ def test_sums_over_eight_devices_are_sums_over_one(tiny_config, tiny_set):
         BasicBlock(8, strides=2), GridBottleneck(16, 4, 0.25, 0.99, 0.05), ResidualStackDecoder(channels, 8, 8, 1, 1)
     )
     tx, _ = build_optimizer(config.optimizer, steps_per_epoch=4, epochs=4)
-    table = intensity_table(tiny_set.statistics, [""], "zscore", "set")
+    table = intensity_table([tiny_set.intensities], tiny_set.channel_names, "zscore", "set")
     blank = jnp.zeros((8, size, size, channels))
 
     def aux_of(params, model_state, image):
-        return OBJECTIVES["vqvae"](model, params, model_state, image, jnp.ones(8), train=True)[1]
+        return OBJECTIVES["vqvae"](model, params, model_state, image, jnp.ones((8, channels)), train=True)[1]
 
     results = []
     for devices in (jax.devices(), jax.devices()[:1]):

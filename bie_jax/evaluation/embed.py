@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anndata
 import jax
@@ -22,7 +22,8 @@ from bie_jax import augment, sharding
 from bie_jax.checkpoint import Checkpoints
 from bie_jax.config import Config, load_config
 from bie_jax.image_set import ImageSet, open_image_set
-from bie_jax.input_pipeline import eval_batches, split_rows
+from bie_jax.input_pipeline import eval_batches, split_image_set
+from bie_jax.mixture import Mixture
 from bie_jax.models import build_model, encoder_stride
 
 # Columns that pycytominer and its kin look for; every other column of a set keeps its own name.
@@ -39,33 +40,31 @@ class Embedder:
     """
 
     def __init__(self, config: Config, dataset: dict[str, Any], model: Any, variables: dict[str, Any], readout: str):
+        """Ready to embed; `readout` is the entry of the model's `out` that is the image's row."""
         self.model_name: str = config.model.name
         self.channel_names: tuple[str, ...] = tuple(dataset["channel_names"])
         self._config = config
-        self._dataset = dataset
+        self._sets = dataset["sets"]
+        self._table_rows = augment.table_rows(self._sets)
         self._mesh = sharding.data_mesh()
         split, everywhere = sharding.split_batch(self._mesh), sharding.replicated(self._mesh)
         self._split = split
         self._variables = jax.device_put(variables, everywhere)
-        # Row 0 is for images of no known plate: the whole set's statistics.
-        self._plates = sorted(dataset["plates"])
-        overall = augment.intensity_table(dataset, [""], config.data.normalization, "set")
-        plates = augment.intensity_table(
-            dataset, self._plates, config.data.normalization, config.data.normalization_scope
+        table = augment.intensity_table(
+            self._sets, self.channel_names, config.data.normalization, config.data.normalization_scope
         )
-        self._table = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), overall, plates)
 
-        def look(variables, image, plate):
+        def look(image, plate):
             size = self.input_size(*image.shape[1:3])
-            return augment.eval_view(image, plate, self._table, size)
+            return augment.eval_view(image, plate, table, size, config.data)
 
         def encode(variables, image, plate):
-            view = look(variables, image, plate)
+            view = look(image, plate)
             _, out = model.apply(variables, view, train=False, method="encode")
             return out[readout].astype(jnp.float32), out["code_counts"], out["codes"]
 
         def reconstruct(variables, image, plate):
-            view = look(variables, image, plate)
+            view = look(image, plate)
             return view, model.apply(variables, view, train=False)[0]
 
         size = config.data.crop_size
@@ -105,7 +104,8 @@ class Embedder:
         Args:
             images: [N, H, W, C] camera counts, uint8, uint16 or float, as the training images were before any
                 normalisation.
-            channels: names of the C channels; they may come in any order. None: they are in the model's order.
+            channels: names of the C channels; they may come in any order. None: they are in the model's order. A model
+                of several sets takes the channels of any one of them.
             plates: name of each image's plate, if they come from plates of the training set; matters only for
                 `data.normalization_scope = "plate"`. None: read against the whole set's statistics.
 
@@ -118,11 +118,12 @@ class Embedder:
         images = np.asarray(images)
         if images.ndim != 4:
             raise ValueError(f"images have shape {images.shape}; expected [N, H, W, C]")
-        images = images[..., self._channel_order(images.shape[-1], channels)]
+        described = self._set_of(images.shape[-1], channels)
+        images = self._join_channels(images, self.channel_names if channels is None else channels)
         if np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all():
             bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
             raise ValueError(f"images {bad[:10].tolist()} hold NaN or infinity")
-        rows = self._plate_rows(len(images), plates)
+        rows = self._rows_of(described, [""] * len(images) if plates is None else plates)
         batch_size = self.batch_size
         out = np.empty((len(images), self.dim), np.float32)
         for start in range(0, len(images), batch_size):
@@ -155,28 +156,36 @@ class Embedder:
         names = sorted(bottleneck, key=lambda name: int(name.rsplit("_", 1)[1]))
         return np.stack([np.asarray(bottleneck[name]["codebook"]) for name in names])
 
-    def _channel_order(self, count: int, channels: Sequence[str] | None) -> list[int]:
+    def _set_of(self, count: int, channels: Sequence[str] | None) -> dict[str, Any]:
+        """The first of the training sets that has these channels."""
+        given = self.channel_names if channels is None else channels
+        for described in self._sets:
+            if count == len(given) and sorted(given) == sorted(described["channel_names"]):
+                return described
+        possible = " or ".join(", ".join(described["channel_names"]) for described in self._sets)
         if channels is None:
-            if count != len(self.channel_names):
-                raise ValueError(
-                    f"the images have {count} channels, the model takes {len(self.channel_names)}: "
-                    f"{', '.join(self.channel_names)}"
-                )
-            return list(range(count))
-        if len(channels) != count or sorted(channels) != sorted(self.channel_names):
-            raise ValueError(
-                f"the images ({count} channels) are said to have the channels {', '.join(channels)}; the model takes "
-                f"{', '.join(self.channel_names)} (in any order)"
-            )
-        return [list(channels).index(name) for name in self.channel_names]
+            raise ValueError(f"the images have {count} channels, the model takes {len(self.channel_names)}: {possible}")
+        raise ValueError(
+            f"the images ({count} channels) are said to have the channels {', '.join(channels)}; the model takes "
+            f"{possible} (in any order)"
+        )
 
-    def _plate_rows(self, count: int, plates: Sequence[str] | None) -> np.ndarray:
-        if plates is None:
-            return np.zeros(count, np.int32)
-        unknown = sorted(set(plates) - set(self._plates))
+    def _join_channels(self, images: np.ndarray, channels: Sequence[str]) -> np.ndarray:
+        """[N, H, W, c] -> [N, H, W, C] in the model's order; a channel that is not there is 0, also normalised."""
+        if tuple(channels) == self.channel_names:
+            return images
+        joined = np.zeros((*images.shape[:-1], len(self.channel_names)), images.dtype)
+        joined[..., [self.channel_names.index(name) for name in channels]] = images
+        return joined
+
+    def _rows_of(self, described: dict[str, Any], plates: Sequence[str]) -> np.ndarray:
+        """Rows of the intensity table; plate "" is the whole set."""
+        unknown = sorted({plate for plate in plates if (described["name"], plate) not in self._table_rows})
         if unknown:
-            raise ValueError(f"no intensity statistics for plates {unknown}; the model knows {self._plates}")
-        return np.asarray([self._plates.index(plate) + 1 for plate in plates], np.int32)
+            raise ValueError(
+                f"no intensity statistics for plates {unknown}; the model knows {sorted(described['plates'])}"
+            )
+        return np.asarray([self._table_rows[described["name"], plate] for plate in plates], np.int32)
 
 
 def load(workdir: str | Path) -> Embedder:
@@ -185,20 +194,23 @@ def load(workdir: str | Path) -> Embedder:
     Raises:
         ConfigError, FileNotFoundError: if nothing was trained there.
     """
-    return _embedder(Path(workdir), seed=0, trained=True)
+    return _embedder(Path(workdir), seed=0, trained=True, readout="embedding")
 
 
-def load_untrained(workdir: str | Path, seed: int = 0) -> Embedder:
-    """The same encoder and intensities with random weights: the baseline that training has to beat.
+def load_untrained(workdir: str | Path, seed: int, readout: Literal["embedding", "features"]) -> Embedder:
+    """The same network and intensities with random weights: the baseline that training has to beat.
 
-    It is read before its bottleneck, as the mean over positions of the encoder's features: a codebook that never saw
-    data says little (by it the simulated plates score .44, by the pooled features .65), and a baseline must be given
-    its best reading.
+    Args:
+        workdir: folder of a run.
+        seed: of the weights.
+        readout: "embedding": what the trained network is read by. "features": the mean over positions of the encoder's
+            output, before the bottleneck. Which of the two says more differs between networks and sets
+            (`experiments/embedding`), and a baseline must be given its best reading: both are scored.
     """
-    return _embedder(Path(workdir), seed=seed, trained=False)
+    return _embedder(Path(workdir), seed=seed, trained=False, readout=readout)
 
 
-def _embedder(workdir: Path, seed: int, trained: bool) -> Embedder:
+def _embedder(workdir: Path, seed: int, trained: bool, readout: str) -> Embedder:
     config = load_config(workdir)
     dataset = json.loads((workdir / "dataset.json").read_text())
     model = build_model(config.model, len(dataset["channel_names"]))
@@ -210,7 +222,7 @@ def _embedder(workdir: Path, seed: int, trained: bool) -> Embedder:
         with Checkpoints(workdir) as checkpoints:
             loaded, _ = checkpoints.restore_model(template)
         variables = {"params": loaded["params"], **loaded["model_state"]}
-    return Embedder(config, dataset, model, variables, readout="embedding" if trained else "features")
+    return Embedder(config, dataset, model, variables, readout)
 
 
 def embed_image_set(embedder: Embedder, image_set: ImageSet, progress: bool = True) -> np.ndarray:
@@ -220,21 +232,19 @@ def embed_image_set(embedder: Embedder, image_set: ImageSet, progress: bool = Tr
 
 def _embed_rows(embedder: Embedder, image_set: ImageSet, progress: bool) -> tuple[np.ndarray, np.ndarray, int]:
     """Features [N, D], uses of each code over all images [G, K], codes per image and codebook."""
-    if image_set.channel_names != embedder.channel_names:
-        raise ValueError(
-            f"{image_set.name!r} has the channels {', '.join(image_set.channel_names)}, the model takes "
-            f"{', '.join(embedder.channel_names)}"
-        )
     rows = np.arange(len(image_set))
-    plates = embedder._plate_rows(len(image_set), image_set.metadata["plate"].tolist())
+    mixture = Mixture((image_set,))
+    described = embedder._set_of(len(image_set.channel_names), image_set.channel_names)
+    plates = embedder._rows_of(described, image_set.metadata["plate"].tolist())
     features = np.empty((len(image_set), embedder.dim), np.float32)
     code_counts = 0
     positions = 0
     bar = tqdm(total=len(rows), desc="embed", unit="image", disable=not progress, mininterval=1.0)
     with bar:
-        for batch in eval_batches(image_set, rows, embedder.batch_size, read_threads=2):
+        for batch in eval_batches(mixture, rows, embedder.batch_size, read_threads=2):
             real = batch["weight"] > 0
-            out, counts, codes = embedder.encode_batch(batch["image"], plates[batch["row"]])
+            image = embedder._join_channels(batch["image"], image_set.channel_names)
+            out, counts, codes = embedder.encode_batch(image, plates[batch["row"]])
             features[batch["row"][real]] = out[real]
             # Padding repeats the set's first image: what it counted is taken off again.
             if not real.all():
@@ -268,7 +278,7 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
     image_set = open_image_set(config.data.name, config.data.data_dir)
     features, code_counts, positions = _embed_rows(embedder, image_set, progress=True)
 
-    _, val_rows = split_rows(image_set.metadata, config.data.val_fraction, config.data.split_by, config.train.seed)
+    _, val_rows = split_image_set(config, image_set)
     metadata = image_set.metadata.rename(columns=lambda name: _METADATA_NAMES.get(name, f"Metadata_{name}"))
     is_val = np.isin(np.arange(len(image_set)), val_rows)
     metadata = metadata.reset_index(drop=True).assign(Metadata_split=np.where(is_val, "val", "train"))
@@ -281,8 +291,11 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
     _write_whole(workdir / "embeddings.h5ad", data.write_h5ad)
 
     shown = np.resize(val_rows, embedder.batch_size)
-    plates = embedder._plate_rows(len(shown), image_set.metadata["plate"].iloc[shown].tolist())
-    image, reconstruction = embedder.reconstruct_batch(image_set.images(shown), plates)
+    described = embedder._set_of(len(image_set.channel_names), image_set.channel_names)
+    plates = embedder._rows_of(described, image_set.metadata["plate"].iloc[shown].tolist())
+    image, reconstruction = embedder.reconstruct_batch(
+        embedder._join_channels(image_set.images(shown), image_set.channel_names), plates
+    )
     count = min(config.train.num_reconstructions, len(val_rows))
     _write_npz(
         workdir / "reconstructions.npz",

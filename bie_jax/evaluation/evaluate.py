@@ -22,6 +22,7 @@ from bie_jax.image_set import ImageSet, open_image_set
 
 TRAINED = "trained_encoder"
 RANDOM = "random_encoder"
+RANDOM_POOLED = "random_encoder_pooled"
 PIXEL_PCA = "pixel_pca"
 INTENSITY = "intensity"
 CLASSICAL = "intensity_texture_regions"
@@ -368,17 +369,21 @@ def evaluate(workdir: str | Path) -> dict:
             shown,
             bar.update,
         )
-    untrained = embed.embed_image_set(embed.load_untrained(workdir, seed=settings.seed), image_set, progress=True)
+    untrained, untrained_pooled = (
+        embed.embed_image_set(embed.load_untrained(workdir, settings.seed, readout), image_set, progress=True)
+        for readout in ("embedding", "features")
+    )
 
     feature_sets = [
         FeatureSet(TRAINED, f"Trained encoder ({model})", "The embeddings of this run.", features),
         FeatureSet(
-            RANDOM,
-            "Random encoder (pooled features)",
-            "The same encoder and normalisation with random weights, read before the bottleneck as the mean over "
-            "positions: "
-            "the strongest reading of random weights, since a codebook that never saw data says little.",
-            untrained,
+            RANDOM, "Random encoder", "The same network with random weights, read as the trained one is.", untrained
+        ),
+        FeatureSet(
+            RANDOM_POOLED,
+            "Random encoder, pooled",
+            "The same random weights, read before the bottleneck as the mean over positions.",
+            untrained_pooled,
         ),
         FeatureSet(
             PIXEL_PCA,

@@ -20,6 +20,7 @@ from bie_jax.augment import intensity_table
 from bie_jax.config import check_config
 from bie_jax.image_set import open_image_set
 from bie_jax.input_pipeline import train_batches
+from bie_jax.mixture import Mixture
 from bie_jax.models import build_model
 from bie_jax.objectives import OBJECTIVES
 from bie_jax.optimizer import build_optimizer
@@ -41,14 +42,16 @@ def train(config, image_set, devices) -> tuple[dict, dict]:
     blank = jnp.zeros((batch_size, size, size, len(image_set.channel_names)))
 
     def aux_of(params, model_state, image):
-        return OBJECTIVES["vqvae"](model, params, model_state, image, jnp.ones(len(image)), train=True)[1]
+        return OBJECTIVES["vqvae"](
+            model, params, model_state, image, jnp.ones((len(image), image.shape[-1])), train=True
+        )[1]
 
     state = jax.jit(lambda key: create_train_state(model, tx, aux_of, blank, key), out_shardings=everywhere)(
         jax.random.key(0)
     )
-    table = intensity_table(image_set.statistics, [""], config.data.normalization, "set")
+    table = intensity_table([image_set.intensities], image_set.channel_names, config.data.normalization, "set")
     step = build_train_step(config, model, table, split, everywhere)
-    batches = train_batches(image_set, np.arange(len(image_set)), batch_size, 0, 0, 2)
+    batches = train_batches(Mixture((image_set,)), [np.arange(len(image_set))], [1.0], batch_size, 0, 0, 2)
     for _ in range(STEPS):
         batch = next(batches)
         plate = np.zeros(batch_size, np.int32)

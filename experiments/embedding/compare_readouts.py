@@ -33,14 +33,14 @@ SOFTNESS = (0.3, 1.0, 1.4, 4.0, 7.0)  # widths of the soft assignment, in units 
 STRENGTHS = (0.03, 0.3, 1.0)  # C of the logistic regression
 
 
-def read_out(model, variables, image_set, table, plate_rows) -> dict[str, np.ndarray]:
+def read_out(model, variables, image_set, data_config, table, plate_rows) -> dict[str, np.ndarray]:
     """Name of a readout -> [N, D]."""
     quantizer = variables["codebook"]["bottleneck"]["VectorQuantizer_0"]
     projection = variables["params"]["bottleneck"]["Conv_0"]
 
     @jax.jit
     def features(image, plate):
-        view = augment.eval_view(image, plate, table, image.shape[1:3])
+        view = augment.eval_view(image, plate, table, image.shape[1:3], data_config)
         h = model.apply(variables, view, method=lambda model, x: model.encoder(x, train=False))
         z_e = h @ projection["kernel"][0, 0] + projection["bias"]
         distance = jnp.square(z_e[..., None, :] - quantizer["codebook"][None, None, None]).sum(-1)
@@ -83,10 +83,12 @@ def main() -> None:
     config = load_config(workdir)
     image_set = open_image_set(config.data.name, config.data.data_dir)
     labels, plates = (image_set.metadata[column].to_numpy() for column in ("label", "plate"))
-    names = sorted(np.unique(plates))
-    plate_rows = np.asarray([names.index(plate) for plate in plates], np.int32)
-    statistics = json.loads((workdir / "dataset.json").read_text())
-    table = augment.intensity_table(statistics, names, config.data.normalization, config.data.normalization_scope)
+    sets = json.loads((workdir / "dataset.json").read_text())["sets"]
+    table_rows = augment.table_rows(sets)
+    plate_rows = np.asarray([table_rows[image_set.name, plate] for plate in plates], np.int32)
+    table = augment.intensity_table(
+        sets, image_set.channel_names, config.data.normalization, config.data.normalization_scope
+    )
     model = build_model(config.model, len(image_set.channel_names))
     size = config.data.crop_size
     blank = jnp.zeros((1, size, size, len(image_set.channel_names)))
@@ -100,7 +102,7 @@ def main() -> None:
         ("trained", {"params": loaded["params"], **loaded["model_state"]}),
         ("random", {"params": params, **untrained}),
     ):
-        for name, features in read_out(model, variables, image_set, table, plate_rows).items():
+        for name, features in read_out(model, variables, image_set, config.data, table, plate_rows).items():
             classifiers = [LogisticRegression(max_iter=3000, C=strength) for strength in STRENGTHS]
             classifiers.append(RandomForestClassifier(200, random_state=0))
             row = [f"{leave_plate_out(features, labels, plates, c):.3f}" for c in classifiers]

@@ -55,7 +55,7 @@ def measure_step(case: str) -> None:
     blank = jnp.zeros((batch_size, size, size, CHANNELS))
 
     def aux_of(params, model_state, image):
-        return OBJECTIVES["vqvae"](model, params, model_state, image, jnp.ones(len(image)), train=True)[1]
+        return OBJECTIVES["vqvae"](model, params, model_state, image, jnp.ones((len(image), CHANNELS)), train=True)[1]
 
     mesh = data_mesh()
     split, everywhere = split_batch(mesh), replicated(mesh)
@@ -64,8 +64,9 @@ def measure_step(case: str) -> None:
     )
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     ones = [1.0] * CHANNELS
-    statistics = {"overall": {"mean": ones, "std": ones}, "plates": {}}
-    table = intensity_table(statistics, ["plate"], "zscore", "set")
+    names = [f"channel {number}" for number in range(CHANNELS)]
+    described = {"name": "", "channel_names": names, "overall": {"mean": ones, "std": ones}, "plates": {}}
+    table = intensity_table([described], names, "zscore", "set")
     step = build_train_step(config, model, table, split, everywhere)
     counts = np.random.default_rng(0).poisson(1000, (batch_size, size, size, CHANNELS)).astype(np.uint16)
     batch = put_batch({"image": counts, "plate": np.zeros(batch_size, np.int32)}, split)

@@ -96,7 +96,7 @@ def write_workdir(path, image_set, *, seed=0, latent_dim=8, **options):
     }
     config.eval.update(evaluation | options)
     save_config(check_config(config), path)
-    (path / "dataset.json").write_text(json.dumps(image_set.statistics))
+    (path / "dataset.json").write_text(json.dumps({"sets": [image_set.statistics]}))
 
     lines = []
     for step in range(10, 401, 10):
@@ -171,7 +171,7 @@ def evaluate_fake():
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(evaluate, "open_image_set", lambda name, data_dir: image_set)
-            patch.setattr(embed, "load_untrained", lambda workdir, seed=0: types.SimpleNamespace(seed=seed))
+            patch.setattr(embed, "load_untrained", lambda workdir, seed, readout: types.SimpleNamespace(seed=seed))
             patch.setattr(embed, "embed_image_set", embed_fake)
             return evaluate.evaluate(workdir)
 

@@ -81,11 +81,10 @@ def test_plates_choose_the_statistics(embedder, tiny_set):
     images = tiny_set.images(rows)
     for names, statistics in (
         (plates, [tiny_set.statistics["plates"][plate] for plate in plates]),
-        (None, [tiny_set.statistics["overall"]] * 2),
+        (["", ""], [tiny_set.statistics["overall"]] * 2),
     ):
-        seen, _ = embedder.reconstruct_batch(
-            np.resize(images, (16, *images.shape[1:])), np.resize(embedder._plate_rows(2, names), 16)
-        )
+        table_rows = embedder._rows_of(tiny_set.intensities, names)
+        seen, _ = embedder.reconstruct_batch(np.resize(images, (16, *images.shape[1:])), np.resize(table_rows, 16))
         for i, s in enumerate(statistics):
             expected = (images[i] - np.asarray(s["mean"])) / np.asarray(s["std"])
             np.testing.assert_allclose(seen[i], expected, atol=1e-4)
@@ -93,10 +92,11 @@ def test_plates_choose_the_statistics(embedder, tiny_set):
 
 def test_untrained_network_is_another_one_and_depends_on_its_seed(embedder, trained_workdir, tiny_set):
     images = tiny_set.images(range(4))
-    one, same, two = (load_untrained(trained_workdir[0], seed).embed(images) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(one, same)
-    assert one.shape == (4, 8)  # the encoder's features
-    assert np.abs(one - two).max() > 0
+    for readout, numbers in (("embedding", 16), ("features", 8)):
+        one, same, two = (load_untrained(trained_workdir[0], seed, readout).embed(images) for seed in (1, 1, 2))
+        np.testing.assert_array_equal(one, same)
+        assert one.shape == (4, numbers)
+        assert np.abs(one - two).max() > 0
 
 
 def test_files_hold_what_was_embedded(trained_workdir, embedder, tiny_set):

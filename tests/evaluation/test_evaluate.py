@@ -46,6 +46,7 @@ def test_every_feature_set_has_every_score(finished):
     assert list(sets) == [
         "trained_encoder",
         "random_encoder",
+        "random_encoder_pooled",
         "pixel_pca",
         "intensity",
         "intensity_texture_regions",

@@ -1,0 +1,130 @@
+"""The index that Harmony (Operetta, Opera Phenix) writes beside its images."""
+
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+
+from data.errors import BuildError
+from data.planes import FilePlane
+from data.sources.entries import Entry, well_of, whole
+
+INDEX_NAMES = ("Index.idx.xml", "Index.xml", "Index.ref.xml")  # of Harmony 5 and before, 6 and 7, Columbus
+
+_NEEDED = ("URL", "Row", "Col", "FieldID", "ChannelID")
+_MICROMETRES = {"m": 1e6, "mm": 1e3, "um": 1.0, "µm": 1.0, "nm": 1e-3}
+
+
+def read_harmony(index: Path) -> tuple[list[Entry], list[float]]:
+    """What an index lists.
+
+    Returns:
+        Entries in the order of the channels' numbers, and the pixel sizes in micrometres that occur.
+
+    Raises:
+        BuildError: for XML that is cut off, has a document type, or lists no images; for an image without what its
+            place needs, or outside the index's folder.
+    """
+    content = _Content(index)
+    try:
+        ElementTree.parse(index, ElementTree.XMLParser(target=content))
+    except BuildError:
+        raise
+    except OSError as error:
+        raise BuildError(f"{index}: cannot be read ({error.strerror})") from None
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        raise BuildError(f"{index}: no whole XML ({error}); copy it again") from None
+    if not content.images:
+        raise BuildError(f"{index}: lists no images")
+    names = _channel_names(content)
+    # Time counts from 0 in Harmony 5 and from 1 in others.
+    start = min(whole(image.get("TimepointID", "0"), str(index), "TimepointID") for image in content.images)
+    entries = []
+    for image in sorted(content.images, key=lambda image: whole(image["ChannelID"], str(index), "ChannelID")):
+        file = PurePosixPath(image["URL"].replace("\\", "/"))
+        where = f"{index}: {file}"
+        if file.is_absolute() or ".." in file.parts or ":" in file.parts[0]:
+            raise BuildError(f"{where}: is outside the index's folder; such files are not read")
+        plane = whole(image.get("PlaneID", "1"), where, "PlaneID")
+        if plane == 0:
+            raise BuildError(f"{where}: PlaneID is 0, planes count from 1")
+        entries.append(
+            Entry(
+                FilePlane(index.parent / file, pages=1),
+                where,
+                plate=content.plate,
+                well=well_of(image["Row"], image["Col"]),
+                site=whole(image["FieldID"], where, "FieldID"),
+                channel=names[image["ChannelID"]],
+                z=plane - 1,
+                t=whole(image.get("TimepointID", "0"), where, "TimepointID") - start,
+            )
+        )
+    return entries, sorted(content.pixel_sizes_um)
+
+
+class _Content(ElementTree.TreeBuilder):
+    """Keeps of every image what its place needs, as an index can have a hundred thousand of them.
+
+    Attributes:
+        plate: name, or the number where there is none.
+        images: texts by tag.
+        channel_names: by ChannelID; Harmony 6 and 7 have them here, in `Maps`, others in every image.
+        pixel_sizes_um: that occur.
+    """
+
+    def __init__(self, index: Path):
+        super().__init__()
+        self.index = index
+        self.plate = ""
+        self.images: list[dict[str, str]] = []
+        self.channel_names: dict[str, str] = {}
+        self.pixel_sizes_um: set[float] = set()
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        """Refuse one: it may name other files, or entities without end."""
+        raise BuildError(f"{self.index}: has a document type, which Harmony does not write; it is not read")
+
+    def end(self, tag: str) -> ElementTree.Element:
+        """Take what is needed of an element that is complete, and empty it."""
+        element = super().end(tag)
+        texts = {_local(child.tag): (child.text or "").strip() for child in element}
+        kind = _local(tag)
+        if kind == "Plate":
+            if self.plate:
+                raise BuildError(f"{self.index}: has two plates; there must be one index for each")
+            self.plate = texts.get("Name") or texts.get("PlateID", "")
+        elif kind == "Image" and texts:  # a well lists its images too, by number
+            missing = [name for name in _NEEDED if not texts.get(name)]
+            if missing:
+                raise BuildError(f"{self.index}: an image has no {', '.join(missing)}: {texts.get('id', texts)}")
+            self.images.append({name: texts[name] for name in (*_NEEDED, "PlaneID", "TimepointID") if name in texts})
+            self._note_channel(element, texts["ChannelID"], texts)
+            element.clear()
+        elif kind == "Entry":
+            self._note_channel(element, element.get("ChannelID", ""), texts)
+            element.clear()
+        return element
+
+    def _note_channel(self, element: ElementTree.Element, channel: str, texts: dict[str, str]) -> None:
+        if texts.get("ChannelName"):
+            self.channel_names[channel] = texts["ChannelName"]
+        for child in element:
+            if _local(child.tag) == "ImageResolutionX" and child.text:
+                unit = child.get("Unit") or "m"
+                try:
+                    self.pixel_sizes_um.add(float(child.text) * _MICROMETRES[unit])
+                except (ValueError, KeyError):
+                    raise BuildError(f"{self.index}: ImageResolutionX is {child.text!r} {unit}") from None
+
+
+def _channel_names(content: _Content) -> dict[str, str]:
+    """ChannelID -> name, with the number where there is no name or the same one twice."""
+    names = {}
+    for number in {image["ChannelID"]: None for image in content.images}:
+        name = content.channel_names.get(number, "ch")
+        shared = sum(other == name for other in content.channel_names.values()) != 1
+        names[number] = f"{name}{number}" if name == "ch" else f"{name}_{number}" if shared else name
+    return names
+
+
+def _local(tag: str) -> str:
+    return tag.rpartition("}")[2]

@@ -1,0 +1,273 @@
+"""OME-Zarr 0.4 and 0.5 (https://ngff.openmicroscopy.org): images, collections and plates, in a folder or at a URL."""
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from obstore.exceptions import PermissionDeniedError
+
+from data.errors import BuildError
+from data.fields import Field, Index
+from data.planes import Plane
+from data.sources.zarr_store import ZarrPlane, read_json
+from data.wells import well_name
+
+THREADS = 16  # that ask for metadata at once; a plate of 384 wells has some 10 000 small files
+
+_GROUPS = {3: "zarr.json", 2: ".zattrs"}  # by version of Zarr: where the attributes of a group are,
+_ARRAYS = {3: "zarr.json", 2: ".zarray"}  # and where the shape of an array is
+_UM = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
+
+_Ignored = list[tuple[str, str]]
+
+
+def index_ome_zarr(source: str, level: int, wells_per_plate: int = 384) -> Index:
+    """What a store holds; reads no pixel.
+
+    Args:
+        source: folder, or URL with http, https or s3. A bucket is asked anonymously unless AWS_ACCESS_KEY_ID is set.
+        level: of the pyramid; 0 is full size.
+        wells_per_plate: the plate's format.
+
+    Returns:
+        Every field. Wells and fields that are listed but not there, and fields of another size than most, are in
+        `ignored`. An image of no plate has the store's name as plate, "" as well, and its number there as site.
+
+    Raises:
+        BuildError: naming the URL, folder or well, and what to do.
+    """
+    source = source.rstrip("/")
+    scheme = source.partition("://")[0] if "://" in source else ""
+    if scheme not in ("", "http", "https", "s3"):
+        raise BuildError(f"{source}: of URLs http://, https:// and s3:// are read, not {scheme}://")
+    if not scheme and not Path(source).is_dir():
+        raise BuildError(f"{source}: there is no such folder; give the folder of an OME-Zarr, or its URL")
+    ignored: _Ignored = []
+    with ThreadPoolExecutor(THREADS) as pool:
+        images = _list_images(source, wells_per_plate, ignored, pool)
+        read = list(pool.map(lambda image: _read_image(image, level), images))
+    ignored += [(str(image), problem) for image, problem in zip(images, read) if isinstance(problem, str)]
+    there = sorted((found for found in read if not isinstance(found, str)), key=lambda found: found.image.place)
+    if not there:
+        raise BuildError(f"{source}: none of its {len(images)} images is there; {': '.join((*ignored, ('', ''))[0])}")
+    for before, after in itertools.pairwise(there):
+        if before.image.place == after.image.place:
+            raise BuildError(f"{before.image} and {after.image} are both {after.field}; give them to two builds")
+    size, _ = collections.Counter(found.size for found in there).most_common(1)[0]
+    for found in there:
+        if found.size != size:
+            problem = f"left out: {found.size[0]} x {found.size[1]} pixels, most fields have {size[0]} x {size[1]}"
+            ignored.append((str(found.image), problem))
+    there = [found for found in there if found.size == size]
+    pixel_sizes = [um for found in there for um in found.pixel_size_um]
+    known = [um for um in pixel_sizes if um is not None]
+    alike = len(known) == len(pixel_sizes) and np.allclose(known, known[0], rtol=1e-3)
+    if known and not alike:
+        ignored.append((source, f"the pixel size, as it is not one: {sorted(map(str, set(pixel_sizes)))} um"))
+    return Index(
+        channels=tuple(dict.fromkeys(channel for found in there for channel in found.channels)),
+        fields=tuple(found.field for found in there),
+        columns={"image_name": str, "acquisition": str},
+        pixel_size_um=known[0] if alike else None,
+        ignored=tuple(ignored),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Image:
+    """An image that is listed.
+
+    Attributes:
+        store: folder or URL of the whole.
+        zarr_format: 2 or 3.
+        path: of the image in the store.
+        place: plate, well, site.
+        acquisition: the well's word for the pass of the microscope.
+    """
+
+    store: str
+    zarr_format: int
+    path: str
+    place: tuple[str, str, int]
+    acquisition: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.store}/{self.path}".rstrip("/")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """An image that is there; size (pixels) and pixel size along y and x."""
+
+    image: _Image
+    field: Field
+    channels: tuple[str, ...]
+    size: tuple[int, int]
+    pixel_size_um: tuple[float | None, float | None]
+
+
+def _list_images(store: str, wells_per_plate: int, ignored: _Ignored, pool: ThreadPoolExecutor) -> list[_Image]:
+    zarr_format, ome = _root(store)
+    name = re.sub(r"(\.ome)?\.zarr$", "", store.rpartition("/")[2] if "://" in store else Path(store).resolve().name)
+    if "plate" in ome:
+        with _valid_metadata(store):
+            return _list_plate(store, zarr_format, name, ome["plate"], wells_per_plate, ignored, pool)
+    if "multiscales" in ome:
+        return [_Image(store, zarr_format, "", (name, "", 1))]
+    if "bioformats2raw.layout" in ome:
+        paths = (_attributes(store, zarr_format, "OME") or {}).get("series")
+        if paths is None:  # then they are called 0, 1, ... up to the first that is not there
+            numbers = map(str, itertools.count())
+            paths = itertools.takewhile(lambda path: _attributes(store, zarr_format, path) is not None, numbers)
+        return [_Image(store, zarr_format, path, (name, "", site)) for site, path in enumerate(paths, start=1)]
+    if not ome and "://" not in store:
+        children = [
+            path for path in sorted(Path(store).iterdir()) if any((path / key).is_file() for key in _GROUPS.values())
+        ]
+        images = [image for child in children for image in _list_images(str(child), wells_per_plate, ignored, pool)]
+        if images:  # those of no plate are the sites of one that is called like the folder
+            sites = itertools.count(1)
+            return [i if i.place[1] else dataclasses.replace(i, place=(name, "", next(sites))) for i in images]
+    if zarr_format:
+        there = f"the attributes in its {_GROUPS[zarr_format]} are {sorted(ome) or 'none of OME'}"
+    elif "://" in store:
+        there = "there is neither zarr.json nor .zattrs, check the address"
+    else:
+        names = sorted(path.name for path in Path(store).iterdir())
+        there = f"it holds {', '.join(names[:8]) or 'nothing'}{', ...' if len(names) > 8 else ''}"
+    raise BuildError(
+        f"{store}: no OME-Zarr of version 0.4 or 0.5: {there}; give a plate, an image with multiscales, a "
+        "bioformats2raw collection, or a local folder of these"
+    )
+
+
+def _list_plate(
+    store: str,
+    zarr_format: int,
+    name: str,
+    plate: dict[str, Any],
+    wells_per_plate: int,
+    ignored: _Ignored,
+    pool: ThreadPoolExecutor,
+) -> list[_Image]:
+    paths = [well["path"] for well in plate["wells"]]
+    images = []
+    for path, ome in zip(paths, pool.map(lambda path: _attributes(store, zarr_format, path), paths)):
+        well = well_name(path.replace("/", ""), f"{store}/{path}", wells_per_plate)
+        if ome is None:
+            ignored.append((f"{store}/{path}", "a well that the plate lists and that is not there"))
+            continue
+        with _valid_metadata(f"{store}/{path}"):
+            for site, image in enumerate(ome["well"]["images"], start=1):
+                place = (plate.get("name") or name, well, site)
+                acquisition = str(image.get("acquisition", ""))
+                images.append(_Image(store, zarr_format, f"{path}/{image['path']}", place, acquisition))
+    return images
+
+
+def _read_image(image: _Image, level: int) -> _Found | str:
+    """The field, or why there is none."""
+    ome = _attributes(image.store, image.zarr_format, image.path)
+    if ome is None:
+        return "an image that is listed and not there"
+    with _valid_metadata(image):
+        multiscale = ome["multiscales"][0]
+        axes = multiscale["axes"]
+        names = [axis["name"] for axis in axes]
+        if names[-2:] != ["y", "x"] or names != [name for name in "tczyx" if name in names]:
+            raise BuildError(
+                f"{image}: its axes are {names}; t, c, z, y, x are read in this order, all but y, x optional"
+            )
+        paths = [f"{image.path}/{dataset['path']}".lstrip("/") for dataset in multiscale["datasets"]]
+        if not 0 <= level < len(paths):
+            shapes = [_shape(image, path) for path in paths]
+            sizes = [f"{i} ({' x '.join(map(str, shape or ())) or 'absent'})" for i, shape in enumerate(shapes)]
+            raise BuildError(f"{image}: there is no level {level}; there are {len(paths)}: {', '.join(sizes)}")
+        shape = _shape(image, paths[level])
+        if shape is None:
+            return f"an image whose array {paths[level]} is not there"
+        if len(shape) != len(names):
+            raise BuildError(f"{image}: an array of {shape} for the axes {names}; write it again")
+        extent = {"t": 1, "c": 1, "z": 1} | dict(zip(names, shape, strict=True))
+        channels = _channel_names(ome, extent["c"])
+        planes: dict[tuple[str, int, int], Plane] = {}
+        for t, c, z in itertools.product(range(extent["t"]), range(extent["c"]), range(extent["z"])):
+            index = tuple({"t": t, "c": c, "z": z}[name] for name in names[:-2])
+            planes[channels[c], z, t] = ZarrPlane(image.store, paths[level], index)
+        field = Field(
+            *image.place,
+            planes=planes,
+            metadata={"image_name": str(multiscale.get("name") or image.path), "acquisition": image.acquisition},
+        )
+        pixel_size_um = _pixel_size(multiscale, level, -2), _pixel_size(multiscale, level, -1)
+        return _Found(image, field, channels, (extent["y"], extent["x"]), pixel_size_um)
+
+
+def _channel_names(ome: dict[str, Any], count: int) -> tuple[str, ...]:
+    """What a viewer would call the channels; without that, or if it is of another number of channels, "0", "1", ..."""
+    labels = [channel.get("label") for channel in ome.get("omero", {}).get("channels", [])]
+    names: list[str] = []
+    for i in range(count):
+        name = str(labels[i] or i) if len(labels) == count else str(i)
+        while name in names:
+            name = f"{name} ({i})"
+        names.append(name)
+    return tuple(names)
+
+
+def _pixel_size(multiscale: dict[str, Any], level: int, axis: int) -> float | None:
+    """Micrometres per pixel of a level; None if there is no scale, or no unit of length."""
+    transformations = [
+        *multiscale["datasets"][level].get("coordinateTransformations", []),
+        *multiscale.get("coordinateTransformations", []),
+    ]
+    scales = [step["scale"][axis] for step in transformations if "scale" in step]
+    unit = multiscale["axes"][axis].get("unit")
+    return float(np.prod(scales)) * _UM[unit] if scales and unit in _UM else None
+
+
+def _root(store: str) -> tuple[int, dict[str, Any]]:
+    """Version of Zarr and OME metadata; (0, {}) if there are none."""
+    refused = None
+    for zarr_format in _GROUPS:
+        try:
+            ome = _attributes(store, zarr_format, "")
+        except BuildError as error:
+            # A bucket that does not let its content be listed says "forbidden" of what is not there.
+            if not isinstance(error.__cause__, PermissionDeniedError):
+                raise
+            refused = error
+            continue
+        if ome is not None:
+            return zarr_format, ome
+    if refused is not None:
+        raise refused
+    return 0, {}
+
+
+def _attributes(store: str, zarr_format: int, path: str) -> dict[str, Any] | None:
+    """OME metadata of a group; None if the group is not there."""
+    found = read_json(store, f"{path}/{_GROUPS[zarr_format]}".lstrip("/"))
+    return found if found is None or zarr_format == 2 else found.get("attributes", {}).get("ome", {})
+
+
+def _shape(image: _Image, path: str) -> tuple[int, ...] | None:
+    found = read_json(image.store, f"{path}/{_ARRAYS[image.zarr_format]}")
+    return None if found is None else tuple(found["shape"])
+
+
+@contextlib.contextmanager
+def _valid_metadata(place: object) -> Iterator[None]:
+    """What other programs wrote, and may have written in another way."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise BuildError(f"{place}: its metadata are not those of OME-Zarr 0.4 or 0.5 ({problem})") from None

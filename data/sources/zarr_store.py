@@ -1,0 +1,192 @@
+"""Files of a Zarr store in a folder or behind a URL, and planes of its arrays.
+
+A server that fails is never taken for one that has no such file: only "not found" means that something is not there.
+"""
+
+import dataclasses
+import functools
+import itertools
+import json
+import lzma
+import os
+import re
+import zlib
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import obstore
+import zarr
+from obstore.exceptions import BaseError
+from obstore.store import HTTPStore, LocalStore, S3Store
+from zarr.abc.store import ByteRequest, RangeByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import ObjectStore
+
+from data.errors import BadInputError, BuildError
+from data.planes import DAMAGED
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+TIMEOUT_S = 20  # for one answer of a server, its body included
+RETRIES = 2  # after a time-out, a lost connection or a 5xx, each after a longer wait
+
+# SystemError: Blosc, of a chunk that says that it has less than no bytes.
+_UNREADABLE = (*DAMAGED, BaseError, zlib.error, lzma.LZMAError, SystemError)
+
+
+@dataclasses.dataclass(frozen=True)
+class ZarrPlane:
+    """One channel, focal plane and time point of an image. What it opens is kept for others, once in every process.
+
+    Attributes:
+        store: folder or URL of the whole.
+        array: path of the array in it, e.g. "A/1/0/0".
+        index: of t, c and z, as far as the array has them.
+    """
+
+    store: str
+    array: str
+    index: tuple[int, ...]
+
+    @property
+    def source(self) -> str:
+        """Folder or URL of the array."""
+        return f"{self.store}/{self.array}"
+
+    def identity(self) -> str:
+        """In a folder: size and time of the plane's chunks and of the array's metadata too. Of a URL: itself."""
+        states = []
+        if "://" not in self.store:
+            for key in ("zarr.json", ".zarray", *_chunk_keys(self._open(), self.index)):
+                try:
+                    status = Path(self.store, self.array, key).stat()
+                    states.append((key, status.st_size, status.st_mtime_ns))
+                except FileNotFoundError:
+                    states.append((key, "absent"))
+        return f"{self.source}|{self.index}|{states}"
+
+    def read(self) -> np.ndarray:
+        """[H, W]; raises BadInputError if it cannot be read, or if every chunk of it is absent."""
+        array = self._open()
+        try:
+            pixels = np.asarray(array[self.index])
+            absent = _is_absent(array, self.index, pixels)
+        except _UNREADABLE as error:
+            raise BadInputError(self.source, "", f"its pixels cannot be read: {why(error)}") from None
+        if absent:
+            raise BadInputError(self.source, "", f"its pixels are absent: no chunk of its plane {self.index} is there")
+        return pixels
+
+    def _open(self) -> zarr.Array[Any]:
+        try:
+            return _open_array(self.store, self.array)
+        except _UNREADABLE as error:
+            raise BadInputError(self.source, "", f"the array cannot be opened: {why(error)}") from None
+
+
+def read_json(store: str, key: str) -> dict[str, Any] | None:
+    """A metadata file; None if it is not there.
+
+    Args:
+        store: folder or URL.
+        key: path of the file in it.
+
+    Raises:
+        BuildError: naming the file; its cause is the store's own error.
+    """
+    try:
+        content = bytes(obstore.get(_open_store(store), key).bytes())
+    except FileNotFoundError:
+        return None
+    except (BaseError, OSError, ValueError) as error:
+        raise BuildError(f"{store}/{key}: {why(error)}") from error
+    try:
+        found = json.loads(content)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise BuildError(
+            f"{store}/{key}: no JSON; the file is damaged, copy it again, or the server answers with a page"
+        )
+    return found
+
+
+def why(error: BaseException) -> str:
+    """One line; obstore's errors have a dozen, and the reason is in the last of them."""
+    text = str(error) or repr(error)
+    if "kind: Timeout" in text:
+        return f"the server did not answer within {TIMEOUT_S} s, asked {RETRIES + 1} times; try again when it does"
+    if "kind: Connect" in text:
+        return "no connection: the address is wrong, or nobody answers there; check it, or try again later"
+    status = re.search(r"status code: (\d+[ A-Za-z]*)", text)
+    if status is not None:
+        return f"the server answered {status[1].strip()}; check the address and your rights, or try again later"
+    return text.splitlines()[0]
+
+
+class _Chunks(ObjectStore):
+    """Refuses a chunk shorter than it says. Blosc decodes whatever lies behind it in memory, without a word."""
+
+    blosc = False  # whether every chunk begins with Blosc's header
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        found = await super().get(key, prototype, byte_range)
+        if found is None:
+            return None
+        announced = 0
+        if isinstance(byte_range, RangeByteRequest):
+            announced = byte_range.end - byte_range.start
+        elif self.blosc:
+            announced = max(16, int.from_bytes(found[12:16].to_bytes(), "little"))
+        if len(found) < announced:
+            raise ValueError(f"chunk {key} is truncated, {len(found)} of {announced} bytes")
+        return found
+
+
+@functools.lru_cache(maxsize=16)
+def _open_store(store: str) -> HTTPStore | LocalStore | S3Store:
+    if "://" not in store:
+        return LocalStore(store)
+    limit = timedelta(seconds=TIMEOUT_S)
+    client: ClientConfig = {
+        "timeout": limit,
+        "connect_timeout": limit,
+        "allow_http": not store.startswith("https://"),
+    }
+    retry: RetryConfig = {
+        "max_retries": RETRIES,
+        "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=5), "base": 2},
+        "retry_timeout": timedelta(minutes=3),
+    }
+    if store.startswith("s3://"):
+        anonymous = "AWS_ACCESS_KEY_ID" not in os.environ
+        return S3Store.from_url(store, skip_signature=anonymous, client_options=client, retry_config=retry)
+    return HTTPStore.from_url(store, client_options=client, retry_config=retry)
+
+
+@functools.lru_cache(maxsize=64)
+def _open_array(store: str, path: str) -> zarr.Array[Any]:
+    chunks = _Chunks(_open_store(store), read_only=True)
+    array = zarr.open_array(chunks, path=path, mode="r")
+    last = type(array.compressors[-1]).__name__.lower() if array.compressors else ""
+    chunks.blosc = "blosc" in last and array.shards is None
+    return array
+
+
+def _chunk_keys(array: zarr.Array[Any], index: tuple[int, ...]) -> list[str]:
+    grid = array.shards or array.chunks
+    places = [range(i // size, i // size + 1) for i, size in zip(index, grid)]
+    places += [range(-(-extent // size)) for extent, size in zip(array.shape[-2:], grid[-2:], strict=True)]
+    return [f"{array.metadata.encode_chunk_key(place)}" for place in itertools.product(*places)]
+
+
+def _is_absent(array: zarr.Array[Any], index: tuple[int, ...], pixels: np.ndarray) -> bool:
+    """Whether no chunk of a plane is there, so that Zarr made it up: with another fill value it is another plane."""
+    if pixels.size == 0 or not (pixels == pixels.flat[0]).all():
+        return False
+    metadata: Any = dataclasses.replace(array.metadata, fill_value=array.dtype.type(pixels.flat[0] == 0))
+    filled = zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=array.store_path))
+    return not (np.asarray(filled[index]) == pixels).any()

@@ -1,0 +1,177 @@
+import pickle
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+
+from data.errors import BadInputError, BuildError
+from data.planes import FilePlane, count_colours, count_pages, read_file
+
+
+def _pixels(shape=(20, 31), dtype=np.uint16):
+    """Noise with values that an 8-bit reader would lose."""
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+    pixels.flat[:3] = np.array([300, 65535, 256]).astype(dtype)
+    return pixels
+
+
+def _tiff_pages(path, pages, **options):
+    with tifffile.TiffWriter(path) as writer:
+        for page in pages:
+            writer.write(page, contiguous=False, **options)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+def test_tiff(tmp_path, byteorder, bigtiff, compression):
+    pixels = _pixels()
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, pixels, byteorder=byteorder, bigtiff=bigtiff, compression=compression)
+    np.testing.assert_array_equal(FilePlane(path, pages=1).read(), pixels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(20, 31), (20, 31, 3), (20, 31, 4)])
+def test_png(tmp_path, dtype, shape):
+    pixels = _pixels(shape, dtype)
+    path = tmp_path / "image.png"
+    path.write_bytes(imagecodecs.png_encode(pixels))
+    np.testing.assert_array_equal(read_file(path), pixels)
+    for colour in range(shape[2] if len(shape) == 3 else 0):
+        np.testing.assert_array_equal(FilePlane(path, colour=colour).read(), pixels[..., colour])
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_colours_of_a_tiff_however_they_are_stored(tmp_path, planar):
+    pixels = _pixels((20, 31, 3))
+    path = tmp_path / "image.tif"
+    stored = np.moveaxis(pixels, -1, 0) if planar == "separate" else pixels
+    tifffile.imwrite(path, stored, photometric="rgb", planarconfig=planar)
+    assert count_colours(path) == 3
+    np.testing.assert_array_equal(FilePlane(path, colour=2).read(), pixels[..., 2])
+
+
+def test_jpeg(tmp_path):
+    path = tmp_path / "image.jpg"
+    path.write_bytes(imagecodecs.jpeg8_encode(np.full((16, 24, 3), 77, np.uint8), level=100))
+    assert count_colours(path) == 3
+    assert np.abs(FilePlane(path, colour=1).read().astype(int) - 77).max() <= 2
+
+
+def test_the_first_bytes_say_what_a_file_is_not_its_name(tmp_path):
+    pixels = _pixels()
+    path = tmp_path / "image.jpg"
+    tifffile.imwrite(path, pixels)
+    np.testing.assert_array_equal(FilePlane(path).read(), pixels)
+
+
+def test_pages(tmp_path):
+    pages = [_pixels() + np.uint16(i) for i in range(3)]
+    path = tmp_path / "stack.tif"
+    _tiff_pages(path, pages)
+    assert count_pages(path) == 3
+    for number, page in enumerate(pages):
+        np.testing.assert_array_equal(FilePlane(path, number, pages=3).read(), page)
+    with pytest.raises(BadInputError, match="has 3 pages, number 3 was asked for"):
+        FilePlane(path, 3).read()
+    with pytest.raises(BadInputError, match="has 3 pages, expected 1"):
+        FilePlane(path, pages=1).read()
+
+
+def test_a_page_that_is_cut_off_is_not_left_out(tmp_path):
+    path = tmp_path / "stack.tif"
+    _tiff_pages(path, [_pixels()] * 3)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(BadInputError, match="stack.tif: truncated: a page after number 2"):
+        count_pages(path)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("kept", [0.95, 0.5, 0.05])
+def test_a_truncated_tiff_is_named_and_never_filled_with_zeros(tmp_path, compression, kept):
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, _pixels((60, 60)), compression=compression)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(BadInputError, match=r"image.tif: (truncated|damaged)"):
+        FilePlane(path).read()
+
+
+def test_a_tile_without_bytes_is_no_black_tile(tmp_path):
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, _pixels((64, 64)), tile=(32, 32), compression="zlib")
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        counts = tiff.pages[0].tags["TileByteCounts"]
+        counts.overwrite([*counts.value[:3], 0])
+    with pytest.raises(BadInputError, match="truncated"):
+        FilePlane(path).read()
+
+
+@pytest.mark.parametrize("kept", [0.99, 0.5, 0.1])
+def test_a_truncated_png_or_jpeg_is_named(tmp_path, kept):
+    noise = _pixels((60, 60), np.uint8)
+    for name, content in (("a.png", imagecodecs.png_encode(noise)), ("a.jpg", imagecodecs.jpeg8_encode(noise))):
+        path = tmp_path / name
+        path.write_bytes(content[: int(len(content) * kept)])
+        with pytest.raises(BadInputError, match=rf"{name}: (truncated|damaged)"):
+            FilePlane(path).read()
+
+
+def test_a_changed_byte_in_a_png_is_noticed(tmp_path):
+    path = tmp_path / "a.png"
+    content = bytearray(imagecodecs.png_encode(_pixels()))
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(BadInputError, match="a.png: damaged"):
+        FilePlane(path).read()
+
+
+def test_what_is_no_image(tmp_path):
+    (tmp_path / "folder.tif").mkdir()
+    (tmp_path / "empty.tif").write_bytes(b"")
+    (tmp_path / "text.tif").write_bytes(b"not an image")
+    for name, problem in [
+        ("folder.tif", "is a folder"),
+        ("empty.tif", "the file is empty"),
+        ("text.tif", "neither TIFF, PNG nor JPEG: it begins with 6e 6f 74"),
+        ("absent.tif", "cannot be opened: No such file"),
+    ]:
+        with pytest.raises(BadInputError, match=f"{name}: {problem}"):
+            FilePlane(tmp_path / name).read()
+    with pytest.raises(BadInputError, match="cannot be opened"):
+        FilePlane(tmp_path / "absent.tif").identity()
+    with pytest.raises(BadInputError):
+        count_pages(tmp_path / "absent.tif")
+
+
+def test_colours_where_there_are_none_and_none_where_there_are(tmp_path):
+    for name, shape in (("grey.png", (8, 8)), ("colour.png", (8, 8, 3))):
+        (tmp_path / name).write_bytes(imagecodecs.png_encode(_pixels(shape)))
+    with pytest.raises(BadInputError, match=r"the image is \(8, 8\): it has no colour 0"):
+        FilePlane(tmp_path / "grey.png", colour=0).read()
+    with pytest.raises(BadInputError, match=r"the image is \(8, 8, 3\): it has no colour 3"):
+        FilePlane(tmp_path / "colour.png", colour=3).read()
+    with pytest.raises(BadInputError, match=r"expected \[H, W\]"):
+        FilePlane(tmp_path / "colour.png").read()
+
+
+def test_identity_changes_with_the_file(tmp_path):
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, _pixels())
+    before = FilePlane(path).identity()
+    assert before == FilePlane(path).identity()
+    assert len({before, FilePlane(path, 1).identity(), FilePlane(path, colour=0).identity()}) == 3
+    tifffile.imwrite(path, _pixels((8, 8)))
+    assert FilePlane(path).identity() != before
+
+
+def test_planes_and_their_errors_travel_between_processes(tmp_path):
+    plane = FilePlane(tmp_path / "absent.tif", 2, 1)
+    assert pickle.loads(pickle.dumps(plane)) == plane
+    error = pickle.loads(pickle.dumps(BadInputError("a.tif", "plate P", "is empty")))
+    assert (error.source, error.place, error.problem) == ("a.tif", "plate P", "is empty")
+    assert isinstance(error, BuildError)
+    assert str(error) == "a.tif: is empty (plate P)"
