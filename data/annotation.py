@@ -103,11 +103,11 @@ def _parse(text: str, separator: str, path: Path) -> pd.DataFrame:
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise BuildError(f"{path}: there are several columns {twice}")
-    table = pd.DataFrame(rows, columns=pd.Index(header), index=pd.Index(lines, name="line"), dtype=str)
-    unnamed = [i for i, name in enumerate(header) if not name]
-    if any(row[i] for row in rows for i in unnamed):
+    unnamed = [i for i, name in enumerate(header) if not name and any(row[i] for row in rows)]
+    if unnamed:
         raise BuildError(f"{path}: column {unnamed[0] + 1} has values and no name")
-    return table.filter(items=[name for name in header if name])
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(header) if name}
+    return pd.DataFrame(columns, index=pd.Index(lines, name="line"), dtype=str)
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

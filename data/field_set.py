@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
+from data import workers
 from data.crops import Cut
 from data.errors import BadInputError, BuildError
 from data.fields import AxisChoice, Field, Index, assemble
-from data.illumination import Illumination
+from data.illumination import FIELDS_PER_PLATE, Illumination, estimate_function
 from data.records import Description, Example, write_set
 
 VERSION = "1.0.0"
@@ -54,13 +56,14 @@ class FieldMaker:
             for crop, place in self.cut(field, image):
                 label = str(field.metadata[self.label]) if self.label else ""
                 base = {"plate": field.plate, "well": field.well, "site": field.site, "label": label, "source": source}
-                yield crop, base | field.metadata | kept | place
+                yield crop, base | {k: v for k, v in field.metadata.items() if k != "label"} | kept | place
 
     def columns(self, index: Index) -> dict[str, type]:
         """Metadata of every example, with their Python types."""
         base = {"plate": str, "well": str, "site": int, "label": str, "source": str}
         kept = {axis: int for axis, choice in (("z", self.z), ("t", self.t)) if choice == "each"}
-        return base | index.columns | kept | dict(self.cut.columns)
+        columns = {name: kind for name, kind in index.columns.items() if name != "label"}
+        return base | columns | kept | dict(self.cut.columns)
 
 
 def choose_channels(found: tuple[str, ...], wanted: str | None) -> dict[str, str]:
@@ -129,7 +132,7 @@ def build_fields(
     Raises:
         BuildError: naming the file or well, and what to do.
     """
-    clash = set(index.columns) & {"plate", "well", "site", "label", "source", "image", "channel_names"}
+    clash = set(index.columns) & {"plate", "well", "site", "source", "image", "channel_names"}
     if clash:
         raise BuildError(
             f"the columns {sorted(clash)} of the source or the annotation have names that a set needs itself"
@@ -151,7 +154,12 @@ def build_fields(
         text=text,
         simulated=False,
     )
-    notes = notes | {"ignored files": [list(entry) for entry in index.ignored], "z": maker.z, "t": maker.t}
+    notes = notes | {
+        "z": maker.z,
+        "t": maker.t,
+        "missing wells": missing_wells(index),
+        "ignored": [list(entry) for entry in index.ignored],
+    }
     return write_set(
         description,
         index.fields,
@@ -161,7 +169,64 @@ def build_fields(
         examples_per_part=per_field,
         skip_bad=skip_bad,
         notes=notes,
+        attachments={} if maker.illumination is None else maker.illumination.files(),
     )
+
+
+def estimate_illumination(
+    index: Index, maker: FieldMaker, folder: Path, num_workers: int, skip_bad: bool
+) -> Illumination:
+    """The light of every plate, from its own fields; what an earlier call left in the folder is kept.
+
+    Raises:
+        BuildError: as `write_set`.
+    """
+    plates: dict[str, list[Field]] = {}
+    for field in index.fields:
+        plates.setdefault(field.plate, []).append(field)
+    folder.mkdir(parents=True, exist_ok=True)
+    functions = {plate: folder / f"illumination-{number:04d}.npy" for number, plate in enumerate(plates)}
+    jobs = [
+        _PlateLight(functions[plate], tuple(fields[:: -(-len(fields) // FIELDS_PER_PLATE)]), maker, skip_bad)
+        for plate, fields in plates.items()
+        if not functions[plate].exists()
+    ]
+    with tqdm(total=len(plates), initial=len(plates) - len(jobs), desc="illumination", unit="plate") as bar:
+        workers.run(_estimate_plate, jobs, num_workers, bar.update)
+    return Illumination(functions)
+
+
+@dataclasses.dataclass(frozen=True)
+class _PlateLight:
+    path: Path
+    fields: tuple[Field, ...]
+    maker: FieldMaker
+    skip_bad: bool
+
+
+def _estimate_plate(job: _PlateLight, tick: workers.Tick) -> None:
+    def images() -> Iterator[np.ndarray]:
+        for field in job.fields:
+            try:
+                for image, _ in assemble(field, job.maker.channels, job.maker.z, job.maker.t):
+                    yield image
+            except BadInputError:
+                if not job.skip_bad:
+                    raise
+
+    partial = job.path.with_suffix(".partial.npy")
+    np.save(partial, estimate_function(images()))
+    partial.replace(job.path)
+    tick()
+
+
+def missing_wells(index: Index) -> list[str]:
+    """Wells that a plate lacks and another plate of the index has."""
+    wells: dict[str, set[str]] = {}
+    for field in index.fields:
+        wells.setdefault(field.plate, set()).add(field.well)
+    everywhere = set().union(*wells.values())
+    return [f"{plate} {well}" for plate, own in sorted(wells.items()) for well in sorted(everywhere - own)]
 
 
 def _check_planes(index: Index, maker: FieldMaker, skip_bad: bool) -> None:

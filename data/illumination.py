@@ -5,7 +5,7 @@ illumination correction of images for high-throughput microscopy"): mean over fi
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,10 @@ class Illumination:
     """
 
     functions: dict[str, Path]
+
+    def files(self) -> dict[str, Path]:
+        """What is kept with the set: file name -> file. `build.json` lists the plates in their order."""
+        return {path.name: path for path in self.functions.values()}
 
     def correct(self, image: np.ndarray, plate: str, source: str) -> np.ndarray:
         """[H, W, C] counts -> counts of the same dtype as if every place had had the mean light.
@@ -68,26 +72,3 @@ def estimate_function(images: Iterable[np.ndarray]) -> np.ndarray:
     mean = smooth.mean(axis=(0, 1))
     # A constant channel is flat light.
     return np.divide(smooth, mean, out=np.ones_like(smooth), where=mean > 0).astype(np.float32)
-
-
-def estimate_plates(
-    plates: dict[str, Callable[[], Iterable[np.ndarray]]], folder: Path, progress: Callable[[int], object]
-) -> Illumination:
-    """Estimate the function of every plate that has none in the folder yet.
-
-    Args:
-        plates: plate -> its fields' images.
-        folder: where the functions are kept.
-        progress: is told after each plate.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    functions = {}
-    for number, (plate, images) in enumerate(plates.items()):
-        path = folder / f"plate-{number:04d}.npy"
-        if not path.exists():
-            partial = path.with_suffix(".partial.npy")
-            np.save(partial, estimate_function(images()))
-            partial.replace(path)
-        functions[plate] = path
-        progress(1)
-    return Illumination(functions)

@@ -102,6 +102,7 @@ def write_set(
     examples_per_part: int = 1,
     skip_bad: Path | None = None,
     notes: dict[str, Any] | None = None,
+    attachments: dict[str, Path] | None = None,
 ) -> Path:
     """Write a set, or go on with one that was stopped; shows progress. The number of workers changes no byte.
 
@@ -114,6 +115,7 @@ def write_set(
         examples_per_part: about how many, to size the shards.
         skip_bad: csv to list the parts in that cannot be read and are left out; None: the first one stops the build.
         notes: what else `build.json` shall say.
+        attachments: further files to keep with the set, by name.
 
     Returns:
         The set's folder.
@@ -123,7 +125,7 @@ def write_set(
     """
     data_dir = Path(data_dir)
     final = data_dir / description.name / description.version
-    building = data_dir / f".building-{description.name}-{description.version}"
+    building = building_folder(description.name, description.version, data_dir)
     shards = _plan(description, parts, maker, building, examples_per_part, skip_bad is not None)
     building.mkdir(parents=True, exist_ok=True)
     todo = [shard for shard in shards if not _is_done(shard)]
@@ -144,7 +146,7 @@ def write_set(
             writer = csv.writer(file)
             writer.writerow(["source", "place", "problem"])
             writer.writerows(skipped)
-    _assemble(description, shards, building, final, (notes or {}) | {"skipped": skipped})
+    _assemble(description, shards, building, final, (notes or {}) | {"skipped": skipped}, attachments or {})
     shutil.rmtree(building)
     return final
 
@@ -288,7 +290,12 @@ def _encoder(description: Description) -> Any:
 
 
 def _assemble(
-    description: Description, shards: list[_Shard], building: Path, final: Path, notes: dict[str, Any]
+    description: Description,
+    shards: list[_Shard],
+    building: Path,
+    final: Path,
+    notes: dict[str, Any],
+    attachments: dict[str, Path],
 ) -> None:
     """Bring finished shards under their final names. Links, so that a kill here loses nothing."""
     tables = [pd.read_parquet(_folder(shard) / "metadata.parquet") for shard in shards]
@@ -306,8 +313,15 @@ def _assemble(
     statistics = _merge_statistics(description, shards)
     (written / "statistics.json").write_text(json.dumps(statistics, indent=1) + "\n")
     (written / "build.json").write_text(json.dumps(notes, indent=1) + "\n")
+    for name, path in attachments.items():
+        shutil.copyfile(path, written / name)
     final.parent.mkdir(parents=True, exist_ok=True)
     os.replace(written, final)
+
+
+def building_folder(name: str, version: str, data_dir: Path) -> Path:
+    """Where the parts of an unfinished set lie."""
+    return data_dir / f".building-{name}-{version}"
 
 
 def _merge_statistics(description: Description, shards: list[_Shard]) -> dict[str, Any]:
@@ -383,8 +397,14 @@ def _builder(
     return builder_class(data_dir=str(data_dir), file_format="array_record")
 
 
-def print_summary(directory: Path, seconds: float) -> None:
-    """What was built, for the person who asked for it."""
+def print_summary(directory: Path, seconds: float, bytes_in: int) -> None:
+    """What was built, for the person who asked for it.
+
+    Args:
+        directory: of the set.
+        seconds: it took.
+        bytes_in: size of the source's files; 0 where that is not known.
+    """
     statistics = json.loads((directory / "statistics.json").read_text())
     notes = json.loads((directory / "build.json").read_text())
     metadata = pd.read_parquet(directory / "metadata.parquet")
@@ -397,7 +417,12 @@ def print_summary(directory: Path, seconds: float) -> None:
     bits = f"{statistics['bit_depth']} of {8 * np.dtype(statistics['dtype']).itemsize} bits in use"
     print(
         f"  {len(metadata)} images {shape} {statistics['dtype']} ({bits}), {metadata['plate'].nunique()} plates, "
-        f"{wells} wells, {sites} sites; {size / 1e6:.0f} MB in {seconds:.0f} s",
+        f"{wells} wells, {sites} sites",
+        file=out,
+    )
+    read = f"{bytes_in / 1e6:.1f} MB read, " if bytes_in else ""
+    print(
+        f"  {read}{size / 1e6:.1f} MB written, {seconds:.0f} s, {size / 1e6 / seconds:.0f} MB/s",
         file=out,
     )
     percentiles = statistics["overall"]["percentiles"]

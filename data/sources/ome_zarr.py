@@ -1,6 +1,5 @@
 """OME-Zarr 0.4 and 0.5 (https://ngff.openmicroscopy.org): images, collections and plates, in a folder or at a URL."""
 
-import collections
 import contextlib
 import dataclasses
 import itertools
@@ -16,6 +15,7 @@ from obstore.exceptions import PermissionDeniedError
 from data.errors import BuildError
 from data.fields import Field, Index
 from data.planes import Plane
+from data.sources.ome import Image, make_index, unique_names
 from data.sources.zarr_store import ZarrPlane, read_json
 from data.wells import well_name
 
@@ -53,35 +53,13 @@ def index_ome_zarr(source: str, level: int, wells_per_plate: int = 384) -> Index
     with ThreadPoolExecutor(THREADS) as pool:
         images = _list_images(source, wells_per_plate, ignored, pool)
         read = list(pool.map(lambda image: _read_image(image, level), images))
-    ignored += [(str(image), problem) for image, problem in zip(images, read) if isinstance(problem, str)]
-    there = sorted((found for found in read if not isinstance(found, str)), key=lambda found: found.image.place)
-    if not there:
-        raise BuildError(f"{source}: none of its {len(images)} images is there; {': '.join((*ignored, ('', ''))[0])}")
-    for before, after in itertools.pairwise(there):
-        if before.image.place == after.image.place:
-            raise BuildError(f"{before.image} and {after.image} are both {after.field}; give them to two builds")
-    size, _ = collections.Counter(found.size for found in there).most_common(1)[0]
-    for found in there:
-        if found.size != size:
-            problem = f"left out: {found.size[0]} x {found.size[1]} pixels, most fields have {size[0]} x {size[1]}"
-            ignored.append((str(found.image), problem))
-    there = [found for found in there if found.size == size]
-    pixel_sizes = [um for found in there for um in found.pixel_size_um]
-    known = [um for um in pixel_sizes if um is not None]
-    alike = len(known) == len(pixel_sizes) and np.allclose(known, known[0], rtol=1e-3)
-    if known and not alike:
-        ignored.append((source, f"the pixel size, as it is not one: {sorted(map(str, set(pixel_sizes)))} um"))
-    return Index(
-        channels=tuple(dict.fromkeys(channel for found in there for channel in found.channels)),
-        fields=tuple(found.field for found in there),
-        columns={"image_name": str, "acquisition": str},
-        pixel_size_um=known[0] if alike else None,
-        ignored=tuple(ignored),
-    )
+    ignored += [(str(listed), problem) for listed, problem in zip(images, read) if isinstance(problem, str)]
+    there = [image for image in read if not isinstance(image, str)]
+    return make_index(source, there, {"image_name": str, "acquisition": str}, ignored)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Image:
+class _Listed:
     """An image that is listed.
 
     Attributes:
@@ -102,31 +80,19 @@ class _Image:
         return f"{self.store}/{self.path}".rstrip("/")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Found:
-    """An image that is there; size (pixels) and pixel size along y and x."""
-
-    image: _Image
-    field: Field
-    channels: tuple[str, ...]
-    size: tuple[int, int]
-    pixel_size_um: tuple[float | None, float | None]
-
-
-def _list_images(store: str, wells_per_plate: int, ignored: _Ignored, pool: ThreadPoolExecutor) -> list[_Image]:
+def _list_images(store: str, wells_per_plate: int, ignored: _Ignored, pool: ThreadPoolExecutor) -> list[_Listed]:
     zarr_format, ome = _root(store)
     name = re.sub(r"(\.ome)?\.zarr$", "", store.rpartition("/")[2] if "://" in store else Path(store).resolve().name)
     if "plate" in ome:
-        with _valid_metadata(store):
-            return _list_plate(store, zarr_format, name, ome["plate"], wells_per_plate, ignored, pool)
+        return _list_plate(store, zarr_format, name, ome["plate"], wells_per_plate, ignored, pool)
     if "multiscales" in ome:
-        return [_Image(store, zarr_format, "", (name, "", 1))]
+        return [_Listed(store, zarr_format, "", (name, "", 1))]
     if "bioformats2raw.layout" in ome:
         paths = (_attributes(store, zarr_format, "OME") or {}).get("series")
         if paths is None:  # then they are called 0, 1, ... up to the first that is not there
             numbers = map(str, itertools.count())
             paths = itertools.takewhile(lambda path: _attributes(store, zarr_format, path) is not None, numbers)
-        return [_Image(store, zarr_format, path, (name, "", site)) for site, path in enumerate(paths, start=1)]
+        return [_Listed(store, zarr_format, path, (name, "", site)) for site, path in enumerate(paths, start=1)]
     if not ome and "://" not in store:
         children = [
             path for path in sorted(Path(store).iterdir()) if any((path / key).is_file() for key in _GROUPS.values())
@@ -156,8 +122,10 @@ def _list_plate(
     wells_per_plate: int,
     ignored: _Ignored,
     pool: ThreadPoolExecutor,
-) -> list[_Image]:
-    paths = [well["path"] for well in plate["wells"]]
+) -> list[_Listed]:
+    with _valid_metadata(store):
+        name = str(plate.get("name") or name)
+        paths = [str(well["path"]) for well in plate["wells"]]
     images = []
     for path, ome in zip(paths, pool.map(lambda path: _attributes(store, zarr_format, path), paths)):
         well = well_name(path.replace("/", ""), f"{store}/{path}", wells_per_plate)
@@ -166,13 +134,12 @@ def _list_plate(
             continue
         with _valid_metadata(f"{store}/{path}"):
             for site, image in enumerate(ome["well"]["images"], start=1):
-                place = (plate.get("name") or name, well, site)
                 acquisition = str(image.get("acquisition", ""))
-                images.append(_Image(store, zarr_format, f"{path}/{image['path']}", place, acquisition))
+                images.append(_Listed(store, zarr_format, f"{path}/{image['path']}", (name, well, site), acquisition))
     return images
 
 
-def _read_image(image: _Image, level: int) -> _Found | str:
+def _read_image(image: _Listed, level: int) -> Image | str:
     """The field, or why there is none."""
     ome = _attributes(image.store, image.zarr_format, image.path)
     if ome is None:
@@ -196,7 +163,8 @@ def _read_image(image: _Image, level: int) -> _Found | str:
         if len(shape) != len(names):
             raise BuildError(f"{image}: an array of {shape} for the axes {names}; write it again")
         extent = {"t": 1, "c": 1, "z": 1} | dict(zip(names, shape, strict=True))
-        channels = _channel_names(ome, extent["c"])
+        labels = [channel.get("label") for channel in ome.get("omero", {}).get("channels", [])]
+        channels = unique_names(labels if len(labels) == extent["c"] else [None] * extent["c"])
         planes: dict[tuple[str, int, int], Plane] = {}
         for t, c, z in itertools.product(range(extent["t"]), range(extent["c"]), range(extent["z"])):
             index = tuple({"t": t, "c": c, "z": z}[name] for name in names[:-2])
@@ -207,19 +175,7 @@ def _read_image(image: _Image, level: int) -> _Found | str:
             metadata={"image_name": str(multiscale.get("name") or image.path), "acquisition": image.acquisition},
         )
         pixel_size_um = _pixel_size(multiscale, level, -2), _pixel_size(multiscale, level, -1)
-        return _Found(image, field, channels, (extent["y"], extent["x"]), pixel_size_um)
-
-
-def _channel_names(ome: dict[str, Any], count: int) -> tuple[str, ...]:
-    """What a viewer would call the channels; without that, or if it is of another number of channels, "0", "1", ..."""
-    labels = [channel.get("label") for channel in ome.get("omero", {}).get("channels", [])]
-    names: list[str] = []
-    for i in range(count):
-        name = str(labels[i] or i) if len(labels) == count else str(i)
-        while name in names:
-            name = f"{name} ({i})"
-        names.append(name)
-    return tuple(names)
+        return Image(str(image), field, channels, (extent["y"], extent["x"]), pixel_size_um)
 
 
 def _pixel_size(multiscale: dict[str, Any], level: int, axis: int) -> float | None:
@@ -255,10 +211,13 @@ def _root(store: str) -> tuple[int, dict[str, Any]]:
 def _attributes(store: str, zarr_format: int, path: str) -> dict[str, Any] | None:
     """OME metadata of a group; None if the group is not there."""
     found = read_json(store, f"{path}/{_GROUPS[zarr_format]}".lstrip("/"))
-    return found if found is None or zarr_format == 2 else found.get("attributes", {}).get("ome", {})
+    if found is None or zarr_format == 2:
+        return found
+    with _valid_metadata(f"{store}/{path}"):
+        return {**found.get("attributes", {}).get("ome", {})}
 
 
-def _shape(image: _Image, path: str) -> tuple[int, ...] | None:
+def _shape(image: _Listed, path: str) -> tuple[int, ...] | None:
     found = read_json(image.store, f"{path}/{_ARRAYS[image.zarr_format]}")
     return None if found is None else tuple(found["shape"])
 

@@ -128,7 +128,11 @@ def why(error: BaseException) -> str:
 
 
 class _Chunks(ObjectStore):
-    """Refuses a chunk shorter than it says. Blosc decodes whatever lies behind it in memory, without a word."""
+    """Refuses what is shorter than it must be.
+
+    Without a word, Blosc decodes what happens to lie in memory behind a truncated chunk, and Zarr makes up the pixels
+    of an empty shard.
+    """
 
     blosc = False  # whether every chunk begins with Blosc's header
 
@@ -136,13 +140,13 @@ class _Chunks(ObjectStore):
         found = await super().get(key, prototype, byte_range)
         if found is None:
             return None
-        announced = 0
+        needed = 1
         if isinstance(byte_range, RangeByteRequest):
-            announced = byte_range.end - byte_range.start
+            needed = byte_range.end - byte_range.start
         elif self.blosc:
-            announced = max(16, int.from_bytes(found[12:16].to_bytes(), "little"))
-        if len(found) < announced:
-            raise ValueError(f"chunk {key} is truncated, {len(found)} of {announced} bytes")
+            needed = max(16, int.from_bytes(found[12:16].to_bytes(), "little"))
+        if len(found) < needed:
+            raise ValueError(f"{key} is truncated to {len(found)} bytes, {needed} are needed")
         return found
 
 

@@ -22,9 +22,12 @@ def test_rows_after_z():
 
 @pytest.mark.parametrize(
     ("name", "wells"),
-    [("A0", 384), ("A00", 384), ("Q25", 384), ("Q01", 384), ("P25", 384), ("AA01", 384), ("AG01", 1536), ("AF49", 1536)]
-    + [("C1", 6), ("A4", 6), ("I01", 96), ("A13", 96), ("", 96), ("12", 96), ("B", 96), ("B2C", 96), ("B-2", 96)]
-    + [("Ａ1", 96), ("B²", 96)],
+    [
+        *((name, 384) for name in ("A0", "A00", "Q25", "Q01", "P25", "AA01")),
+        *((name, 1536) for name in ("AG01", "AF49")),
+        *((name, 96) for name in ("I01", "A13", "", "12", "B", "B2C", "B-2", "Ａ1", "B²")),
+        *((name, 6) for name in ("C1", "A4")),
+    ],
 )
 def test_a_well_that_there_cannot_be(name, wells):
     with pytest.raises(BuildError, match=f"plates.csv, line 3: well .*a plate of {wells} wells"):

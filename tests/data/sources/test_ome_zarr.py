@@ -5,6 +5,7 @@ import threading
 import warnings
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +29,10 @@ PLACES = [("P1", "A01", 1), ("P1", "A01", 2), ("P1", "B02", 1)]
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    """Answers as `server.answers` says of what a path ends with: a status, "hang", "cut"; else with the file."""
+    """Answers as `server.answers` says of what a path ends with: a status, "hang", "cut"; else with the file.
+
+    A part of a file is given where `server.ranges`, else the whole file, as Python's own server does.
+    """
 
     server: "_Server"
 
@@ -45,6 +49,16 @@ class _Handler(SimpleHTTPRequestHandler):
             self.wfile.write(b"x" * 100)
         elif answer is not None:
             self.send_error(answer)
+        elif "Range" in self.headers and self.server.ranges and Path(self.translate_path(path)).is_file():
+            content = Path(self.translate_path(path)).read_bytes()
+            start, stop = self.headers["Range"].removeprefix("bytes=").split("-")
+            first = int(start) if start else max(0, len(content) - int(stop))
+            last = min(int(stop), len(content) - 1) if start and stop else len(content) - 1
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+            self.send_header("Content-Length", str(last + 1 - first))
+            self.end_headers()
+            self.wfile.write(content[first : last + 1])
         else:
             super().do_GET()
 
@@ -55,7 +69,7 @@ class _Handler(SimpleHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     def __init__(self, folder):
         super().__init__(("127.0.0.1", 0), partial(_Handler, directory=folder))
-        self.answers, self.requested, self.released = {}, [], threading.Event()
+        self.answers, self.requested, self.ranges, self.released = {}, [], True, threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -73,7 +87,6 @@ def server(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
-    monkeypatch.setattr(zarr_store, "TIMEOUT_S", 0.4)
     monkeypatch.setattr(zarr_store, "RETRIES", 1)
     zarr_store._open_store.cache_clear()
     zarr_store._open_array.cache_clear()
@@ -353,7 +366,7 @@ def test_what_is_no_ome_zarr(tmp_path, plate, server):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").touch()
     _refused(tmp_path / "photos", "it holds a.jpg", "give a plate, an image with multiscales")
-    _refused(plate / "A/1", "['well'", "give a plate, an image with multiscales")
+    _refused(plate / "A/1", "'well']", "give a plate, an image with multiscales")
     _refused(f"{server.url}/photos", "there is neither zarr.json nor .zattrs", "give a plate")
     zarr.create_array(tmp_path / "bare", shape=(4, 4), dtype="u1", zarr_format=3)
     _refused(tmp_path / "bare", "the attributes in its zarr.json are none of OME")
@@ -377,34 +390,34 @@ def test_metadata_of_another_kind(plate):
 
 
 def test_wells_of_another_plate_and_wells_twice(plate):
-    with pytest.raises(BuildError, match="B/2: well 'B2': a plate of 1 wells"):
-        index_ome_zarr(str(plate), 0, 1)
     _edit(plate, lambda ome: ome["plate"]["wells"].append({"path": "A/1"}))
     _refused(plate, "plate P1, well A01, site 1", "give them to two builds")
+    _edit(plate, lambda ome: ome["plate"]["wells"].append({"path": "C/1"}))
+    with pytest.raises(BuildError, match="C/1: well 'C1': a plate of 6 wells"):
+        index_ome_zarr(str(plate), 0, 6)
 
 
-def _status(server, path, answer):
-    server.answers[path] = answer
-    return f"{server.url}/plate.zarr"
+FAILURES = {
+    500: "the server answered 500 Internal Server Error; check the address",
+    403: "the server answered 403 Forbidden; check the address and your rights",
+    "hang": "the server did not answer within 0.3 s, asked 2 times",
+    "cut": "request or response body error",
+}
 
 
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (500, "the server answered 500 Internal Server Error; check the address"),
-        (403, "the server answered 403 Forbidden; check the address and your rights"),
-        ("hang", "the server did not answer within 0.4 s, asked 2 times"),
-        ("cut", "request or response body error"),
-    ],
-)
+@pytest.mark.parametrize("answer", FAILURES)
 @pytest.mark.parametrize("path", ["", "A/1/", "A/1/1/", "A/1/1/s0/"])
-def test_a_server_that_fails_while_it_is_indexed(plate, server, version, path, answer, words):
-    name = {"0.4": ".zattrs", "0.5": "zarr.json"}[version]
-    if path.endswith("s0/"):
-        name = {"0.4": ".zarray", "0.5": "zarr.json"}[version]
-    _refused(_status(server, f"plate.zarr/{path}{name}", answer), f"{path}{name}", words)
-    tries = [asked for asked in server.requested if asked == f"/plate.zarr/{path}{name}"]
-    assert len(tries) == (2 if answer in (500, "hang") else 1)
+def test_a_server_that_fails_while_it_is_indexed(plates, tmp_path, server, monkeypatch, path, answer):
+    version = "0.4" if path in ("", "A/1/1/s0/") else "0.5"
+    shutil.copytree(plates[version], tmp_path / "plate.zarr")
+    file = "zarr.json" if version == "0.5" else ".zarray" if path.endswith("s0/") else ".zattrs"
+    if answer == "hang":
+        monkeypatch.setattr(zarr_store, "TIMEOUT_S", 0.3)
+    server.answers[f"plate.zarr/{path}{file}"] = answer
+    _refused(
+        f"{server.url}/plate.zarr", f"{path}{file}: {FAILURES[answer] if answer != 'cut' else ''}", FAILURES[answer]
+    )
+    assert server.requested.count(f"/plate.zarr/{path}{file}") == (2 if answer in (500, "hang") else 1)
 
 
 def test_a_server_that_recovers(plate, server):
@@ -427,7 +440,8 @@ def test_nobody_answers(plate, server):
 
 def test_a_bucket_that_says_forbidden_of_what_is_not_there(plates, tmp_path, server):
     shutil.copytree(plates["0.4"], tmp_path / "plate.zarr")
-    url = _status(server, "plate.zarr/zarr.json", 403)
+    url = f"{server.url}/plate.zarr"
+    server.answers["plate.zarr/zarr.json"] = 403
     assert len(index_ome_zarr(url, 0).fields) == 3
     server.answers["plate.zarr/.zattrs"] = 403
     _refused(url, "403 Forbidden")
@@ -443,20 +457,14 @@ def test_a_bucket(plate, server, monkeypatch):
     assert server.requested[0] == "/bucket/of/plate.zarr/zarr.json"
 
 
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        (500, "the server answered 500"),
-        (403, "the server answered 403"),
-        ("hang", "the server did not answer within 0.4 s"),
-        ("cut", "body error"),
-    ],
-)
-def test_a_chunk_that_a_server_fails_to_give_is_an_error(plate, server, version, answer, words):
+@pytest.mark.parametrize("answer", FAILURES)
+def test_a_chunk_that_a_server_fails_to_give_is_an_error(plate, server, monkeypatch, version, answer):
+    if answer == "hang":
+        monkeypatch.setattr(zarr_store, "TIMEOUT_S", 0.3)
     plane = _first(f"{server.url}/plate.zarr")
     key = {"0.4": "s0/0/0/0/1/1", "0.5": "s0/c/0/0/0/1/1"}[version]
     server.answers[f"A/1/0/{key}"] = answer
-    _unreadable(plane, words)
+    _unreadable(plane, f"its pixels cannot be read: {FAILURES[answer] if answer != 'cut' else ''}", FAILURES[answer])
     server.answers.clear()
     np.testing.assert_array_equal(plane.read(), _pixels(0)[0, 0, 0])
 
@@ -502,6 +510,22 @@ def test_a_plane_that_its_shard_lacks_is_absent(tmp_path):
     np.testing.assert_array_equal(ZarrPlane(str(tmp_path), "a", (0,)).read(), np.arange(64).reshape(8, 8))
     assert ZarrPlane(str(tmp_path), "a", (2,)).read().sum() == 16 * 5
     _unreadable(ZarrPlane(str(tmp_path), "a", (1,)), "absent")
+
+
+def test_shards_of_a_server(tmp_path, server):
+    pixels = _pixels(0, (3, 64, 64))
+    shards = {"chunks": (1, 32, 32), "shards": (3, 64, 64)}
+    zarr.create_array(tmp_path / "a", data=pixels, **shards)
+    plane = ZarrPlane(server.url, "a", (1,))
+    np.testing.assert_array_equal(plane.read(), pixels[1])
+    assert server.requested.count("/a/c/0/0/0") == 5  # the index and four chunks, not the planes beside
+    content = (tmp_path / "a/c/0/0/0").read_bytes()
+    for length in (0, 1000, len(content) - 100):
+        (tmp_path / "a/c/0/0/0").write_bytes(content[:length])
+        _unreadable(plane, "its pixels cannot be read")
+    (tmp_path / "a/c/0/0/0").write_bytes(content)
+    server.ranges = False
+    _unreadable(plane, "its pixels cannot be read")
 
 
 CODECS = {

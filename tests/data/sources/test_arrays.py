@@ -1,0 +1,191 @@
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from data.errors import BadInputError, BuildError
+from data.fields import assemble
+from data.sources.arrays import ArrayPlane, index_arrays
+
+
+def _images(shape=(3, 5, 7, 2), dtype=np.uint16):
+    images = np.random.default_rng(0).integers(0, 65536, shape).astype(dtype)
+    images.flat[:2] = np.array([300, 65535]).astype(dtype)
+    return images
+
+
+def _read(index, i):
+    (found,) = assemble(index.fields[i], index.channels, 0, 0)
+    return found[0]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, ">u2", np.float32])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npy(tmp_path, dtype, order):
+    images = _images(dtype=dtype)
+    np.save(tmp_path / "cells.npy", np.asarray(images, order=order))
+    index = index_arrays(tmp_path / "cells.npy")
+    assert index.channels == ("0", "1")
+    assert [str(field) for field in index.fields] == [f"plate cells, well , site {site}" for site in (1, 2, 3)]
+    assert index.columns == {}
+    for i in range(3):
+        np.testing.assert_array_equal(_read(index, i), images[i])
+
+
+def test_one_channel(tmp_path):
+    images = _images((2, 5, 7))
+    np.save(tmp_path / "cells.npy", images)
+    index = index_arrays(tmp_path / "cells.npy")
+    assert index.channels == ("0",)
+    np.testing.assert_array_equal(_read(index, 1)[..., 0], images[1])
+    plane = index.fields[1].planes["0", 0, 0]
+    assert plane.source == f"{tmp_path}/cells.npy[1]"
+    assert pickle.loads(pickle.dumps(plane)) == plane
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz(tmp_path, save):
+    images = _images()
+    save(
+        tmp_path / "cells.npz",
+        images=images,
+        masks=images[..., 0],
+        channels=["DNA", "RNA"],
+        plate=["P2", "P1", "P1"],
+        well=["b3", "A1", "A02"],
+        site=[4, 2, 1],
+        compound=["x", "", "ä"],
+        dose=[0.5, 0, 1],
+        batch=np.array([1, 2, 3], np.uint8),
+        control=[True, False, False],
+        edges=[0.1, 0.2],
+    )
+    index = index_arrays(tmp_path / "cells.npz")
+    assert index.channels == ("DNA", "RNA")
+    assert index.columns == {"compound": str, "dose": float, "batch": int, "control": int}
+    assert [str(field) for field in index.fields] == [
+        "plate P1, well A01, site 2",
+        "plate P1, well A02, site 1",
+        "plate P2, well B03, site 4",
+    ]
+    assert index.fields[1].metadata == {"compound": "ä", "dose": 1.0, "batch": 3, "control": 0}
+    for i, number in enumerate((1, 2, 0)):
+        np.testing.assert_array_equal(_read(index, i), images[number])
+    assert index.ignored == (
+        (f"{tmp_path}/cells.npz:masks", "is (3, 5, 7): no value for each of 3 images"),
+        (f"{tmp_path}/cells.npz:edges", "is (2,): no value for each of 3 images"),
+    )
+
+
+def test_npz_with_one_array_of_another_name(tmp_path):
+    images = _images()
+    np.savez(tmp_path / "cells.npz", pictures=images)
+    np.testing.assert_array_equal(_read(index_arrays(tmp_path / "cells.npz"), 2), images[2])
+
+
+def test_several_images_of_a_site_are_numbered(tmp_path):
+    np.savez(tmp_path / "cells.npz", images=_images(), well=["A1", "A1", "A2"], site=[4, 4, 4])
+    index = index_arrays(tmp_path / "cells.npz")
+    assert [(field.well, field.site) for field in index.fields] == [("A01", 1), ("A01", 2), ("A02", 3)]
+    assert [field.metadata for field in index.fields] == [{"given_site": 4}] * 3
+    assert index.ignored == (
+        (f"{tmp_path}/cells.npz:site", "has several images of one site: images are numbered instead"),
+    )
+
+
+def test_nothing_is_unpickled(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    trap = np.array([Trap()] * 3, dtype=object)
+    np.save(tmp_path / "a.npy", trap, allow_pickle=True)
+    np.savez(tmp_path / "b.npz", images=_images(), compound=trap)
+    (tmp_path / "c.npy").write_bytes(pickle.dumps(Trap()))
+    for name in ("a.npy", "b.npz", "c.npy"):
+        with pytest.raises(BuildError, match=rf"{name}.*nothing is unpickled"):
+            index_arrays(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("kept", [0.99, 0.5, 0.01, 0])
+def test_a_truncated_file(tmp_path, kept):
+    for name, save in (("a.npy", np.save), ("b.npz", lambda path, images: np.savez(path, images=images))):
+        save(tmp_path / name, _images((9, 20, 20)))
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: int(len(content) * kept)])
+        with pytest.raises(BuildError, match=rf"{name}: (is truncated|no whole|neither)"):
+            index_arrays(tmp_path / name)
+
+
+def test_damage_within_is_met_when_it_is_read(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, images=_images((9, 20, 20)))
+    index = index_arrays(path)
+    content = bytearray(path.read_bytes())
+    content[2000] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(
+        BadInputError, match=r"a.npz:images: damaged: Bad CRC-32.*\(plate a, well , site 1, channel 0\)"
+    ):
+        _read(index, 0)
+    path.unlink()
+    with pytest.raises(BadInputError, match="cannot be opened"):
+        _read(index, 0)
+
+
+def test_a_file_that_is_replaced_is_read_again(tmp_path):
+    path = tmp_path / "a.npz"
+    for value in (1, 2):
+        np.savez(path, images=np.full((2, 4 + value, 4), value, np.uint8))
+        assert _read(index_arrays(path), 0)[0, 0, 0] == value
+    plane = ArrayPlane(path, "images", 0, None)
+    before = plane.identity()
+    np.savez(path, images=np.zeros((1, 2, 2), np.uint8))
+    assert plane.identity() != before
+    with pytest.raises(BadInputError, match=r"a.npz:images\[1\]: is not there"):
+        ArrayPlane(path, "images", 1, None).read()
+
+
+def test_nan(tmp_path):
+    images = _images((2, 4, 4), np.float32)
+    images[1, 2, 2] = np.nan
+    np.save(tmp_path / "a.npy", images)
+    index = index_arrays(tmp_path / "a.npy")
+    _read(index, 0)
+    with pytest.raises(BadInputError, match=r"a.npy\[1\]: 1 pixels are NaN"):
+        _read(index, 1)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "problem"),
+    [
+        ({"images": np.zeros((4, 3, 8, 8))}, r"as if \[N, C, H, W\]"),
+        ({"images": np.zeros((4, 8))}, r"expected one array of images.*images \(4, 8\)"),
+        ({"a": np.zeros((4, 8, 8)), "b": np.zeros((4, 8, 8))}, "expected one array of images"),
+        ({}, "there is none"),
+        ({"images": np.zeros((0, 8, 8))}, r"images are \(0, 8, 8\)"),
+        ({"images": np.full((2, 3, 3), "x")}, "expected numbers"),
+        ({"images": np.zeros((2, 3, 3), complex)}, "expected numbers"),
+        ({"images": np.zeros((2, 3, 3)), "site": [0.5, 1]}, "site is of type float64"),
+        ({"images": np.zeros((2, 3, 3)), "x": np.zeros(2, complex)}, "x is of type complex128"),
+        ({"images": np.zeros((2, 3, 3)), "well": ["A01", "Q25"]}, r"a.npz:images\[1\]: well 'Q25'"),
+        ({"images": np.zeros((2, 3, 3)), "well": ["A01", ""]}, r"images\[1\]: has no well"),
+        ({"images": np.zeros((2, 3, 3)), "plate": ["", "P"]}, r"images\[0\]: the plate has no name"),
+        ({"images": np.zeros((2, 3, 3, 2)), "channels": ["a"]}, "expected 2 different names"),
+        ({"images": np.zeros((2, 3, 3, 2)), "channels": ["a", "a"]}, "expected 2 different names"),
+    ],
+)
+def test_arrays_that_are_refused(tmp_path, arrays, problem):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(BuildError, match=problem):
+        index_arrays(tmp_path / "a.npz")
+
+
+def test_what_is_no_array_file(tmp_path):
+    with pytest.raises(BuildError, match=r"a.npy: no whole .npy or .npz file"):
+        index_arrays(tmp_path / "a.npy")
+    (tmp_path / "a.npy").mkdir()
+    with pytest.raises(BuildError, match=r"a.npy: no whole .npy or .npz file"):
+        index_arrays(tmp_path / "a.npy")

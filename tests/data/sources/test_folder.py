@@ -1,0 +1,111 @@
+import os
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+
+from data.errors import BadInputError, BuildError
+from data.fields import assemble
+from data.sources.folder import index_folder
+
+
+def _png(path, value, shape=(5, 7), dtype=np.uint16):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full(shape, value, dtype)
+    path.write_bytes(imagecodecs.png_encode(pixels))
+    return pixels
+
+
+def test_every_image_is_a_field(tmp_path):
+    root = tmp_path / "set"
+    _png(root / "b" / "2.png", 300)
+    _png(root / "b" / "deeper" / "1.PNG", 65535)
+    _png(root / "a.png", 7)
+    _png(root / "007" / "1.png", 8)
+    (root / "notes.txt").write_text("x")
+    (root / ".hidden.png").write_bytes(b"x")
+    _png(root / ".cache" / "x.png", 1)
+    index = index_folder(root)
+    assert index.channels == ("0",)
+    assert index.columns == {"folder": str, "file": str}
+    assert index.ignored == (("notes.txt", "no image"),)
+    assert [(f.plate, f.well, f.site, f.metadata["folder"], f.metadata["file"]) for f in index.fields] == [
+        ("set", "", 1, "007", "1.png"),
+        ("set", "", 2, "", "a.png"),
+        ("set", "", 3, "b", "2.png"),
+        ("set", "", 4, "b/deeper", "1.PNG"),
+    ]
+    values = [next(assemble(field, ("0",), 0, 0))[0] for field in index.fields]
+    assert [(image[0, 0, 0], image.shape, image.dtype) for image in values] == [
+        (value, (5, 7, 1), np.uint16) for value in (8, 7, 300, 65535)
+    ]
+
+
+def test_colours(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 65536, (5, 7, 4), np.uint16)
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(pixels))
+    index = index_folder(tmp_path)
+    assert index.channels == ("R", "G", "B", "A")
+    np.testing.assert_array_equal(next(assemble(index.fields[0], index.channels, 0, 0))[0], pixels)
+
+
+def test_pages(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 65536, (2, 5, 7), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", byteorder=">")
+    tifffile.imwrite(tmp_path / "b.tif", np.zeros((3, 5, 7), np.uint16), photometric="minisblack")
+    index = index_folder(tmp_path)
+    assert index.channels == ("0", "1")
+    image, _ = next(assemble(index.fields[0], ("0", "1"), 0, 0))
+    np.testing.assert_array_equal(image, np.moveaxis(pixels, 0, -1))
+    with pytest.raises(BadInputError, match=r"b.tif: has 3 pages, expected 2"):
+        next(assemble(index.fields[1], ("0", "1"), 0, 0))
+
+
+def test_damaged_files_are_met_when_they_are_read(tmp_path):
+    _png(tmp_path / "c.png", 1)
+    content = (tmp_path / "c.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[:40])
+    (tmp_path / "b.jpg").write_bytes(b"")
+    index = index_folder(tmp_path)
+    for field, problem in zip(index.fields[:2], ("a.png: damaged", "b.jpg: the file is empty"), strict=True):
+        with pytest.raises(BadInputError, match=problem):
+            next(assemble(field, ("0",), 0, 0))
+    (tmp_path / "c.png").unlink()
+    with pytest.raises(BadInputError, match=r"a.png: damaged"):
+        index_folder(tmp_path)
+
+
+def test_links_out_of_the_folder_are_listed_and_not_followed(tmp_path):
+    root = tmp_path / "set"
+    _png(root / "a.png", 1)
+    _png(tmp_path / "elsewhere" / "b.png", 2)
+    (root / "inside.png").symlink_to(root / "a.png")
+    (root / "outside.png").symlink_to(tmp_path / "elsewhere" / "b.png")
+    (root / "folder").symlink_to(tmp_path / "elsewhere")
+    (root / "loop.png").symlink_to(root / "loop.png")
+    index = index_folder(root)
+    assert [field.metadata["file"] for field in index.fields] == ["a.png", "inside.png", "loop.png"]
+    assert [file for file, _ in index.ignored] == ["folder", "outside.png"]
+    with pytest.raises(BadInputError, match=r"loop.png: cannot be opened"):
+        next(assemble(index.fields[2], ("0",), 0, 0))
+    # The folder itself may be a link.
+    (tmp_path / "link").symlink_to(root)
+    assert [field.plate for field in index_folder(tmp_path / "link").fields] == ["set"] * 3
+
+
+def test_what_is_no_folder_of_images(tmp_path):
+    with pytest.raises(BuildError, match="absent: is not there"):
+        index_folder(tmp_path / "absent")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BuildError, match="file: is a file, a folder is needed"):
+        index_folder(tmp_path / "file")
+    with pytest.raises(BuildError, match=r"no file in it or below ends in .tif"):
+        index_folder(tmp_path)
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    with open(os.fsencode(tmp_path) + b"/\xff.png", "wb"):
+        pass
+    with pytest.raises(BuildError, match="is not UTF-8; rename it"):
+        index_folder(tmp_path)

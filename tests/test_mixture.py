@@ -1,0 +1,190 @@
+"""Sets of other channels, sizes and depths in one run."""
+
+import dataclasses
+import itertools
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+
+import bie_jax
+from bie_jax.config import ConfigError
+from bie_jax.image_set import open_image_set
+from bie_jax.input_pipeline import train_batches
+from bie_jax.mixture import Mixture
+from bie_jax.train import train_and_evaluate
+from data.records import Description, write_set
+
+
+@dataclasses.dataclass(frozen=True)
+class _OneImage:
+    def identity(self, part):
+        return repr(part)
+
+    def examples(self, part):
+        yield (
+            np.random.default_rng(part).integers(0, 4000, (36, 40, 2), np.uint8 if part < 0 else np.uint16),
+            {
+                "plate": f"Q{part % 2}",
+                "well": f"B{part // 2 + 2:02d}",
+                "site": 1,
+                "label": "x",
+                "source": f"other {part}",
+            },
+        )
+
+
+@pytest.fixture(scope="session")
+def two_sets(datasets):
+    """The tiny simulated set (5 channels, 32 x 32) and another one: 2 channels, one of them shared, 36 x 40."""
+    description = Description(
+        name="other",
+        version="1.0.0",
+        channel_names=("actin", "DNA"),
+        pixel_size_um=None,
+        image_shape=(36, 40, 2),
+        dtype="uint16",
+        columns={"plate": str, "well": str, "site": int, "label": str, "source": str},
+        text="numbers",
+        simulated=True,
+    )
+    write_set(description, range(24), _OneImage(), datasets)
+    return datasets
+
+
+@pytest.fixture
+def mixture(two_sets):
+    return Mixture((open_image_set("simulated", two_sets), open_image_set("other", two_sets)))
+
+
+@pytest.fixture
+def mixed_config(tiny_config, two_sets):
+    tiny_config.data.mix_with = ("other",)
+    tiny_config.data.mix_weights = (3.0, 1.0)
+    return tiny_config
+
+
+def test_channels_are_joined_and_rows_numbered_through(mixture):
+    first, other = mixture.sets
+    assert mixture.channel_names == (*first.channel_names, "actin")
+    assert len(mixture) == len(first) + len(other)
+    assert mixture.window == (32, 32)
+    assert mixture.dtype == np.uint16
+    row = len(first) + 3
+    assert mixture.metadata.iloc[row]["source"] == "other 3"
+    images = mixture.images(np.asarray([row, 2]), None)
+    assert images.dtype == np.uint16
+    middle = other[3][2:34, 4:36]
+    np.testing.assert_array_equal(images[0][..., [5, 0]], middle)  # actin is new, DNA is the first set's first
+    np.testing.assert_array_equal(images[0][..., 1:5], 0)
+    np.testing.assert_array_equal(images[1][..., :5], first[2])
+    np.testing.assert_array_equal(images[1][..., 5], 0)
+
+
+def test_windows_reach_every_corner_of_a_larger_image(mixture):
+    row = np.asarray([len(mixture.sets[0])])
+    image = mixture.sets[1][0]
+    for place, (top, left) in (((0, 0), (0, 0)), ((0.999, 0.999), (4, 8)), ((0.5, 0), (2, 0))):
+        found = mixture.images(row, np.asarray([place]))[0][..., [5, 0]]
+        np.testing.assert_array_equal(found, image[top : top + 32, left : left + 32])
+
+
+def test_one_set_comes_as_it_is(mixture):
+    alone = Mixture(mixture.sets[:1])
+    np.testing.assert_array_equal(alone.images(np.asarray([4, 1]), None), mixture.sets[0].images([4, 1]))
+
+
+def _batches(mixture, start_step, threads=2):
+    rows = [np.arange(start, end) for start, end in itertools.pairwise(mixture.first_rows)]
+    return train_batches(mixture, rows, [3.0, 1.0], 8, seed=0, start_step=start_step, read_threads=threads)
+
+
+def test_sets_are_drawn_by_their_weights(mixture):
+    rows = np.concatenate([next(batches)["row"] for batches in [_batches(mixture, 0)] for _ in range(50)])
+    share = Counter((rows >= mixture.first_rows[1]).tolist())
+    assert share == {False: 300, True: 100}
+    # Every image as often as any other of its set, but for one.
+    for chosen in (rows[rows < mixture.first_rows[1]], rows[rows >= mixture.first_rows[1]]):
+        counts = Counter(chosen.tolist()).values()
+        assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_going_on_is_the_same_rows_and_windows(mixture, threads):
+    straight = list(itertools.islice(_batches(mixture, 0), 9))
+    resumed = list(itertools.islice(_batches(mixture, 5, threads), 4))
+    for a, b in zip(straight[5:], resumed, strict=True):
+        np.testing.assert_array_equal(a["row"], b["row"])
+        np.testing.assert_array_equal(a["image"], b["image"])
+    windows = {batch["image"][i].tobytes() for batch in straight for i in np.flatnonzero(batch["row"] == 40)}
+    images = sum((batch["row"] == 40).sum() for batch in straight)
+    assert len(windows) == images  # another window each time
+
+
+def test_a_mixed_run_trains_and_embeds_either_set(mixed_config, mixture, tmp_path, capsys):
+    train_and_evaluate(mixed_config, tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "simulated: train 64 images, 32 wells, 2 plates; validation 8 images, 4 wells, 1 plates" in said
+    assert "other: train 21 images" in said
+    embedder = bie_jax.load(tmp_path / "run")
+    assert embedder.channel_names == mixture.channel_names
+    first, other = mixture.sets
+    mine = embedder.embed(first.images([0, 1]), channels=first.channel_names)
+    assert mine.shape == (2, 16)
+    theirs = embedder.embed(other.images([0, 1]), channels=["actin", "DNA"])
+    assert theirs.shape == (2, 16)
+    turned = embedder.embed(other.images([0, 1])[..., ::-1], channels=["DNA", "actin"])
+    np.testing.assert_array_equal(theirs, turned)
+    with pytest.raises(ValueError, match=r"the model takes DNA, .*membrane or actin, DNA"):
+        embedder.embed(other.images([0, 1])[..., :1], channels=["DNA"])
+
+
+def test_what_a_set_lacks_changes_nothing(mixed_config, mixture):
+    """Counts in a channel that is masked move neither loss nor gradient."""
+    from bie_jax import augment
+    from bie_jax.config import check_config
+    from bie_jax.models import build_model
+    from bie_jax.objectives import vqvae
+
+    config = check_config(mixed_config)
+    sets = [image_set.intensities for image_set in mixture.sets]
+    table = augment.intensity_table(sets, mixture.channel_names, "zscore", "plate")
+    plate = np.full(2, augment.table_rows(sets)["other", "Q0"], np.int32)
+    image = mixture.images(mixture.first_rows[1] + np.arange(2), None)
+    model = build_model(config.model, 6)
+    variables = dict(model.init(jax.random.key(0), np.zeros((2, 32, 32, 6), np.float32), train=False))
+    params = variables.pop("params")
+
+    def loss(params, counts):
+        seen = augment.eval_view(counts, plate, table, (32, 32), config.data)
+        return vqvae(model, params, variables, seen, table.present[plate], train=True)[0]
+
+    disturbed = image.copy()
+    disturbed[..., 1:5] = 12345
+    for a, b in zip(*(jax.tree.leaves(jax.value_and_grad(loss)(params, x)) for x in (image, disturbed)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # The last layer's weights towards the masked channels get no gradient, those towards the others do.
+    gradient = jax.grad(loss)(params, image)
+    towards = [leaf for leaf in jax.tree.leaves(gradient["decoder"]) if leaf.ndim == 1 and leaf.shape[-1] == 6]
+    assert towards
+    for leaf in map(np.asarray, towards):
+        np.testing.assert_array_equal(leaf[1:5], 0)
+        assert (leaf[[0, 5]] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mix_weights": (1.0,)}, r"mix_weights=\(1.0,\) for 2 sets"),
+        ({"mix_with": ("simulated",)}, "a set is named twice"),
+        ({"normalization_scope": "image"}, "normalization_scope='image' with sets of different sizes"),
+        ({"crop_size": 36}, "crop_size=36 is larger than the images of 'simulated \\+ other', 32 x 32"),
+        ({"mix_with": ("nothing",)}, "the set 'nothing' is not built"),
+    ],
+)
+def test_what_cannot_be_mixed(mixed_config, tmp_path, changes, message):
+    mixed_config.data.update(changes)
+    with pytest.raises((ConfigError, FileNotFoundError), match=message):
+        train_and_evaluate(mixed_config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
