@@ -13,7 +13,7 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 _SHARDS = "*-images.array_record-*-of-*"
 _IMAGE_KEY = b"\x0a\x05image\x12"  # of a map entry, and the tag of its value
 
-# What a person types to get a set, and what it takes.
+# What a person types to get a known set, and what it takes.
 _HOW_TO_BUILD = {
     "simulated": ("python -m data.build simulated", "half a minute, nothing else"),
     "bbbc021": (
@@ -21,9 +21,9 @@ _HOW_TO_BUILD = {
         "a folder with bbbc021_subset.npz and wells.csv (data/bbbc021/README.md)",
     ),
     "idr0093": (
-        "python -m data.build idr0093 --source=IMAGES.csv --annotation=idr0093-screenA-annotation.csv.gz",
-        "the study's images (1.62 TB in all; a part of the plates will do), a table that lists them, and IDR's "
-        "annotation table (data/idr0093/README.md says how each is had)",
+        "python -m data.build idr0093 --source=FOLDER --annotation=idr0093-screenA-annotation.csv.gz",
+        "the study's images (1.62 TB in all; a part of the plates will do) and IDR's annotation table "
+        "(data/idr0093/README.md says how each is had)",
     ),
 }
 
@@ -174,12 +174,9 @@ def open_image_set(name: str, data_dir: str | Path) -> ImageSet:
     if not versions:
         built = sorted({path.parent.parent.name for path in Path(data_dir).glob("*/*/statistics.json")})
         have = f"there are {', '.join(built)}" if built else "there are no built sets"
-        if name not in _HOW_TO_BUILD:
-            raise SetNotBuiltError(
-                f"the set {name!r} is not built in {Path(data_dir).absolute()} ({have}), and no builder has that name: "
-                f"{', '.join(_HOW_TO_BUILD)}"
-            )
-        command, needs = _HOW_TO_BUILD[name]
+        command, needs = _HOW_TO_BUILD.get(
+            name, (f"python -m data.build {name} --source=IMAGES", "images of any common kind (data/README.md)")
+        )
         raise SetNotBuiltError(
             f"the set {name!r} is not built in {Path(data_dir).absolute()} ({have}). This builds it: {command} "
             f"It needs {needs}."

@@ -16,6 +16,7 @@ import pandas as pd
 
 from data.errors import BuildError
 from data.fields import Field, Index
+from data.sources.entries import typed
 from data.wells import well_name
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
@@ -98,7 +99,7 @@ def _parse(text: str, separator: str, path: Path) -> pd.DataFrame:
         raise BuildError(f"{path}, line {end + 1}: not a table ({error})") from None
     if header is None or not rows:
         raise BuildError(f"{path}: the table is empty")
-    if len(header) == 1:
+    if len(header) == 1 and re.search(r"[,;\t|]", header[0]):
         raise BuildError(f"{path}: has the one column {header[0]!r}; it must be separated by {separator!r}")
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
@@ -138,7 +139,8 @@ def read_annotation(path: Path, wells_per_plate: int) -> pd.DataFrame:
         wells_per_plate: the plates' format.
 
     Returns:
-        `plate`, `well` ("B02") and the other columns as text, under names from `column_name`. Index as in `read_table`.
+        `plate`, `well` ("B02") and the other columns, under names from `column_name`; numbers where every line has
+        one, text otherwise. Index as in `read_table`.
 
     Raises:
         BuildError: if there is no such column, or a line without plate or with a well that the format does not have.
@@ -151,7 +153,10 @@ def read_annotation(path: Path, wells_per_plate: int) -> pd.DataFrame:
     for needed in ("plate", "well"):
         if needed not in columns.values():
             raise BuildError(f"{path}: there is no column {needed.capitalize()}; there are {', '.join(table)}")
-    return select(table, path, wells_per_plate, columns)
+    wells = select(table, path, wells_per_plate, columns)
+    for name in set(wells) - {"plate", "well"}:
+        wells[name] = pd.Series(typed(wells[name].tolist()), index=wells.index)
+    return wells
 
 
 def select(table: pd.DataFrame, path: Path, wells_per_plate: int, columns: dict[str, str]) -> pd.DataFrame:

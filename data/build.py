@@ -137,7 +137,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--random-crops", type=_positive, metavar="N", help="N windows at random instead of tiles")
     parser.add_argument("--objects", type=Path, help="table of plate, well, site, y, x: one example for each object")
     parser.add_argument("--label-mask", metavar="CHANNEL", help="channel that numbers objects: one example for each")
-    parser.add_argument("--masks", type=Path, help="bbbc010: folder of one mask per worm")
+    parser.add_argument("--masks", help="bbbc010: folder, archive or URL of one mask per worm")
     parser.add_argument("--illumination", action="store_true", help="divide by each plate's own light")
     parser.add_argument("--seed", default=0, type=int, help="of random windows (default: 0)")
     parser.add_argument("--workers", default=os.cpu_count(), type=_positive, help="processes (default: all cores)")
@@ -208,7 +208,7 @@ def _origin(args: argparse.Namespace, building: Path) -> Origin:
         return Origin(index, {channel: channel for channel in index.channels}, label, text, mnist.VERSION, {})
     if args.name == "bbbc010":
         path, notes = bring(args.source, args.sha256, args.data_dir / "downloads")
-        masks = None if args.masks is None else bring(str(args.masks), None, args.data_dir / "downloads")[0]
+        masks = None if args.masks is None else bring(args.masks, None, args.data_dir / "downloads")[0]
         index = bbbc010.index_bbbc010(path, masks)
         return Origin(index, bbbc010.CHANNELS, bbbc010.LABEL, bbbc010.TEXT, bbbc010.VERSION, notes)
     wells_per_plate = args.wells_per_plate or 384

@@ -34,7 +34,8 @@ def fetch(url: str, sha256: str | None, folder: Path) -> Path:
 
     Args:
         url: http or https.
-        sha256: 64 hexadecimal digits. None: what comes is taken, under a name of its own for every URL.
+        sha256: 64 hexadecimal digits. None: what comes is taken, under a name of its own for every URL; a file that
+            breaks off is still noticed if the server has said how long it is.
         folder: for the file; made if needed. The file appears in it whole and checked, or not at all.
 
     Returns:
@@ -137,8 +138,8 @@ def extract_zip(path: Path, folder: Path) -> Path:
         os.replace(partial, folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise BuildError(f"{path}: not a whole zip archive ({error}); copy it again") from None
-    except FileExistsError as error:
-        raise BuildError(f"{path}: two members are called {Path(error.filename).relative_to(partial)}") from None
+    except (FileExistsError, NotADirectoryError) as error:
+        raise BuildError(f"{path}: two members claim {Path(error.filename).relative_to(partial)}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -147,7 +148,8 @@ def extract_zip(path: Path, folder: Path) -> Path:
 def _check_members(members: list[zipfile.ZipInfo], path: Path, folder: Path) -> None:
     for member in members:
         name = PurePosixPath(member.filename)
-        if name.is_absolute() or ".." in name.parts or "\\" in member.filename or ":" in name.parts[0]:
+        outside = name.is_absolute() or ".." in name.parts or not name.parts
+        if outside or "\\" in member.filename or ":" in name.parts[0]:
             raise BuildError(f"{path}: its member {member.filename!r} would leave the folder; nothing was unpacked")
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):

@@ -105,6 +105,15 @@ def test_a_ramp_keeps_every_step(dtype):
     np.testing.assert_array_equal(np.asarray(out).ravel(), np.arange(ramp.size))
 
 
+@pytest.mark.parametrize("scope", ["set", "image"])
+def test_a_channel_that_a_set_lacks_is_zero_whatever_it_holds(scope):
+    table = augment.intensity_table([DESCRIBED, OTHER], ["x", "flat", "y"], "zscore", scope)
+    image = jnp.asarray(_images(c=3))
+    seen = augment.eval_view(image, jnp.full(6, 2, jnp.int32), table, (12, 12), _config("zscore", scope))
+    np.testing.assert_array_equal(seen[..., 1], 0)
+    assert (np.asarray(seen)[..., [0, 2]].std(axis=(1, 2)) > 0).all()
+
+
 def test_the_table_of_several_sets():
     """Whole sets and their plates, in order; each set's numbers under the joined names, nothing under the others."""
     sets = [DESCRIBED, OTHER]

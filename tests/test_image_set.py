@@ -97,7 +97,7 @@ def test_records_without_an_image():
     ("name", "command"),
     [
         ("bbbc021", "python -m data.build bbbc021 --source="),
-        ("idr0093", "python -m data.build idr0093 --source=IMAGES.csv --annotation="),
+        ("idr0093", "python -m data.build idr0093 --source=FOLDER --annotation="),
     ],
 )
 def test_a_set_that_is_not_built(datasets, name, command):
@@ -116,7 +116,7 @@ def test_a_folder_without_sets(tmp_path):
 
 def test_a_name_that_no_builder_has(datasets):
     with pytest.raises(
-        SetNotBuiltError, match=r"'imagenet' is not built.*no builder has that name: simulated, bbbc021"
+        SetNotBuiltError, match=r"'imagenet' is not built.*python -m data.build imagenet --source=IMAGES"
     ):
         open_image_set("imagenet", datasets)
 

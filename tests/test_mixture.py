@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections import Counter
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -36,8 +37,10 @@ class _OneImage:
 
 
 @pytest.fixture(scope="session")
-def two_sets(datasets):
+def two_sets(datasets, tmp_path_factory):
     """The tiny simulated set (5 channels, 32 x 32) and another one: 2 channels, one of them shared, 36 x 40."""
+    folder = tmp_path_factory.mktemp("two_sets")
+    (folder / "simulated").symlink_to(Path(datasets) / "simulated")
     description = Description(
         name="other",
         version="1.0.0",
@@ -49,8 +52,8 @@ def two_sets(datasets):
         text="numbers",
         simulated=True,
     )
-    write_set(description, range(24), _OneImage(), datasets)
-    return datasets
+    write_set(description, range(24), _OneImage(), folder)
+    return str(folder)
 
 
 @pytest.fixture
@@ -60,6 +63,7 @@ def mixture(two_sets):
 
 @pytest.fixture
 def mixed_config(tiny_config, two_sets):
+    tiny_config.data.data_dir = two_sets
     tiny_config.data.mix_with = ("other",)
     tiny_config.data.mix_weights = (3.0, 1.0)
     return tiny_config
@@ -188,3 +192,41 @@ def test_what_cannot_be_mixed(mixed_config, tmp_path, changes, message):
     with pytest.raises((ConfigError, FileNotFoundError), match=message):
         train_and_evaluate(mixed_config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_training_step_does_not_count_what_a_set_lacks(mixed_config, mixture):
+    from bie_jax import augment, sharding
+    from bie_jax.config import check_config
+    from bie_jax.models import build_model
+    from bie_jax.objectives import vqvae
+    from bie_jax.optimizer import build_optimizer
+    from bie_jax.train_state import create_train_state
+    from bie_jax.train_step import build_train_step
+
+    config = check_config(mixed_config)
+    table = augment.intensity_table(
+        [image_set.intensities for image_set in mixture.sets], mixture.channel_names, "zscore", "plate"
+    )
+    rows = np.asarray([0, 1, 2, 3, *(mixture.first_rows[1] + np.arange(4))])
+    image, plate = mixture.images(rows, None), np.asarray([1] * 4 + [4] * 4, np.int32)
+    model = build_model(config.model, 6)
+    tx, _ = build_optimizer(config.optimizer, steps_per_epoch=4, epochs=4)
+    mesh = sharding.data_mesh()
+    split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
+
+    def aux_of(params, model_state, image):
+        return vqvae(model, params, model_state, image, np.ones((8, 6)), train=True)[1]
+
+    size = config.data.crop_size
+    state = create_train_state(model, tx, aux_of, np.zeros((8, size, size, 6)), jax.random.key(0))
+    view = augment.train_view(
+        jax.random.fold_in(jax.random.key(config.train.seed), 0), image, plate, table, config.data
+    )
+    counted, all_counted = (
+        vqvae(model, state.params, state.model_state, view, weight, train=True)[0]
+        for weight in (table.present[plate], np.ones((8, 6)))
+    )
+    step = build_train_step(config, model, table, split, everywhere)
+    _, loss = step(state, sharding.put_batch({"image": image, "plate": plate}, split))
+    np.testing.assert_allclose(loss, counted, rtol=1e-4)
+    assert abs(float(all_counted) / float(counted) - 1) > 0.05

@@ -1,4 +1,4 @@
-"""idr0093: HeLa cells, one gene silenced in each well; DNA, nascent RNA, PCNA and protein."""
+"""idr0093: human cells, one gene silenced in each well; DNA, nascent RNA, PCNA and protein."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def _treatment(gene: str, control_type: str, comment: str) -> str:
 IDR0093 = Study(
     name="idr0093",
     version="2.0.0",
-    text="idr0093 (genome-wide siRNA screen of cell size and RNA production in HeLa cells; CC BY 4.0, Mueller et al).",
+    text="idr0093 (genome-wide siRNA screen of cell size and RNA production; CC BY 4.0, Mueller et al).",
     # In the order of IDR's rendering_settings.yml; the microscope's file names end in C01 to C04.
     channels={
         "DNA": ("C01", "DAPI (DNA)", "DAPI"),

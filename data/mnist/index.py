@@ -125,10 +125,12 @@ def _read_array(path: Path, array: str, dimensions: int) -> np.ndarray:
     """
     try:
         values = _read_npz(path, array) if array else _read_idx(path)
-    except (zipfile.BadZipFile, zlib.error, gzip.BadGzipFile, struct.error, KeyError, ValueError, EOFError) as error:
-        raise BuildError(f"{path}: not a whole file of MNIST's ({error}); copy it again") from None
+    except (zipfile.BadZipFile, zlib.error, struct.error, KeyError, ValueError, EOFError, OSError) as error:
+        raise BuildError(f"{path}: cannot be read whole as a file of MNIST ({error})") from None
     if values.dtype != np.uint8 or values.ndim != dimensions or len(values) == 0:
-        raise BuildError(f"{path}: {array} is {values.shape} {values.dtype}, expected {dimensions} axes of uint8")
+        raise BuildError(
+            f"{path}: {array or 'it'} is {values.shape} {values.dtype}, expected {dimensions} axes of uint8"
+        )
     values.flags.writeable = False  # all planes of the process share it
     return values
 
@@ -148,4 +150,4 @@ def _read_idx(path: Path) -> np.ndarray:
     if (zero, kind) != (0, 8):
         raise ValueError(f"it begins with {content[:4].hex(' ')}")
     shape = struct.unpack_from(f">{axes}I", content, 4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)

@@ -146,10 +146,8 @@ def _choose(path: Path, headers: dict[str, tuple[tuple[int, ...], np.dtype]]) ->
     if "images" in candidates:
         return "images"
     if len(candidates) != 1:
-        there = ", ".join(f"{name or 'an array'} {shape}" for name, (shape, _) in headers.items())
-        raise BuildError(
-            f"{path}: expected images, [N, H, W] or [N, H, W, C], in one array; there is {there or 'none'}"
-        )
+        there = ", ".join(f"{name or 'an array'} {shape}" for name, (shape, _) in headers.items()) or "none"
+        raise BuildError(f"{path}: expected one array of images, [N, H, W] or [N, H, W, C]; there is {there}")
     return candidates[0]
 
 

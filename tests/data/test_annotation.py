@@ -109,6 +109,10 @@ def test_a_table_that_is_not_there(tmp_path):
     _refused("no such file", read_table, tmp_path)
 
 
+def test_a_table_may_have_one_column(tmp_path):
+    assert read_table(_write(tmp_path, "path\na.tif\n"))["path"].tolist() == ["a.tif"]
+
+
 def test_an_unnamed_column_without_values_is_left_out(tmp_path):
     assert list(read_table(_write(tmp_path, "Plate,Well,,\n1,A1,,\n"))) == ["Plate", "Well"]
 

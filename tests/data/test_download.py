@@ -197,6 +197,7 @@ def _link():
         ([("/tmp/evil", b"x")], "'/tmp/evil' would leave the folder"),
         ([("..\\evil", b"x")], "would leave the folder"),
         ([("C:/evil", b"x")], "would leave the folder"),
+        ([(".", b"x")], "would leave the folder"),
         ([(_link(), b"/etc/passwd")], "'link.tif' is no plain file"),
         ([("a.tif", b"x"), ("zeros", bytes(12 << 20))], "12582913, over .* or 100 times as many"),
     ],
@@ -220,7 +221,10 @@ def test_size_and_disk(tmp_path, monkeypatch):
 def test_two_members_of_one_name(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate name"):
         archive = _zip(tmp_path / "a.zip", [("a/b.tif", b"1"), ("a/b.tif", b"2")])
-    _refused(r"two members are called a/b.tif", extract_zip, archive, tmp_path / "out")
+    _refused("two members claim a/b.tif", extract_zip, archive, tmp_path / "out")
+    for second in ("a/b", "a/b/c"):
+        archive = _zip(tmp_path / "a.zip", [("a", b"1"), (second, b"2")])
+        _refused(r"two members claim a", extract_zip, archive, tmp_path / "out")
 
 
 def test_an_encrypted_member(tmp_path):

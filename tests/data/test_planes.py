@@ -90,10 +90,11 @@ def test_a_page_that_is_cut_off_is_not_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("rows_per_strip", [60, 8])
 @pytest.mark.parametrize("kept", [0.95, 0.5, 0.05])
-def test_a_truncated_tiff_is_named_and_never_filled_with_zeros(tmp_path, compression, kept):
+def test_a_truncated_tiff_is_named_and_never_filled_with_zeros(tmp_path, compression, rows_per_strip, kept):
     path = tmp_path / "image.tif"
-    tifffile.imwrite(path, _pixels((60, 60)), compression=compression)
+    tifffile.imwrite(path, _pixels((60, 60)), compression=compression, rowsperstrip=rows_per_strip)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(BadInputError, match=r"image.tif: (truncated|damaged)"):

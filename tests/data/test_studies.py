@@ -7,12 +7,18 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
+from bie_jax.image_set import open_image_set
 from data.annotation import join
+from data.crops import Whole
 from data.errors import BuildError
+from data.field_set import FieldMaker, build_fields
 from data.fields import Field, Index
 from data.planes import FilePlane
+from data.sources.layouts import index_layout, index_pattern
 from data.studies import STUDIES
 from data.wells import PLATE_FORMATS
 
@@ -25,6 +31,7 @@ TABLES = {
     "idr0036": "idr0036/screenA/idr0036-screenA-library.txt.gz",
     "idr0094": "idr0094/screenA/idr0094-screenA-annotation.csv.gz",
 }
+GUID = "EB868A72-19FC-46BB-BDFA-66B8966A817C"
 
 # In the form of IDR's tables, with wells as they write them. Columns that nothing is read from are left out.
 STAND_INS = {
@@ -53,7 +60,8 @@ STAND_INS = {
         {
             "Plate": "Week1_22123", "Well": "B2", "Characteristics [Organism]": "Homo sapiens",
             "Characteristics [Cell Line]": "MCF-7", "Replicate": "1", "Batch": "Week1", "Compound Name": "DMSO",
-            "Dose": "", "Compound SMILES": "", "Compound MOA (from Ljosa et al, 2013)": "", "Control Type": "negative control",
+            "Dose": "", "Compound SMILES": "", "Compound MOA (from Ljosa et al, 2013)": "",
+            "Control Type": "negative control",
         },
         {
             "Well": "B3", "Compound Name": "cytochalasin B", "Dose": "0.03 micromolar",
@@ -66,7 +74,8 @@ STAND_INS = {
             "Plate": "20585", "Well": "A1", "Characteristics [Organism]": "Homo sapiens",
             "Characteristics [Cell Line]": "U2OS", "Compound Broad Identifier": "BRD-K98763141-001-06-8",
             "Compound Broad Identifier Short": "BRD-K98763141", "Compound Name": "NIFLUMIC ACID",
-            "Compound Source": "Biomol", "Compound SMILES": "OC", "PubChem InChIKey": "JZF", "Dose": "8.86 micromolar", "Control Type": "",
+            "Compound Source": "Biomol", "Compound SMILES": "OC", "PubChem InChIKey": "JZF",
+            "Dose": "8.86 micromolar", "Control Type": "",
             "Control Comments": "",
         },
         {"Well": "P24", "Compound Name": "DMSO", "Control Type": "negative control", "Control Comments": "mock"},
@@ -378,6 +387,61 @@ def test_patterns_find_real_files_and_their_channels(name, screen):
 def test_patterns(name, file, expected):
     match = re.fullmatch(STUDIES[name].pattern, file)
     assert (match and match.group("plate", "well", "site", "channel")) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "expected"),
+    [
+        (
+            "idr0006",
+            [f"11001-11089/plate 11001_Plate_136/TimePoint_1/plate 31033_{well}_s2_{channel}.TIF"
+             for well in ("A01", "A02") for channel in ("w1", "w2")],
+            {("11001", "A01"): "Nucleolus", ("11001", "A02"): "no nuclear foci"},
+        ),
+        (
+            "idr0035",
+            [f"Week1_22123/Week1_150607_{well}_s1_{channel}{GUID}.tif"
+             for well in ("B02", "B03") for channel in ("w1", "w2", "w4")],
+            {("Week1_22123", "B02"): "DMSO", ("Week1_22123", "B03"): "Actin disruptors"},
+        ),
+        (
+            "idr0036",
+            [f"20585-{stain}/IXMtest_P24_s1_{channel}{GUID}.tif"
+             for stain, channel in (("ERSyto", "w2"), ("Hoechst", "w1"), ("Mito", "w5"))],
+            {("20585", "P24"): "DMSO"},
+        ),
+        (
+            "idr0093",
+            [f"001/001_{well}_T0001F00{site}L01A01Z01C0{channel}.tif"
+             for well in ("B02", "B04") for site in (1, 2) for channel in (1, 2, 3, 4)],
+            {("001", "B02"): "POLA1", ("001", "B04"): "scrambled"},
+        ),
+    ],
+)  # fmt: skip
+def test_a_study_from_files_to_a_set(tmp_path, name, files, expected):
+    study = STUDIES[name]
+    for number, file in enumerate(files):
+        (tmp_path / "images" / file).parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(tmp_path / "images" / file, np.full((8, 9), number, np.uint16))
+    if study.layout is not None:
+        index = index_layout(tmp_path / "images", study.layout, study.wells_per_plate)
+    else:
+        index = index_pattern(tmp_path / "images", study.pattern, study.wells_per_plate)
+    table = study.read_annotation(_stand_in(tmp_path, name))
+    index, notes = join(index, table, name, plate_pattern=study.plate_pattern, leave_out=False)
+    channels = study.name_channels(index.channels)
+    maker = FieldMaker(tuple(channels), "max", "max", Whole(), study.label, None)
+    build_fields(
+        name, index, maker, tuple(channels.values()), tmp_path / "datasets",
+        num_workers=1, skip_bad=None, text=study.text, version=study.version, notes=notes,
+    )  # fmt: skip
+    built = open_image_set(name, str(tmp_path / "datasets"))
+    assert built.metadata.groupby(["plate", "well"])["label"].first().to_dict() == expected
+    known = [channel for channel in study.channels if channel in channels.values()]
+    assert list(built.channel_names) == (known or ["w1", "w2"])
+    # Pixels say which file they are from.
+    first = {channel: files.index(next(file for file in files if f"{channel}" in file)) for channel in channels}
+    assert built[0][0, 0].tolist() == [first[channel] for channel in channels]
 
 
 def test_a_study_from_folder_names_to_metadata(tmp_path):

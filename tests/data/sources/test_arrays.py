@@ -126,9 +126,7 @@ def test_damage_within_is_met_when_it_is_read(tmp_path):
     content = bytearray(path.read_bytes())
     content[2000] ^= 255
     path.write_bytes(content)
-    with pytest.raises(
-        BadInputError, match=r"a.npz:images: damaged: Bad CRC-32.*\(plate a, well , site 1, channel 0\)"
-    ):
+    with pytest.raises(BadInputError, match=r"a.npz:images: damaged: Bad CRC-32.*\(plate a, .* site 1, channel 0\)"):
         _read(index, 0)
     path.unlink()
     with pytest.raises(BadInputError, match="cannot be opened"):

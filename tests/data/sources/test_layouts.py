@@ -352,14 +352,15 @@ def test_cellvoyager(tmp_path):
     ):
         name = f"{plate}_{well}_T{t:04d}F007L01A{channel:02d}Z{z:02d}C{channel:02d}.tif"
         _write(tmp_path / plate / name, 300 + number)
-    for name in (
-        "MeasurementData.mlf",
-        "MeasurementDetail.mrf",
-        "DC_sCMOS #1_CAM1.tif",
-        "SC_BP445-45_40x_M10_CH01.tif",
-    ):
+    others = {
+        "MeasurementData.mlf": "no image",
+        "MeasurementDetail.mrf": "no image",
+        "DC_sCMOS #1_CAM1.tif": "correction image",
+        "SC_BP445-45_40x_M10_CH01.tif": "correction image",
+        "overview.png": "not named as CellVoyager does",
+    }
+    for name in others:
         (tmp_path / plate / name).write_bytes(b"x")
-    (tmp_path / plate / "overview.png").write_bytes(b"x")
     index = index_layout(tmp_path, "cellvoyager")
     assert index.channels == ("C01", "C03")
     first, second = index.fields

@@ -1,0 +1,196 @@
+import gzip
+import hashlib
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bie_jax.image_set import open_image_set
+from data import download
+from data.crops import Whole
+from data.errors import BadInputError, BuildError
+from data.field_set import FieldMaker, build_fields
+from data.mnist import index as mnist
+from data.mnist.index import DigitPlane, fetch_mnist, index_mnist
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
+IDX = {
+    "x_train": "train-images-idx3",
+    "y_train": "train-labels-idx1",
+    "x_test": "t10k-images-idx3",
+    "y_test": "t10k-labels-idx1",
+}
+
+
+def _arrays():
+    rng = np.random.default_rng(0)
+    return {
+        "x_train": rng.integers(0, 256, (6, 28, 28), np.uint8),
+        "y_train": np.array([5, 0, 4, 1, 9, 2], np.uint8),
+        "x_test": rng.integers(0, 256, (3, 28, 28), np.uint8),
+        "y_test": np.array([7, 2, 1], np.uint8),
+    }
+
+
+def _idx(values):
+    return struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes()
+
+
+def _write(folder, form, arrays):
+    folder.mkdir()
+    if form == "npz":
+        np.savez_compressed(folder / "mnist.npz", allow_pickle=False, **arrays)
+    for name, values in arrays.items():
+        if form == "idx.gz":
+            (folder / f"{IDX[name]}-ubyte.gz").write_bytes(gzip.compress(_idx(values)))
+        elif form == "idx":
+            (folder / f"{IDX[name]}-ubyte").write_bytes(_idx(values))
+    return folder
+
+
+@pytest.mark.parametrize("form", ["npz", "idx", "idx.gz"])
+def test_every_form_gives_the_same_index(tmp_path, form):
+    arrays = _arrays()
+    index = index_mnist(_write(tmp_path / "source", form, arrays))
+    assert (index.channels, index.columns, index.pixel_size_um) == (("intensity",), {"digit": int}, None)
+    found = [(field.plate, field.well, field.site, field.metadata["digit"]) for field in index.fields]
+    test = [("test", "A01", i + 1, digit) for i, digit in enumerate([7, 2, 1])]
+    assert found == test + [("train", "A01", i + 1, digit) for i, digit in enumerate([5, 0, 4, 1, 9, 2])]
+    for field in index.fields:
+        expected = arrays[f"x_{field.plate}"][field.site - 1]
+        np.testing.assert_array_equal(field.planes["intensity", 0, 0].read(), expected)
+
+
+def test_the_archive_itself_can_be_named(tmp_path):
+    folder = _write(tmp_path / "source", "npz", _arrays())
+    assert index_mnist(folder / "mnist.npz").fields == index_mnist(folder).fields
+
+
+def test_a_file_is_read_once(tmp_path, monkeypatch):
+    index = index_mnist(_write(tmp_path / "source", "npz", _arrays()))
+    monkeypatch.setattr(mnist, "_read_npz", None)  # would fail
+    for field in index.fields:
+        field.planes["intensity", 0, 0].read()
+
+
+def _build(index, data_dir):
+    maker = FieldMaker(index.channels, "max", "max", Whole(), mnist.LABEL, None)
+    build_fields(
+        "mnist", index, maker, index.channels, data_dir,
+        num_workers=1, skip_bad=None, text=mnist.TEXT, version=mnist.VERSION, notes={},
+    )  # fmt: skip
+    return open_image_set("mnist", str(data_dir))
+
+
+def test_build(tmp_path):
+    arrays = _arrays()
+    built = _build(index_mnist(_write(tmp_path / "source", "idx.gz", arrays)), tmp_path / "datasets")
+    np.testing.assert_array_equal(built.images(range(9))[..., 0], np.concatenate([arrays["x_test"], arrays["x_train"]]))
+    assert built.metadata["label"].tolist() == list("721504192")
+    assert built.metadata["site"].tolist() == [1, 2, 3, 1, 2, 3, 4, 5, 6]
+    assert built.image_shape == (28, 28, 1)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data/mnist is not here")
+def test_real_data(tmp_path):
+    index = index_mnist(REAL)
+    with np.load(REAL / "mnist.npz") as arrays:
+        pixels, digits = arrays["x_train"], arrays["y_train"]
+    assert len(index.fields) == 70_000
+    train = index.fields[10_000:]
+    assert {field.plate for field in train} == {"train"}
+    assert [field.metadata["digit"] for field in train] == digits.tolist()
+    for number in (0, 59_999):
+        np.testing.assert_array_equal(train[number].planes["intensity", 0, 0].read(), pixels[number])
+    # The unpacked official train-images-idx3-ubyte has this sum.
+    official = "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+    assert hashlib.sha256(_idx(pixels)).hexdigest() == official
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda folder: (folder / "t10k-labels-idx1-ubyte").unlink(),
+            r"neither mnist.npz nor t10k-labels-idx1-ubyte\[.gz\]",
+        ),
+        (
+            lambda folder: (folder / "t10k-labels-idx1-ubyte").write_bytes(b""),
+            "t10k-labels-idx1-ubyte: cannot be read whole",
+        ),
+        (lambda folder: _cut(folder / "train-images-idx3-ubyte", -1), "train-images-idx3-ubyte: cannot be read whole"),
+        (
+            lambda folder: (folder / "train-images-idx3-ubyte").write_bytes(b"<html>no</html>"),
+            "begins with 3c 68 74 6d",
+        ),
+        (
+            lambda folder: (folder / "train-images-idx3-ubyte").write_bytes(_idx(np.zeros(6, np.uint8))),
+            r"it is \(6,\) uint8, expected 3 axes",
+        ),
+        (
+            lambda folder: (folder / "train-labels-idx1-ubyte").write_bytes(_idx(np.zeros(5, np.uint8))),
+            "6 images and 5 labels of 'train'",
+        ),
+    ],
+    ids=["missing", "empty", "cut off", "html", "labels for images", "lengths"],
+)
+def test_bad_idx(tmp_path, change, message):
+    folder = _write(tmp_path / "source", "idx", _arrays())
+    change(folder)
+    with pytest.raises(BuildError, match=message) as caught:
+        index_mnist(folder)
+    assert "\n" not in str(caught.value)
+
+
+def _cut(path, end):
+    path.write_bytes(path.read_bytes()[:end])
+
+
+@pytest.mark.parametrize("kind", ["cut off", "missing", "pickle", "float"])
+def test_bad_npz(tmp_path, kind):
+    arrays = _arrays()
+    if kind == "missing":
+        del arrays["y_test"]
+    if kind == "float":
+        arrays["x_test"] = arrays["x_test"] / 255
+    if kind == "pickle":
+        arrays["y_test"] = np.array([{}, 1, 2], dtype=object)
+    (tmp_path / "source").mkdir()
+    np.savez_compressed(tmp_path / "source" / "mnist.npz", allow_pickle=True, **arrays)
+    if kind == "cut off":
+        _cut(tmp_path / "source" / "mnist.npz", -100)
+    with pytest.raises(BuildError, match=r"mnist.npz: (cannot be read whole|x_test is \(3, 28, 28\) float64)"):
+        index_mnist(tmp_path / "source")
+
+
+def test_a_plane_of_a_file_that_went_away(tmp_path):
+    plane = DigitPlane(tmp_path / "gone.npz", "x_train", 3)
+    assert plane.source == f"{tmp_path}/gone.npz[x_train,3]"
+    with pytest.raises(BadInputError, match=r"gone.npz\[x_train,3\]: .*cannot be read"):
+        plane.read()
+    with pytest.raises(BadInputError, match="cannot be opened: No such file"):
+        plane.identity()
+
+
+def test_download_asks_for_the_four_files(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(mnist, "fetch", lambda url, sha256, folder: asked.append((url, sha256, folder)))
+    assert fetch_mnist(tmp_path) == tmp_path
+    assert [url.rsplit("/", 1)[1] for url, _, _ in asked] == [f"{name}-ubyte.gz" for name in IDX.values()]
+    assert all(url.startswith("https://") and len(sha256) == 64 for url, sha256, _ in asked)
+
+
+def test_a_mirror_with_other_files_is_refused(tmp_path, monkeypatch):
+    """What a generated mirror gives under the official names has not the official sums."""
+
+    def give(url, known_hash, fname, path, downloader):
+        raise ValueError(
+            f"SHA256 hash of downloaded file ({fname}) does not match: expected {'a' * 64} but got {'b' * 64}."
+        )
+
+    monkeypatch.setattr(download.pooch, "retrieve", give)
+    with pytest.raises(
+        BuildError, match=f"train-images-idx3-ubyte.gz: what came has the SHA-256 {'b' * 64}, expected 440f"
+    ):
+        fetch_mnist(tmp_path)
