@@ -256,7 +256,7 @@ def _bbbc021(args: argparse.Namespace) -> Origin:
         raise BuildError(f"{wells}: the columns {missing} are missing; there are {', '.join(table)}")
     index, notes = join(
         index_arrays(arrays, 96),
-        table[list(keep)].rename(columns=keep),
+        table.filter(items=list(keep)).rename(columns=keep),
         str(wells),
         plate_pattern=None,
         leave_out=args.skip_bad is not None,

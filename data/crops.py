@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterator
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 from skimage.measure import regionprops_table
@@ -35,7 +35,10 @@ class Cut(Protocol):
 class Whole:
     """The field as it is."""
 
-    columns: ClassVar[dict[str, type]] = {}
+    @property
+    def columns(self) -> dict[str, type]:
+        """None."""
+        return {}
 
     def __call__(self, field: Field, image: np.ndarray) -> Iterator[Crop]:
         """One example."""
@@ -53,7 +56,11 @@ class Tiles:
 
     size: int
     overlap: int
-    columns: ClassVar[dict[str, type]] = {"tile_y_px": int, "tile_x_px": int}
+
+    @property
+    def columns(self) -> dict[str, type]:
+        """Where its upper left corner was."""
+        return {"tile_y_px": int, "tile_x_px": int}
 
     def __call__(self, field: Field, image: np.ndarray) -> Iterator[Crop]:
         """One example for each tile, row by row."""
@@ -77,7 +84,11 @@ class RandomWindows:
     size: int
     count: int
     seed: int
-    columns: ClassVar[dict[str, type]] = {"tile_y_px": int, "tile_x_px": int}
+
+    @property
+    def columns(self) -> dict[str, type]:
+        """Where its upper left corner was."""
+        return {"tile_y_px": int, "tile_x_px": int}
 
     def __call__(self, field: Field, image: np.ndarray) -> Iterator[Crop]:
         """`count` examples."""

@@ -66,11 +66,11 @@ class Description:
 class Maker(Protocol):
     """Makes a set's examples from its parts (fields, wells, ...), in any order and in any process. Picklable."""
 
-    def identity(self, part: Any) -> str:
+    def identity(self, part: Any, /) -> str:
         """Changes when the part's examples may have changed; a build goes on only with what is still true."""
         ...
 
-    def examples(self, part: Any) -> Iterator[Example]:
+    def examples(self, part: Any, /) -> Iterator[Example]:
         """(image [H, W, C], metadata with exactly `Description.columns`), in the order they will be read in.
 
         Raises:
@@ -223,7 +223,7 @@ def _write_shard(shard: _Shard, tick: workers.Tick) -> None:
         tick()
     with _no_room():
         writer.close()
-    pd.DataFrame(rows, columns=list(description.columns)).astype(description.columns).to_parquet(
+    pd.DataFrame(rows, columns=pd.Index(description.columns)).astype(description.columns).to_parquet(
         partial / "metadata.parquet", index=False
     )
     for number, (plate, intensities) in enumerate(statistics.items()):
@@ -278,7 +278,8 @@ def _features(description: Description) -> tfds.features.FeaturesDict:
 def _encoder(description: Description) -> Any:
     """(image, metadata) -> bytes of a tf.train.Example, the same ones every time."""
     features = _features(description)
-    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
+    specs: Any = features.get_serialized_info()
+    serializer = example_serializer.ExampleSerializer(specs)
     names = list(description.channel_names)
 
     def encode(image: np.ndarray, metadata: dict[str, Any]) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 
 from data.errors import BadInputError, BuildError
 from data.fields import Index
-from data.sources.entries import Entry, Value, distinct_sites, make_index
+from data.sources.entries import Entry, Value, make_index
 
 # What zipfile and NumPy raise on a damaged file. KeyError: it has changed since.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, NotImplementedError)
@@ -86,8 +86,7 @@ def index_arrays(path: Path, wells_per_plate: int = 384) -> Index:
         path: `.npy`, [N, H, W] or [N, H, W, C]; or `.npz` with an array `images` of that shape, or only one of three
             or four axes. Arrays of N values there are plate, well and site, or metadata of each image; `channels` has
             C names, which are "0", "1", ... otherwise. Without plate, well, site: the file's name, no wells, numbers
-            from 1. Where several images are of one site, every image is given a number as its site, and what the array
-            said is the column `given_site`. Other arrays are listed as ignored.
+            from 1. Several images may be of one site: crops. Other arrays are listed as ignored.
         wells_per_plate: the plates' format.
 
     Raises:
@@ -121,18 +120,14 @@ def index_arrays(path: Path, wells_per_plate: int = 384) -> Index:
     sites = columns.pop("site", np.arange(1, count + 1))
     if sites.dtype.kind not in "iu":
         raise BuildError(f"{path}: site is of type {sites.dtype}, expected whole numbers")
-    numbers = distinct_sites(list(zip(plates, wells, sites.tolist(), strict=True)))
-    if list(numbers) != sites.tolist():
-        columns["given_site"] = sites
-        ignored.append((f"{path}:site", "has several images of one site: images are numbered instead"))
     entries = []
     lists = {name: _values(array) for name, array in columns.items()}
     for number in range(count):
         metadata = {name: values[number] for name, values in lists.items()}
         for c, channel in enumerate(names):
             plane = ArrayPlane(path, key, number, c if len(shape) == 4 else None)
-            place = (plates[number], wells[number], numbers[number])
-            entries.append(Entry(plane, plane.source, *place, channel, metadata=metadata))
+            place = (plates[number], wells[number], int(sites[number]))
+            entries.append(Entry(plane, plane.source, *place, channel, metadata=metadata, crop=number))
     return make_index(entries, tuple(names), wells_per_plate, ignored=ignored)
 
 

@@ -26,6 +26,7 @@ class Entry:
         z: focal plane, from 0, or `PROJECTED`.
         t: time point, from 0.
         metadata: of the field, the same columns in every entry.
+        crop: number that tells apart several images of one site; 0 where an image is the whole site.
     """
 
     plane: Plane
@@ -37,6 +38,7 @@ class Entry:
     z: int = 0
     t: int = 0
     metadata: dict[str, Value] = dataclasses.field(default_factory=dict)
+    crop: int = 0
 
 
 def make_index(
@@ -60,11 +62,11 @@ def make_index(
             and metadata that differ within a field.
     """
     wells = _wells(entries, wells_per_plate)
-    places: dict[tuple[str, str, int], dict[tuple[str, int, int], Entry]] = {}
+    places: dict[tuple[str, str, int, int], dict[tuple[str, int, int], Entry]] = {}
     for entry in entries:
         if not entry.plate:
             raise BuildError(f"{entry.where}: the plate has no name")
-        field = places.setdefault((entry.plate, wells[entry.well], entry.site), {})
+        field = places.setdefault((entry.plate, wells[entry.well], entry.site, entry.crop), {})
         other = field.setdefault((entry.channel, entry.z, entry.t), entry)
         if other is not entry:
             raise BuildError(
@@ -79,8 +81,14 @@ def make_index(
                     f"of the same field (plate {entry.plate}, well {entry.well}, site {entry.site})"
                 )
     fields = tuple(
-        Field(*place, planes={key: entry.plane for key, entry in sorted(planes.items())}, metadata=_metadata(planes))
-        for place, planes in sorted(places.items())
+        Field(
+            plate,
+            well,
+            site,
+            planes={key: entry.plane for key, entry in sorted(planes.items())},
+            metadata=_metadata(planes),
+        )
+        for (plate, well, site, _), planes in sorted(places.items())
     )
     columns = {column: type(value) for column, value in entries[0].metadata.items()}
     return Index(channels, fields, columns, pixel_size_um, (*ignored, *_gaps(fields, channels)))
@@ -158,10 +166,3 @@ def well_of(row: str, column: str) -> str:
     if row.isdecimal() and 1 <= int(row) <= max(rows for rows, _ in PLATE_FORMATS.values()):
         row = row_letters(int(row) - 1)
     return row + column
-
-
-def distinct_sites(places: Sequence[tuple[str, str, int]]) -> Sequence[int]:
-    """The sites of (plate, well, site), or, where a site has several images (crops), a number for every image."""
-    if len(set(places)) == len(places):
-        return [site for _, _, site in places]
-    return range(1, len(places) + 1)

@@ -16,7 +16,7 @@ from data.errors import BuildError
 from data.fields import Field, Index
 from data.planes import Plane
 from data.sources.ome import Image, make_index, unique_names
-from data.sources.zarr_store import ZarrPlane, read_json
+from data.sources.zarr_store import ZarrPlane, open_array, read_json
 from data.wells import well_name
 
 THREADS = 16  # that ask for metadata at once; a plate of 384 wells has some 10 000 small files
@@ -49,6 +49,7 @@ def index_ome_zarr(source: str, level: int, wells_per_plate: int = 384) -> Index
         raise BuildError(f"{source}: of URLs http://, https:// and s3:// are read, not {scheme}://")
     if not scheme and not Path(source).is_dir():
         raise BuildError(f"{source}: there is no such folder; give the folder of an OME-Zarr, or its URL")
+    open_array.cache_clear()  # of what was there under this name before
     ignored: _Ignored = []
     with ThreadPoolExecutor(THREADS) as pool:
         images = _list_images(source, wells_per_plate, ignored, pool)

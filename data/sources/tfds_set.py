@@ -15,7 +15,7 @@ from tensorflow_datasets.core.dataset_info import DatasetInfoFileError
 from data.annotation import column_name
 from data.errors import BadInputError, BuildError
 from data.fields import Index
-from data.sources.entries import Entry, Value, distinct_sites, make_index
+from data.sources.entries import Entry, Value, make_index
 
 # Any: TFDS declares its features' attributes as less than they are.
 _Picture: Any = tfds.features.Image
@@ -129,10 +129,10 @@ def index_tfds(path: Path) -> Index:
 
     The feature "image" is [H, W, C] or [H, W]; a feature "channel_names" of texts has its channels' names, which are R,
     G, B(, A) in a picture of colours and "0", "1", ... otherwise. The features plate, well, site say where an image
-    belongs; without them: the set's name, no wells, numbers from 1 over all splits. Where several images are of one
-    site, every image is given a number as its site. Texts, numbers and labels (by name, "" for -1) are metadata, and
-    the column `split` is the split's name. A feature called site, source or split that would be in the way is the
-    column `given_site`, `given_source` or `given_split`. Other features are listed as ignored.
+    belongs; without them: the set's name, no wells, numbers from 1 over all splits. Several images may be of one site.
+    Texts, numbers and labels (by name, "" for -1) are metadata, and the column `split` is the split's name. A feature
+    called source or split that would be in the way is the column `given_source` or `given_split`. Other features are
+    listed as ignored.
 
     Raises:
         BuildError: for what is no such set, in another format, without images, or damaged.
@@ -148,16 +148,13 @@ def index_tfds(path: Path) -> Index:
     sites = columns.pop("site", list(range(1, count + 1)))
     if {type(site) for site in sites} != {int}:
         raise BuildError(f"{path}: the feature site is no whole number")
-    numbers = distinct_sites(list(zip(plates, wells, map(int, sites), strict=True)))
-    if list(numbers) != sites:
-        columns["given_site"] = sites
-        ignored.append((f"{path}:site", "has several images of one site: images are numbered instead"))
     entries = []
     for i, (split, number) in enumerate(sources):
         metadata = {name: values[i] for name, values in columns.items()}
         for c, channel in enumerate(channels):
             plane = TfdsPlane(path, split, number, c)
-            entries.append(Entry(plane, plane.source, plates[i], wells[i], numbers[i], channel, metadata=metadata))
+            place = (plates[i], wells[i], int(sites[i]))
+            entries.append(Entry(plane, plane.source, *place, channel, metadata=metadata, crop=i))
     return make_index(entries, channels, wells_per_plate=1536, ignored=ignored)  # 1536: any well there is
 
 

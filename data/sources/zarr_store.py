@@ -82,7 +82,7 @@ class ZarrPlane:
 
     def _open(self) -> zarr.Array[Any]:
         try:
-            return _open_array(self.store, self.array)
+            return open_array(self.store, self.array)
         except _UNREADABLE as error:
             raise BadInputError(self.source, "", f"the array cannot be opened: {why(error)}") from None
 
@@ -172,7 +172,8 @@ def _open_store(store: str) -> HTTPStore | LocalStore | S3Store:
 
 
 @functools.lru_cache(maxsize=64)
-def _open_array(store: str, path: str) -> zarr.Array[Any]:
+def open_array(store: str, path: str) -> zarr.Array[Any]:
+    """An array of a store; raises what zarr and obstore raise."""
     chunks = _Chunks(_open_store(store), read_only=True)
     array = zarr.open_array(chunks, path=path, mode="r")
     last = type(array.compressors[-1]).__name__.lower() if array.compressors else ""

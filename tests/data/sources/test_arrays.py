@@ -84,14 +84,12 @@ def test_npz_with_one_array_of_another_name(tmp_path):
     np.testing.assert_array_equal(_read(index_arrays(tmp_path / "cells.npz"), 2), images[2])
 
 
-def test_several_images_of_a_site_are_numbered(tmp_path):
-    np.savez(tmp_path / "cells.npz", images=_images(), well=["A1", "A1", "A2"], site=[4, 4, 4])
+def test_a_site_may_have_several_images(tmp_path):
+    np.savez(tmp_path / "cells.npz", images=_images(), well=["A2", "A1", "A1"], site=[4, 4, 4])
     index = index_arrays(tmp_path / "cells.npz")
-    assert [(field.well, field.site) for field in index.fields] == [("A01", 1), ("A01", 2), ("A02", 3)]
-    assert [field.metadata for field in index.fields] == [{"given_site": 4}] * 3
-    assert index.ignored == (
-        (f"{tmp_path}/cells.npz:site", "has several images of one site: images are numbered instead"),
-    )
+    assert [(field.well, field.site) for field in index.fields] == [("A01", 4), ("A01", 4), ("A02", 4)]
+    for number, image in zip(range(3), _images()[[1, 2, 0]], strict=True):
+        np.testing.assert_array_equal(_read(index, number), image)
 
 
 def test_nothing_is_unpickled(tmp_path):

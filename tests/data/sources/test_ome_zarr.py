@@ -89,7 +89,7 @@ def server(tmp_path):
 def _impatient(monkeypatch):
     monkeypatch.setattr(zarr_store, "RETRIES", 1)
     zarr_store._open_store.cache_clear()
-    zarr_store._open_array.cache_clear()
+    zarr_store.open_array.cache_clear()
 
 
 def _pixels(seed, shape=(2, 2, 2, 24, 32)):
@@ -513,6 +513,13 @@ def test_a_plane_that_its_shard_lacks_is_absent(tmp_path):
     np.testing.assert_array_equal(ZarrPlane(str(tmp_path), "a", (0,)).read(), np.arange(64).reshape(8, 8))
     assert ZarrPlane(str(tmp_path), "a", (2,)).read().sum() == 16 * 5
     _unreadable(ZarrPlane(str(tmp_path), "a", (1,)), "absent")
+
+
+def test_a_store_that_is_written_anew(tmp_path):
+    for version, seed in (("0.4", 1), ("0.5", 2)):
+        shutil.rmtree(tmp_path / "i.zarr", ignore_errors=True)
+        plane = _first(_image(tmp_path / "i.zarr", _pixels(seed), version))
+        np.testing.assert_array_equal(plane.read(), _pixels(seed)[0, 0, 0])
 
 
 def test_shards_of_a_server(tmp_path, server):
