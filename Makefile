@@ -30,4 +30,4 @@ lint: install
 
 bench: install
 	$(RUN) experiments/throughput/measure.py
-	$(RUN) experiments/loading/compare_tiff.py
+	$(RUN) experiments/loading/compare_building.py

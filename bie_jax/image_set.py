@@ -32,6 +32,10 @@ class SetNotBuiltError(FileNotFoundError):
     """There is no such set; the message says where it was looked for and which command builds it."""
 
 
+class DamagedSetError(OSError):
+    """Files of a built set are not whole."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
     """A built set of images of one shape.
@@ -88,6 +92,10 @@ class ImageSet:
             raise IndexError(f"row {row} of the set {self.name!r}, which has {len(self.metadata)}")
         shard = int(np.searchsorted(self._ends, row, side="right"))
         record = self._readers[shard].read([row - (int(self._ends[shard - 1]) if shard else 0)])[0]
+        if not record:
+            raise DamagedSetError(
+                f"{self.directory}: image {row} is not there; a file was cut off, copy or build the set again"
+            )
         start, size = find_image(record)
         flat = np.frombuffer(record, self.dtype, size // np.dtype(self.dtype).itemsize, start)
         return flat.reshape(self.image_shape)
@@ -110,7 +118,14 @@ class ImageSet:
     @functools.cached_property
     def _ends(self) -> np.ndarray:
         """Row behind the last one of each shard."""
-        return np.cumsum([reader.num_records() for reader in self._readers])
+        ends = np.cumsum([reader.num_records() for reader in self._readers])
+        # Of a file that was cut off the reader knows the rest only, without a word.
+        if ends[-1] != len(self.metadata):
+            raise DamagedSetError(
+                f"{self.directory}: its shards hold {ends[-1]} of {len(self.metadata)} images; a file was cut off, "
+                "copy or build the set again"
+            )
+        return ends
 
     def __getstate__(self) -> dict[str, Any]:
         # An open file must not travel to another process; it is opened again there.

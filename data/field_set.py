@@ -16,6 +16,7 @@ from data.illumination import FIELDS_PER_PLATE, Illumination, estimate_function
 from data.records import Description, Example, write_set
 
 VERSION = "1.0.0"
+BASE_COLUMNS = {"plate": str, "well": str, "site": int, "label": str, "source": str}  # of every set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +59,15 @@ class FieldMaker:
                 base = {"plate": field.plate, "well": field.well, "site": field.site, "label": label, "source": source}
                 yield crop, base | {k: v for k, v in field.metadata.items() if k != "label"} | kept | place
 
+    def own_columns(self) -> dict[str, type]:
+        """Metadata that every example has whatever its source says."""
+        kept = {axis: int for axis, choice in (("z", self.z), ("t", self.t)) if choice == "each"}
+        return BASE_COLUMNS | kept | self.cut.columns
+
     def columns(self, index: Index) -> dict[str, type]:
         """Metadata of every example, with their Python types."""
-        base = {"plate": str, "well": str, "site": int, "label": str, "source": str}
-        kept = {axis: int for axis, choice in (("z", self.z), ("t", self.t)) if choice == "each"}
-        columns = {name: kind for name, kind in index.columns.items() if name != "label"}
-        return base | columns | kept | dict(self.cut.columns)
+        given = {name: kind for name, kind in index.columns.items() if name != "label"}
+        return BASE_COLUMNS | given | self.own_columns()
 
 
 def choose_channels(found: tuple[str, ...], wanted: str | None) -> dict[str, str]:
@@ -132,11 +136,10 @@ def build_fields(
     Raises:
         BuildError: naming the file or well, and what to do.
     """
-    clash = set(index.columns) & {"plate", "well", "site", "source", "image", "channel_names"}
+    taken = {*maker.own_columns(), "image", "channel_names"} - {"label"}
+    clash = sorted(taken & set(index.columns))
     if clash:
-        raise BuildError(
-            f"the columns {sorted(clash)} of the source or the annotation have names that a set needs itself"
-        )
+        raise BuildError(f"the columns {clash} of source or annotation have names that a set needs itself; rename them")
     if maker.label and maker.label not in index.columns:
         raise BuildError(
             f"--label={maker.label}: there is no such column; there are {', '.join(index.columns) or 'none'}"

@@ -2,12 +2,13 @@ import concurrent.futures
 import multiprocessing
 import pickle
 import re
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from bie_jax.image_set import SetNotBuiltError, find_image, open_image_set
+from bie_jax.image_set import DamagedSetError, SetNotBuiltError, find_image, open_image_set
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +135,20 @@ def test_the_newest_version_is_opened(datasets, tiny_set, tmp_path):
         (tmp_path / "simulated").mkdir(exist_ok=True)
         (tmp_path / "simulated" / version).symlink_to(tiny_set.directory)
     assert open_image_set("simulated", tmp_path).directory.name == "1.10.0"
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
+def test_a_shard_that_was_cut_off_is_never_read_as_images(tiny_set, tmp_path, kept):
+    folder = tmp_path / "simulated" / "1.0.0"
+    shutil.copytree(tiny_set.directory, folder)
+    (shard,) = folder.glob("*.array_record*")
+    content = shard.read_bytes()
+    shard.write_bytes(content[: int(kept * len(content))])
+    image_set = open_image_set("simulated", tmp_path)
+
+    def read_all():
+        for row in range(len(image_set)):
+            np.testing.assert_array_equal(image_set[row], tiny_set[row])
+
+    with pytest.raises(DamagedSetError, match=r"1\.0\.0: .*a file was cut off, copy or build the set again"):
+        read_all()

@@ -97,7 +97,8 @@ def test_a_truncated_tiff_is_named_and_never_filled_with_zeros(tmp_path, compres
     tifffile.imwrite(path, _pixels((60, 60)), compression=compression, rowsperstrip=rows_per_strip)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(BadInputError, match=r"image.tif: (truncated|damaged)"):
+    # Of the last, not even the description of the pixels is whole.
+    with pytest.raises(BadInputError, match=f"image.tif: {'truncated' if kept > 0.05 else 'damaged|truncated'}"):
         FilePlane(path).read()
 
 

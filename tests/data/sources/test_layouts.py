@@ -337,6 +337,7 @@ def _one_image(place=(1, 1, 1, 1, 0, 1), url="a.tiff", more=""):
             "Index.idx.xml: 2.tiff: .* is .*Index.idx.xml: 1.tiff already",
         ),
         (_harmony(HARMONY_5, "", [_harmony_image("a.tiff", (1, 1, 1, 1, 0, 1))]), "a.tiff: the plate has no name"),
+        (_harmony(HARMONY_5, "<Name>P</Name></Plate><Plate><Name>Q</Name>", []), "Index.idx.xml: has two plates"),
     ],
 )
 def test_operetta_indices_that_are_refused(tmp_path, text, problem):
@@ -380,10 +381,12 @@ def test_a_layouts_file_of_several_pages_is_no_single_plane(tmp_path):
 
 def test_pattern(tmp_path):
     for number, (well, channel, z, dose) in enumerate(
-        [("b2", "w10", 3, "0.5"), ("b2", "w2", 3, "0.5"), ("b2", "w2", 4, "0.5"), ("C03", "w2", 3, "1")]
+        [("b2", "w10", 3, "0.5"), ("b2", "w2", 3, "0.5"), ("b2", "w2", 4, "0.5"), ("C03", "w10", 3, "1")]
     ):
         _write(tmp_path / "P 1" / f"{well}_{dose}uM" / f"f4_{channel}_z{z}.tif", 300 + number)
     _write(tmp_path / "P 1" / "overview.tif", 1)
+    # The pattern is of the whole path.
+    _write(tmp_path / "P 1" / "C03_1uM" / "f4_w10_z3.tiff", 1)
     pattern = r"(?P<plate>[^/]+)/(?P<well>\w+?)_(?P<Dose>[^/]+)uM/f(?P<site>\d+)_(?P<channel>w\d+)_z(?P<z>\d+)\.tif"
     index = index_pattern(tmp_path, pattern)
     assert index.channels == ("w2", "w10")
@@ -394,7 +397,10 @@ def test_pattern(tmp_path):
     ]
     assert _image(index.fields[0], ("w10", "w2"), z=3)[0, 0].tolist() == [300, 301]
     assert _image(index.fields[0], ("w2",), z=4)[0, 0, 0] == 302
-    assert index.ignored[0] == ("P 1/overview.tif", "does not match the pattern")
+    assert index.ignored[:2] == (
+        ("P 1/C03_1uM/f4_w10_z3.tiff", "does not match the pattern"),
+        ("P 1/overview.tif", "does not match the pattern"),
+    )
 
 
 def test_pattern_of_rows_and_columns_and_without_the_rest(tmp_path):

@@ -571,6 +571,20 @@ def test_a_truncated_or_damaged_chunk(tmp_path, codec):
     _unreadable(plane, "its pixels cannot be read")
 
 
+def test_a_truncated_shard_whose_index_comes_first(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 65536, (2, 64, 64), np.uint16)
+    codecs = (zarr.codecs.BytesCodec(), zarr.codecs.BloscCodec())
+    sharding = zarr.codecs.ShardingCodec(chunk_shape=(1, 32, 32), codecs=codecs, index_location="start")
+    zarr.create_array(tmp_path / "a", data=pixels, chunks=pixels.shape, serializer=sharding, compressors=None)
+    plane = ZarrPlane(str(tmp_path), "a", (1,))
+    np.testing.assert_array_equal(plane.read(), pixels[1])
+    shard = tmp_path / "a/c/0/0/0"
+    content = shard.read_bytes()
+    for length in (100, len(content) - 1000, len(content) - 1):
+        shard.write_bytes(content[:length])
+        _unreadable(plane, "is truncated to")
+
+
 def test_an_array_that_goes_away_or_is_damaged(plate):
     plane = _first(plate)
     folder = plate / "A/1/0/s0"

@@ -188,6 +188,17 @@ def test_a_truncated_set(anybodys, tmp_path):
         index_tfds(absent)
 
 
+def test_records_of_other_channels_are_refused(tmp_path):
+    names = tfds.features.Sequence(tfds.features.Text())
+    path = _write(
+        tmp_path,
+        {"image": FEATURES["image"], "channel_names": names},
+        lambda i: {"image": IMAGES[i], "channel_names": ["DNA", "RNA" if i < 4 else "ER"]},
+    )
+    with pytest.raises(BuildError, match=r"test\[1\]: has the channels \('DNA', 'ER'\), others \('DNA', 'RNA'\)"):
+        index_tfds(path)
+
+
 @pytest.mark.parametrize("key", ["pythonClassName", "type"])
 def test_no_module_of_anybody_is_imported(anybodys, tmp_path, key):
     path = tmp_path / "1.0.0"

@@ -1,0 +1,136 @@
+"""Building a set: MB/s from TIFF, PNG and OME-Zarr beside loops that only read; and how it grows with the set.
+
+    python -m data.build simulated
+    python experiments/loading/compare_building.py
+
+MB are of pixels. The loops decode every image and keep none; a build decodes, checks, counts every value and writes.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import imageio.v3 as imageio
+import numpy as np
+import pandas as pd
+import tifffile
+import zarr
+
+from experiments.loading.files import Files, write_files
+
+SHAPE, COUNT = (512, 512, 5), 120
+
+
+def build(*arguments: object) -> None:
+    """`python -m data.build`, quietly."""
+    command = [sys.executable, "-m", "data.build", *map(str, arguments)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def compare(files: Files) -> None:
+    """First table."""
+    folder = files.folder
+    places = [{"plate": "P1", "well": "B02", "site": i} for i in range(files.count)]
+    tiffs = [{"path": f"tiff/{files.tiff(i).name}", **place} for i, place in enumerate(places)]
+    pngs = [
+        {"path": f"png/{files.png(i, c).name}", **place, "channel": str(c)}
+        for i, place in enumerate(places)
+        for c in range(files.shape[2])
+    ]
+    pd.DataFrame(tiffs).to_csv(folder / "tiff.csv", index=False)
+    pd.DataFrame(pngs).to_csv(folder / "png.csv", index=False)
+    megabytes = files.count * np.prod(files.shape) * 2 / 1e6
+
+    def loop(read: Callable[[int], object]) -> float:
+        start = time.perf_counter()
+        for i in range(files.count):
+            read(i)
+        return time.perf_counter() - start
+
+    loops = {
+        "tiff": lambda i: tifffile.imread(files.tiff(i), maxworkers=1),
+        "png": lambda i: [imageio.imread(files.png(i, c)) for c in range(files.shape[2])],
+        "zarr": lambda i: zarr.open_array(files.zarr(i) / "0", mode="r")[:],
+    }
+    sources = {"tiff": "tiff.csv", "png": "png.csv", "zarr": "plate.zarr"}
+    print("| source | loop that reads, MB/s | build, 1 worker, MB/s | build, 2 workers, MB/s | times the loop |")
+    print("|---|---|---|---|---|", flush=True)
+    for kind, source in sources.items():
+        rates = [megabytes / loop(loops[kind])]
+        for workers in (1, 2):
+            start = time.perf_counter()
+            build(f"built{workers}", f"--source={folder / source}", f"--data-dir={folder}/sets", f"--workers={workers}")
+            rates.append(megabytes / (time.perf_counter() - start))
+            shutil.rmtree(folder / "sets" / f"built{workers}")
+        print(f"| {kind} | {rates[0]:.0f} | {rates[1]:.0f} | {rates[2]:.0f} | {rates[2] / rates[0]:.1f} |", flush=True)
+
+
+def grow(folder: Path) -> None:
+    """Second table: each build and each start in a process of its own."""
+    print(
+        "\n| examples | build, s | peak memory of a build, MB | open and first batch, s | peak memory of reading, MB |"
+    )
+    print("|---|---|---|---|---|", flush=True)
+    for count in (1_000, 10_000, 100_000):
+        source = folder / f"images{count}.npy"
+        array = np.lib.format.open_memmap(source, "w+", np.uint16, (count, 64, 64, 1))
+        rng = np.random.default_rng(0)
+        for start in range(0, count, 1000):
+            array[start : start + 1000] = rng.poisson(1000, (1000, 64, 64, 1))
+        del array
+        command = f"from data.build import main; main(['grown', '--source={source}', '--data-dir={folder}/{count}'])"
+        built, build_memory = _measured(f"if __name__ == '__main__':\n    {command}", folder)
+        command = (
+            "import sys, time, resource; from absl import flags; flags.FLAGS.mark_as_parsed(); import numpy as np;"
+            "from bie_jax.image_set import open_image_set; from bie_jax.mixture import Mixture;"
+            "from bie_jax.input_pipeline import train_batches; start = time.perf_counter();"
+            f"s = open_image_set('grown', '{folder}/{count}');"
+            "b = train_batches(Mixture((s,)), [np.arange(len(s))], [1.0], 64, 0, 0, 2); next(b);"
+            "print(time.perf_counter() - start); [next(b) for _ in range(200)]"
+        )
+        started, read_memory = _measured(command, folder, printed=True)
+        print(f"| {count:,} | {built:.1f} | {build_memory:.0f} | {started:.2f} | {read_memory:.0f} |", flush=True)
+        source.unlink()
+        shutil.rmtree(folder / str(count))
+
+
+def _measured(program: str, folder: Path, printed: bool = False) -> tuple[float, float]:
+    """Seconds (its own, or the number it prints) and peak memory in MB of its largest process."""
+    path = folder / "program.py"
+    path.write_text(
+        f"{program}\nif __name__ == '__main__':\n"
+        "    import resource, sys\n"
+        "    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)\n"
+        "    print(max(resource.getrusage(kind).ru_maxrss for kind in kinds) / 1e3)\n"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, str(path)], check=True, capture_output=True, text=True, env=_environment())
+    lines = done.stdout.strip().splitlines()
+    return float(lines[0]) if printed else time.perf_counter() - start, float(lines[-1])
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+
+
+def main() -> None:
+    """Both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", default="datasets")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        files, _ = write_files(Path(folder) / "images", COUNT, SHAPE, args.data_dir)
+        compare(files)
+        grow(Path(folder))
+
+
+if __name__ == "__main__":
+    main()
