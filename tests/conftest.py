@@ -1,18 +1,22 @@
 """Eight CPU devices, strict numerics, and one tiny built set for all tests."""
 
+import dataclasses
 import os
+from pathlib import Path
 
 # Before jax looks at the machine: the tests of data parallelism need several devices, and one process can have them.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 
 from bie_jax.image_set import ImageSet, open_image_set
 from bie_jax.train import train_and_evaluate
 from configs import vqvae_idr0093
+from data.records import Description, write_set
 from data.simulated.build import build_simulated
 from data.simulated.simulation import Design
 
@@ -29,6 +33,44 @@ def datasets(tmp_path_factory) -> str:
     design = Design(plates=2, control_wells=4, wells_per_sirna=1, sites=2, image_size=32, strengths=(0.5, 1.0))
     build_simulated(directory, design, num_workers=1)
     return str(directory)
+
+
+@dataclasses.dataclass(frozen=True)
+class _OneImage:
+    def identity(self, part):
+        return repr(part)
+
+    def examples(self, part):
+        yield (
+            np.random.default_rng(part).integers(0, 4000, (36, 40, 2), np.uint16),
+            {
+                "plate": f"Q{part % 2}",
+                "well": f"B{part // 2 + 2:02d}",
+                "site": 1,
+                "label": "x",
+                "source": f"other {part}",
+            },
+        )
+
+
+@pytest.fixture(scope="session")
+def two_sets(datasets, tmp_path_factory):
+    """The tiny simulated set (5 channels, 32 x 32) and another one: 2 channels, one of them shared, 36 x 40."""
+    folder = tmp_path_factory.mktemp("two_sets")
+    (folder / "simulated").symlink_to(Path(datasets) / "simulated")
+    description = Description(
+        name="other",
+        version="1.0.0",
+        channel_names=("actin", "DNA"),
+        pixel_size_um=None,
+        image_shape=(36, 40, 2),
+        dtype="uint16",
+        columns={"plate": str, "well": str, "site": int, "label": str, "source": str},
+        text="numbers",
+        simulated=True,
+    )
+    write_set(description, range(24), _OneImage(), folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

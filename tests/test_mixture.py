@@ -1,9 +1,7 @@
 """Sets of other channels, sizes and depths in one run."""
 
-import dataclasses
 import itertools
 from collections import Counter
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,45 +13,6 @@ from bie_jax.image_set import open_image_set
 from bie_jax.input_pipeline import train_batches
 from bie_jax.mixture import Mixture
 from bie_jax.train import train_and_evaluate
-from data.records import Description, write_set
-
-
-@dataclasses.dataclass(frozen=True)
-class _OneImage:
-    def identity(self, part):
-        return repr(part)
-
-    def examples(self, part):
-        yield (
-            np.random.default_rng(part).integers(0, 4000, (36, 40, 2), np.uint8 if part < 0 else np.uint16),
-            {
-                "plate": f"Q{part % 2}",
-                "well": f"B{part // 2 + 2:02d}",
-                "site": 1,
-                "label": "x",
-                "source": f"other {part}",
-            },
-        )
-
-
-@pytest.fixture(scope="session")
-def two_sets(datasets, tmp_path_factory):
-    """The tiny simulated set (5 channels, 32 x 32) and another one: 2 channels, one of them shared, 36 x 40."""
-    folder = tmp_path_factory.mktemp("two_sets")
-    (folder / "simulated").symlink_to(Path(datasets) / "simulated")
-    description = Description(
-        name="other",
-        version="1.0.0",
-        channel_names=("actin", "DNA"),
-        pixel_size_um=None,
-        image_shape=(36, 40, 2),
-        dtype="uint16",
-        columns={"plate": str, "well": str, "site": int, "label": str, "source": str},
-        text="numbers",
-        simulated=True,
-    )
-    write_set(description, range(24), _OneImage(), folder)
-    return str(folder)
 
 
 @pytest.fixture

@@ -99,6 +99,18 @@ def test_interrupted_run_is_the_unbroken_run_to_the_bit(datasets, unbroken, tmp_
     assert _deterministic_log(workdir) == _deterministic_log(unbroken)
 
 
+def test_a_run_on_two_sets_is_resumed_to_the_bit_too(two_sets, tmp_path):
+    """The same rows of each set, and the same windows of the larger images."""
+    mixed = ("--config.data.mix_with=('other',)", "--config.data.mix_weights=(1.0,2.0)")
+    whole, broken = (_command(two_sets, tmp_path / name, *mixed) for name in ("whole", "broken"))
+    _run(whole)
+    returncode, said = _signal_after_step(broken, tmp_path / "broken", 8, signal.SIGKILL)
+    assert returncode == -9, said[-2000:]
+    _run(broken)
+    _assert_same_bits(_final_state(tmp_path / "broken"), _final_state(tmp_path / "whole"))
+    assert _deterministic_log(tmp_path / "broken") == _deterministic_log(tmp_path / "whole")
+
+
 def test_half_written_checkpoint_is_never_loaded(datasets, unbroken, tmp_path):
     """What a kill during a save leaves (a temporary folder) is passed over, and so is an empty step folder."""
     import shutil
