@@ -116,9 +116,11 @@ def test_what_a_set_lacks_changes_nothing(mixed_config, mixture):
     plate = np.full(2, augment.table_rows(sets)["other", "Q0"], np.int32)
     image = mixture.images(mixture.first_rows[1] + np.arange(2), None)
     model = build_model(config.model, 6)
-    variables = dict(model.init(jax.random.key(0), np.zeros((2, 32, 32, 6), np.float32), train=False))
+    blank = np.zeros((2, 32, 32, 6), np.float32)
+    variables = dict(jax.jit(lambda key: model.init(key, blank, train=False))(jax.random.key(0)))
     params = variables.pop("params")
 
+    @jax.jit
     def loss(params, counts):
         seen = augment.eval_view(counts, plate, table, (32, 32), config.data)
         return vqvae(model, params, variables, seen, table.present[plate], train=True)[0]

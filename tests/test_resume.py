@@ -101,10 +101,10 @@ def test_interrupted_run_is_the_unbroken_run_to_the_bit(datasets, unbroken, tmp_
 
 def test_a_run_on_two_sets_is_resumed_to_the_bit_too(two_sets, tmp_path):
     """The same rows of each set, and the same windows of the larger images."""
-    mixed = ("--config.data.mix_with=('other',)", "--config.data.mix_weights=(1.0,2.0)")
+    mixed = ("--config.data.mix_with=('other',)", "--config.data.mix_weights=(1.0,2.0)", "--config.train.epochs=3")
     whole, broken = (_command(two_sets, tmp_path / name, *mixed) for name in ("whole", "broken"))
     _run(whole)
-    returncode, said = _signal_after_step(broken, tmp_path / "broken", 8, signal.SIGKILL)
+    returncode, said = _signal_after_step(broken, tmp_path / "broken", 6, signal.SIGKILL)
     assert returncode == -9, said[-2000:]
     _run(broken)
     _assert_same_bits(_final_state(tmp_path / "broken"), _final_state(tmp_path / "whole"))

@@ -257,7 +257,14 @@ def _started(program, *arguments):
     """A build in a process group of its own, as a shell starts one."""
     command = [sys.executable, program, *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command,
+        env=environment,
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+        # What runs these tests in the background may ignore Ctrl-C, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def _wait_for(condition, seconds=60):
