@@ -137,7 +137,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--random-crops", type=_positive, metavar="N", help="N windows at random instead of tiles")
     parser.add_argument("--objects", type=Path, help="table of plate, well, site, y, x: one example for each object")
     parser.add_argument("--label-mask", metavar="CHANNEL", help="channel that numbers objects: one example for each")
-    parser.add_argument("--masks", help="bbbc010: folder, archive or URL of one mask per worm")
+    parser.add_argument("--masks", help="bbbc010: folder, archive or URL of one mask per worm, or official")
     parser.add_argument("--illumination", action="store_true", help="divide by each plate's own light")
     parser.add_argument("--seed", default=0, type=int, help="of random windows (default: 0)")
     parser.add_argument("--workers", default=os.cpu_count(), type=_positive, help="processes (default: all cores)")
@@ -196,7 +196,7 @@ def _origin(args: argparse.Namespace, building: Path) -> Origin:
     """Index what was asked for."""
     if args.name == "mnist" and args.source is None:
         args.source = str(mnist.fetch_mnist(args.data_dir / "downloads"))
-    if args.source is None:
+    if args.source is None and args.name != "bbbc010":
         readme = f"data/{args.name}/README.md" if args.name in (*STUDIES, "bbbc010", "bbbc021") else "data/README.md"
         raise BuildError(f"{args.name} needs --source; {readme} says what it can be")
     if args.name in STUDIES:
@@ -207,8 +207,17 @@ def _origin(args: argparse.Namespace, building: Path) -> Origin:
         index, text, label = mnist.index_mnist(Path(args.source)), mnist.TEXT, mnist.LABEL
         return Origin(index, {channel: channel for channel in index.channels}, label, text, mnist.VERSION, {})
     if args.name == "bbbc010":
-        path, notes = bring(args.source, args.sha256, args.data_dir / "downloads")
-        masks = None if args.masks is None else bring(args.masks, None, args.data_dir / "downloads")[0]
+        downloads = args.data_dir / "downloads"
+        path, notes = (
+            bbbc010.fetch_bbbc010("images", downloads)
+            if args.source is None
+            else bring(args.source, args.sha256, downloads)
+        )
+        masks = None
+        if args.masks == "official":
+            masks = bbbc010.fetch_bbbc010("masks", downloads)[0]
+        elif args.masks is not None:
+            masks = bring(args.masks, None, downloads)[0]
         index = bbbc010.index_bbbc010(path, masks)
         return Origin(index, bbbc010.CHANNELS, bbbc010.LABEL, bbbc010.TEXT, bbbc010.VERSION, notes)
     wells_per_plate = args.wells_per_plate or 384
@@ -244,7 +253,7 @@ def _study(args: argparse.Namespace, study: Study) -> Origin:
 
 def _bbbc021(args: argparse.Namespace) -> Origin:
     """The single-cell subset: arrays beside the study's table of wells."""
-    folder = Path(args.source)
+    folder, brought = bring(args.source, args.sha256, args.data_dir / "downloads")
     arrays, wells = folder / "bbbc021_subset.npz", folder / "wells.csv"
     for path in (arrays, wells):
         if not path.is_file():
@@ -262,7 +271,7 @@ def _bbbc021(args: argparse.Namespace) -> Origin:
         leave_out=args.skip_bad is not None,
     )
     text = "BBBC021 single cells: DMSO or a protein-synthesis inhibitor, three plates (12-bit values times 16)."
-    return Origin(index, {channel: channel for channel in index.channels}, "moa", text, VERSION, notes)
+    return Origin(index, {channel: channel for channel in index.channels}, "moa", text, VERSION, brought | notes)
 
 
 def _index(args: argparse.Namespace, wells_per_plate: int) -> tuple[Index, dict[str, Any]]:

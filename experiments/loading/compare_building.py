@@ -75,7 +75,7 @@ def compare(files: Files) -> None:
 
 def grow(folder: Path) -> None:
     """Second table: each build (of one worker) and each start in a process of its own."""
-    print("\n| examples | build, s | peak memory of a build, MB | open and first batch, s | memory of reading, MB |")
+    print("\n| examples | build, s | memory of a build, MB | open and first batch, s | memory of reading, MB |")
     print("|---|---|---|---|---|", flush=True)
     for count in (1_000, 10_000, 100_000):
         source = folder / f"images{count}.npy"

@@ -1,5 +1,10 @@
+import functools
+import hashlib
+import http.server
 import shutil
+import threading
 import uuid
+import zipfile
 
 import numpy as np
 import pytest
@@ -8,7 +13,7 @@ from PIL import Image
 
 from bie_jax.image_set import open_image_set
 from data.bbbc010 import index as bbbc010
-from data.bbbc010.index import CHANNELS, LABEL, WORM_COLUMNS, index_bbbc010
+from data.bbbc010.index import CHANNELS, LABEL, WORM_COLUMNS, fetch_bbbc010, index_bbbc010
 from data.crops import AroundPoints, Whole
 from data.download import bring
 from data.errors import BuildError
@@ -147,3 +152,35 @@ def test_a_well_that_the_plate_has_not(source):
     path = source / "BBBC010_v2_images" / _name("A01", "w1")
     path.rename(path.with_name(_name("A25", "w1")))
     _refused("well 'A25': a plate of 384 wells", source, None)
+
+
+def test_the_official_archives_come_from_a_mirror(source, masks, tmp_path, monkeypatch):
+    """A loopback server with generated archives under the official names; another sum is refused."""
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    for folder, name in ((source, "images.zip"), (masks, "masks.zip")):
+        with zipfile.ZipFile(mirror / name, "w") as archive:
+            for path in sorted(folder.rglob("*.*")):
+                archive.write(path, path.relative_to(folder.parent))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(mirror))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        files = {
+            what: (
+                f"http://127.0.0.1:{server.server_port}/{what}.zip",
+                hashlib.sha256((mirror / f"{what}.zip").read_bytes()).hexdigest(),
+            )
+            for what in ("images", "masks")
+        }
+        monkeypatch.setattr(bbbc010, "FILES", files)
+        paths = [fetch_bbbc010(what, tmp_path / "downloads") for what in ("images", "masks")]
+        monkeypatch.setattr(bbbc010, "FILES", {"images": (files["images"][0], "0" * 64)})
+        with pytest.raises(BuildError, match=f"images.zip: what came has the SHA-256 {files['images'][1]}"):
+            fetch_bbbc010("images", tmp_path / "others")
+        server.shutdown()
+    assert paths[0][1] == {"source": files["images"][0], "sha256": files["images"][1]}
+    index = index_bbbc010(paths[0][0], paths[1][0])
+    assert [field.planes.keys() for field in index.fields] == [
+        f.planes.keys() for f in index_bbbc010(source, masks).fields
+    ]
+    assert any(field.objects for field in index.fields)

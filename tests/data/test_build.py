@@ -345,7 +345,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         (["My Set"], ["the name 'My Set'", "small letters"]),
         (["mine"], ["mine needs --source", "data/README.md"]),
         (["bbbc021"], ["bbbc021 needs --source", "data/bbbc021/README.md"]),
-        (["bbbc021", "--source=nowhere"], ["nowhere/bbbc021_subset.npz: no such file"]),
+        (["bbbc021", "--source=nowhere"], ["nowhere: no such file or folder"]),
         (["simulated", "--source=x"], ["simulated takes no --source"]),
         (["idr0093", "--source=x.csv"], ["idr0093 needs --annotation", "data/idr0093/README.md"]),
         (["mine", "--source=x.csv"], ["x.csv: no such file"]),
