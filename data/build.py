@@ -194,10 +194,12 @@ def _version(name: str) -> str:
 
 def _origin(args: argparse.Namespace, building: Path) -> Origin:
     """Index what was asked for."""
+    if args.name == "bbbc010":
+        return _bbbc010(args)
     if args.name == "mnist" and args.source is None:
         args.source = str(mnist.fetch_mnist(args.data_dir / "downloads"))
-    if args.source is None and args.name != "bbbc010":
-        readme = f"data/{args.name}/README.md" if args.name in (*STUDIES, "bbbc010", "bbbc021") else "data/README.md"
+    if args.source is None:
+        readme = f"data/{args.name}/README.md" if args.name in (*STUDIES, "bbbc021") else "data/README.md"
         raise BuildError(f"{args.name} needs --source; {readme} says what it can be")
     if args.name in STUDIES:
         return _study(args, STUDIES[args.name])
@@ -206,20 +208,6 @@ def _origin(args: argparse.Namespace, building: Path) -> Origin:
     if args.name == "mnist":
         index, text, label = mnist.index_mnist(Path(args.source)), mnist.TEXT, mnist.LABEL
         return Origin(index, {channel: channel for channel in index.channels}, label, text, mnist.VERSION, {})
-    if args.name == "bbbc010":
-        downloads = args.data_dir / "downloads"
-        path, notes = (
-            bbbc010.fetch_bbbc010("images", downloads)
-            if args.source is None
-            else bring(args.source, args.sha256, downloads)
-        )
-        masks = None
-        if args.masks == "official":
-            masks = bbbc010.fetch_bbbc010("masks", downloads)[0]
-        elif args.masks is not None:
-            masks = bring(args.masks, None, downloads)[0]
-        index = bbbc010.index_bbbc010(path, masks)
-        return Origin(index, bbbc010.CHANNELS, bbbc010.LABEL, bbbc010.TEXT, bbbc010.VERSION, notes)
     wells_per_plate = args.wells_per_plate or 384
     index, notes = _index(args, wells_per_plate)
     if args.annotation is not None:
@@ -249,6 +237,22 @@ def _study(args: argparse.Namespace, study: Study) -> Origin:
         leave_out=args.skip_bad is not None,
     )
     return Origin(index, study.name_channels(index.channels), study.label, study.text, study.version, notes | joined)
+
+
+def _bbbc010(args: argparse.Namespace) -> Origin:
+    """The worms: the official archives, or what the user gives."""
+    downloads = args.data_dir / "downloads"
+    if args.source is None:
+        path, notes = bbbc010.fetch_bbbc010("images", downloads)
+    else:
+        path, notes = bring(args.source, args.sha256, downloads)
+    masks = None
+    if args.masks == "official":
+        masks = bbbc010.fetch_bbbc010("masks", downloads)[0]
+    elif args.masks is not None:
+        masks = bring(args.masks, None, downloads)[0]
+    index = bbbc010.index_bbbc010(path, masks)
+    return Origin(index, bbbc010.CHANNELS, bbbc010.LABEL, bbbc010.TEXT, bbbc010.VERSION, notes)
 
 
 def _bbbc021(args: argparse.Namespace) -> Origin:
