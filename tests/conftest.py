@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import tempfile
 from pathlib import Path
 
 # Before jax looks at the machine: the tests of data parallelism need several devices, and one process can have them.
@@ -21,6 +22,9 @@ from data.simulated.build import build_simulated
 from data.simulated.simulation import Design
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# The same small networks are compiled by many tests, in many processes.
+jax.config.update("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / f"bie-jax-tests-{os.getuid()}"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 # Grain looks at absl's flags; outside of app.run somebody must say that there are none.
 flags.FLAGS.mark_as_parsed()
