@@ -161,6 +161,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     ways = [flag for flag in ("random_crops", "objects", "label_mask") if flag in given]
     if len(ways) > 1 or (ways and args.overlap):
         parser.error("of --random-crops, --objects, --label-mask and --overlap only one is possible")
+    if args.z == "each" and args.t in ("max", "mean", "focus"):
+        parser.error(
+            f"--z=each with --t={args.t}: focal planes can be kept apart only where time points are not projected"
+        )
     if args.layout and args.pattern:
         parser.error("--layout and --pattern exclude each other")
     return args

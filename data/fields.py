@@ -88,7 +88,7 @@ def assemble(
         return
     if z == "each":
         raise ValueError("z cannot be kept apart while t is projected")
-    stack = np.stack([image for time in times for image, _ in _over_z(field, channels, z, time)])
+    stack = _stack(field, [image for time in times for image, _ in _over_z(field, channels, z, time)], axis=0)
     yield np.stack([project(stack[..., c], t) for c in range(len(channels))], axis=-1), {}
 
 
@@ -133,10 +133,11 @@ def to_stored(pixels: np.ndarray, source: str, place: str) -> np.ndarray:
     Raises:
         BadInputError: for values that are not finite or that none of the three holds exactly.
     """
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if pixels.dtype == bool:
         return pixels.astype(np.uint8)
     if pixels.dtype in (np.uint8, np.uint16):
-        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+        return pixels
     if pixels.dtype.kind not in "iuf":
         raise BadInputError(source, place, f"pixels of type {pixels.dtype}")
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():

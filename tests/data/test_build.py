@@ -355,6 +355,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         (["mine", "--source=x.csv", "--crop=4", "--overlap=4"], ["--overlap=4: expected 0 to 3, less than --crop"]),
         (["mine", "--source=x.csv", "--crop=4", "--random-crops=2", "--label-mask=a"], ["only one is possible"]),
         (["mine", "--source=x.csv", "--z=best"], ["'best': expected a number from 0, max, mean, focus or each"]),
+        (["mine", "--source=x.csv", "--z=each", "--t=max"], ["--z=each with --t=max"]),
         (["mine", "--source=x.csv", "--layuot=table"], ["unrecognized arguments: --layuot=table"]),
     ],
 )
