@@ -104,13 +104,13 @@ def center_crop(image: jax.Array, size: tuple[int, int]) -> jax.Array:
     return image[:, top : top + size[0], left : left + size[1]]
 
 
-def random_crop(key: jax.Array, image: jax.Array, size: int) -> jax.Array:
-    """A window of [B, size, size, C], drawn uniformly and for every image on its own."""
+def random_crop(key: jax.Array, image: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """A window of [B, *size, C], drawn uniformly and for every image on its own."""
     b, h, w, c = image.shape
     top_key, left_key = jax.random.split(key)
-    top = jax.random.randint(top_key, (b,), 0, h - size + 1)
-    left = jax.random.randint(left_key, (b,), 0, w - size + 1)
-    return jax.vmap(lambda x, i, j: jax.lax.dynamic_slice(x, (i, j, 0), (size, size, c)))(image, top, left)
+    top = jax.random.randint(top_key, (b,), 0, h - size[0] + 1)
+    left = jax.random.randint(left_key, (b,), 0, w - size[1] + 1)
+    return jax.vmap(lambda x, i, j: jax.lax.dynamic_slice(x, (i, j, 0), (*size, c)))(image, top, left)
 
 
 def random_flip(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -145,7 +145,7 @@ def train_view(key: jax.Array, image: jax.Array, plate: jax.Array, table: Intens
         config: the checked `data` group.
 
     Returns:
-        [B, crop_size, crop_size, C] float32.
+        [B, *crop_size, C] float32.
     """
     crop_key, flip_key, rotate_key, brightness_key = jax.random.split(key, 4)
     offset, gain = scaling(image, plate, table, config)

@@ -83,7 +83,10 @@ class Checkpoints:
         """Load a checkpoint into the shapes, dtypes and shardings of `state`."""
         abstract = jax.tree.map(_abstract, _split(state))
         loaded = self._checkpointer.load_checkpointables(step, {**abstract, "progress": None})
-        return state.replace(**loaded["model"], **loaded["training"]), Progress(**loaded["progress"])
+        model, training = loaded["model"], loaded["training"]
+        if state.averaged_params is not None:
+            model["averaged_params"], model["params"] = model["params"], training.pop("learning_params")
+        return state.replace(**model, **training), Progress(**loaded["progress"])
 
     def restore_model(self, variables: dict[str, Any]) -> tuple[dict[str, Any], int]:
         """Load parameters and codebooks of the best step by validation loss (the newest, if none was validated).
@@ -106,11 +109,21 @@ class Checkpoints:
         return loaded["model"], step
 
 
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether a run can go on from something; makes no folder."""
+    if not (Path(workdir) / "checkpoints").exists():
+        return False
+    with Checkpoints(workdir) as checkpoints:
+        return checkpoints.latest_step is not None
+
+
 def _split(state: TrainState) -> dict[str, Any]:
     """What an embedder needs apart from what only training needs, so that each can be loaded alone."""
+    # With averaged parameters the embedder needs these, and training alone the ones that they are the average of.
+    learning = {} if state.averaged_params is None else {"learning_params": state.params}
     return {
-        "model": {"params": state.params, "model_state": state.model_state},
-        "training": {"step": state.step, "opt_state": state.opt_state, "window": state.window},
+        "model": {"params": state.eval_params, "model_state": state.model_state},
+        "training": {"step": state.step, "opt_state": state.opt_state, "window": state.window} | learning,
     }
 
 

@@ -5,15 +5,17 @@ is touched. There are no defaults here: every file states every key.
 """
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from ml_collections import ConfigDict
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from pydantic import ConfigDict as PydanticConfig
 
-from bie_jax.models import encoder_stride
+from bie_jax.models import encoder_stride, has_fixed_size
+from bie_jax.objectives import METHODS
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -22,7 +24,18 @@ NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # Lists too: JSON has no tuples.
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
 Weights = Annotated[tuple[PositiveFloat, ...], Field(strict=False)]
+Levels = Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(strict=False, min_length=1)]
+Size = Annotated[tuple[NonNegativeInt, NonNegativeInt], Field(strict=False)]  # (height, width), pixels
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _known_method(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError(f"there is no such method; {', '.join(map(repr, METHODS))} are possible")
+    return name
+
+
+MethodName = Annotated[str, AfterValidator(_known_method)]
 
 
 class ConfigError(ValueError):
@@ -49,7 +62,7 @@ class DataConfig(_Group):
     mix_with: Names
     mix_weights: Weights
     data_dir: Annotated[str, Field(min_length=1)]
-    crop_size: PositiveInt
+    crop_size: Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)]
     normalization: Literal["zscore", "percentile", "percentile_clip"]
     normalization_scope: Literal["set", "plate", "image"]
     val_fraction: OpenFraction
@@ -76,13 +89,47 @@ class DataConfig(_Group):
 
 
 class QuantizerConfig(_Group):
-    """The codebook."""
+    """How continuous vectors become codes; read when model.name is "vqvae"."""
 
-    num_codes: Annotated[int, Field(ge=2)]
+    name: Literal["ema", "gradient", "residual", "fsq"]
+    num_codes: PositiveInt
     code_dim: PositiveInt
+    num_groups: PositiveInt
+    num_residuals: PositiveInt
+    levels: Levels
     commitment_cost: NonNegativeFloat
+    codebook_cost: NonNegativeFloat
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     restart_threshold: Annotated[float, Field(ge=0, lt=1)]
+    kmeans_iterations: NonNegativeInt
+
+    @property
+    def num_codebooks(self) -> int:
+        """Codes that one vector becomes: G."""
+        return {"ema": self.num_groups, "gradient": self.num_groups, "residual": self.num_residuals, "fsq": 1}[
+            self.name
+        ]
+
+    @property
+    def vector_dim(self) -> int:
+        """Numbers that are quantised together."""
+        return self.num_groups * self.code_dim
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if self.name in ("residual", "fsq") and self.num_groups != 1:
+            raise ValueError(f"num_groups={self.num_groups} with name={self.name!r}: 1 is possible")
+        if self.name == "fsq" and (self.num_codes, self.code_dim) != (math.prod(self.levels), len(self.levels)):
+            raise ValueError(
+                f"num_codes={self.num_codes} and code_dim={self.code_dim} with name='fsq', levels={self.levels}: they "
+                f"are {math.prod(self.levels)}, the product of the levels, and {len(self.levels)}, their number"
+            )
+        if self.name == "gradient" and self.kmeans_iterations:
+            raise ValueError(
+                f"kmeans_iterations={self.kmeans_iterations} with name='gradient': a codebook that the optimiser "
+                "learns starts at random; 0 is possible"
+            )
+        return self
 
 
 class ResidualStackConfig(_Group):
@@ -97,48 +144,131 @@ class ResidualStackConfig(_Group):
 class ResNetConfig(_Group):
     """Which ResNet."""
 
-    depth: Literal[18, 34]
+    depth: Literal[18, 34, 50, 101, 152]
+
+
+class ViTConfig(_Group):
+    """Which vision transformer, and its decoder."""
+
+    size: Literal["Ti", "S", "B", "L", "H"]
+    patch_size: Literal[8, 14, 16]
+    positions: Literal["sincos", "learnt"]
+    layer_scale: bool
+    decoder_width: Annotated[int, Field(ge=4, multiple_of=4)]
+    decoder_depth: PositiveInt
+    decoder_heads: PositiveInt
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.decoder_width % self.decoder_heads:
+            raise ValueError(
+                f"decoder_width={self.decoder_width} is not a multiple of decoder_heads={self.decoder_heads}"
+            )
+        return self
+
+
+class MAEConfig(_Group):
+    """Masking; read when model.name is "mae"."""
+
+    mask_ratio: OpenFraction
+    norm_pix_loss: bool
 
 
 class ModelConfig(_Group):
     """The network."""
 
-    name: Literal["vqvae"]
-    encoder: Literal["residual_stack", "resnet"]
+    name: MethodName
+    encoder: Literal["residual_stack", "resnet", "vit"]
+    pretrained: str
+    channels: Literal["joint", "independent", "tokens"]
+    channel_readout: Literal["mean", "concat"]
+    channel_dropout: Annotated[float, Field(ge=0, lt=1)]
     residual_stack: ResidualStackConfig
     resnet: ResNetConfig
+    vit: ViTConfig
     latent_dim: PositiveInt
-    bottleneck: Literal["grid", "grouped"]
+    bottleneck: Literal["grid", "pooled"]
+    spread: Literal["dense", "broadcast"]
     quantizer: QuantizerConfig
+    mae: MAEConfig
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.name == "mae" and self.encoder != "vit":
+            raise ValueError(f"encoder={self.encoder!r} with name='mae': only 'vit' can leave patches out")
+        if self.name == "mae" and self.channels == "independent":
+            raise ValueError("channels='independent' with name='mae': 'joint' and 'tokens' are possible")
+        if self.channels == "tokens" and self.encoder != "vit":
+            raise ValueError(f"channels='tokens' with encoder={self.encoder!r}: only 'vit' has tokens")
+        side_by_side = (("ae", "independent"), ("vae", "independent"), ("mae", "tokens"))
+        if self.channel_readout == "concat" and (self.name, self.channels) not in side_by_side:
+            raise ValueError(
+                f"channel_readout='concat' with name={self.name!r}, channels={self.channels!r}: 'independent' channels "
+                "of 'ae' and 'vae', and 'tokens' of 'mae', can be put side by side; 'mean' is possible"
+            )
+        if self.channel_dropout and self.channels != "tokens":
+            raise ValueError(f"channel_dropout={self.channel_dropout} with channels={self.channels!r}: 0 is possible")
+        if self.pretrained and self.encoder == "residual_stack":
+            raise ValueError("pretrained with encoder='residual_stack': only 'resnet' and 'vit' are published")
+        return self
 
     @model_validator(mode="after")
     def _latent_fits_codes(self) -> Self:
-        if self.bottleneck == "grid" and self.latent_dim != self.quantizer.num_codes:
+        quantizer = self.quantizer
+        if self.name != "vqvae":
+            return self
+        if quantizer.num_codes < 2:
             raise ValueError(
-                f"latent_dim={self.latent_dim} with quantizer.num_codes={self.quantizer.num_codes}: bottleneck='grid' "
-                "embeds an image by how often each code occurs in it, so the two must be equal"
+                f"quantizer.num_codes={quantizer.num_codes}: one code says nothing; 2 and more are possible"
             )
-        if self.bottleneck == "grouped" and self.latent_dim % self.quantizer.code_dim:
+        width = quantizer.num_codebooks * quantizer.num_codes
+        if self.bottleneck == "grid" and self.latent_dim != width:
             raise ValueError(
-                f"latent_dim={self.latent_dim} is not a multiple of quantizer.code_dim={self.quantizer.code_dim}, "
-                "and bottleneck='grouped' cuts it into groups of that length"
+                f"latent_dim={self.latent_dim} with quantizer.num_codes={quantizer.num_codes} in "
+                f"{quantizer.num_codebooks} codebooks: bottleneck='grid' embeds an image by how often each code occurs "
+                f"in it, so it must be {width}"
+            )
+        if self.bottleneck == "pooled" and self.latent_dim != quantizer.vector_dim:
+            raise ValueError(
+                f"latent_dim={self.latent_dim} with quantizer.num_groups={quantizer.num_groups} of "
+                f"quantizer.code_dim={quantizer.code_dim} numbers: bottleneck='pooled' cuts the latent vector into "
+                f"these groups, so it must be {quantizer.vector_dim}"
             )
         return self
 
 
-class ObjectiveConfig(_Group):
-    """What is minimised."""
+class ContrastiveConfig(_Group):
+    """The contrastive term; weight 0: none."""
 
-    name: Literal["vqvae"]
+    weight: NonNegativeFloat
+    form: Literal["channels", "pull", "replicates"]
+    temperature: PositiveFloat
+    treatment: Annotated[str, Field(min_length=1)]
+
+
+class ObjectiveConfig(_Group):
+    """What is minimised, beside the reconstruction."""
+
+    beta: NonNegativeFloat
+    free_nats: NonNegativeFloat
+    kl_warmup_steps: NonNegativeInt
+    fourier_weight: NonNegativeFloat
+    contrastive: ContrastiveConfig
 
 
 class OptimizerConfig(_Group):
     """The optimiser and its schedule."""
 
-    name: Literal["lamb", "adamw"]
+    name: Literal["lamb", "adamw", "sgd"]
     lr: PositiveFloat
     weight_decay: NonNegativeFloat
-    clip_norm: PositiveFloat
+    decay_biases_and_norms: bool
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    beta1: Annotated[float, Field(ge=0, lt=1)]
+    beta2: Annotated[float, Field(ge=0, lt=1)]
+    clip_norm: NonNegativeFloat
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    freeze: Names
     warmup_epochs: NonNegativeInt
     warmup_init_lr: NonNegativeFloat
     min_lr: NonNegativeFloat
@@ -155,21 +285,36 @@ class TrainConfig(_Group):
     """The loop."""
 
     seed: NonNegativeInt
+    init_from: str
     epochs: PositiveInt
     batch_size: PositiveInt
+    accumulate_steps: PositiveInt
+    compute_dtype: Literal["float32", "bfloat16"]
+    remat: bool
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
     log_every_steps: PositiveInt
     eval_every_epochs: PositiveInt
     checkpoint_every_steps: PositiveInt
     early_stopping_patience_epochs: NonNegativeInt
+    profile_steps: NonNegativeInt
     num_reconstructions: PositiveInt
     wandb: Literal["disabled", "offline", "online"]
+
+    @model_validator(mode="after")
+    def _microbatches_are_equal(self) -> Self:
+        if self.batch_size % self.accumulate_steps:
+            raise ValueError(
+                f"batch_size={self.batch_size} is not a multiple of accumulate_steps={self.accumulate_steps}, the "
+                "number of equal parts it is computed in"
+            )
+        return self
 
 
 class EvalConfig(_Group):
     """Embedding and scores."""
 
     batch_size: PositiveInt
-    image_size: NonNegativeInt
+    image_size: Size
     label: Annotated[str, Field(min_length=1)]
     group: Annotated[str, Field(min_length=1)]
     probe_control: str
@@ -201,14 +346,39 @@ class Config(_Group):
             )
         stride = encoder_stride(self.model)
         for key, size in (("data.crop_size", self.data.crop_size), ("eval.image_size", self.eval.image_size)):
-            if size % stride:
+            if size[0] % stride or size[1] % stride:
                 raise ValueError(
-                    f"{key}={size} is not a multiple of {stride}, the stride of model.encoder='{self.model.encoder}'"
+                    f"{key}={size}: its sides must be multiples of {stride}, the stride of "
+                    f"model.encoder='{self.model.encoder}'"
                 )
-        if self.model.bottleneck == "grouped" and self.eval.image_size not in (0, self.data.crop_size):
+        if self.model.name == "mae":
+            patches = self.data.crop_size[0] * self.data.crop_size[1] // stride**2
+            if int(patches * (1 - self.model.mae.mask_ratio)) == 0:
+                raise ValueError(
+                    f"model.mae.mask_ratio={self.model.mae.mask_ratio} leaves none of the {patches} patches that "
+                    f"data.crop_size={self.data.crop_size} has with model.vit.patch_size={stride}"
+                )
+        if (0 in self.eval.image_size) != (self.eval.image_size == (0, 0)):
+            raise ValueError(f"eval.image_size={self.eval.image_size}: (0, 0) means the whole image")
+        if has_fixed_size(self.model) and self.eval.image_size not in ((0, 0), self.data.crop_size):
             raise ValueError(
-                f"eval.image_size={self.eval.image_size}: model.bottleneck='grouped' has a decoder of fixed size, "
-                f"so only data.crop_size={self.data.crop_size} (or 0, which means it) is possible"
+                f"eval.image_size={self.eval.image_size}: with model.spread='dense' or learnt positions a network has "
+                f"one size, so only data.crop_size={self.data.crop_size} (or (0, 0), which means it) is possible"
+            )
+        if self.data.augment.rotate90 and self.data.crop_size[0] != self.data.crop_size[1]:
+            raise ValueError(
+                f"data.crop_size={self.data.crop_size} with data.augment.rotate90=True: only squares can be turned"
+            )
+        contrastive = self.objective.contrastive
+        if contrastive.weight and contrastive.form != "replicates" and self.model.channels == "joint":
+            raise ValueError(
+                f"objective.contrastive.form={contrastive.form!r} with model.channels='joint': it compares the "
+                "embeddings of channels; 'independent' and 'tokens' have them"
+            )
+        if self.optimizer.layer_decay < 1 and self.model.encoder != "vit":
+            raise ValueError(
+                f"optimizer.layer_decay={self.optimizer.layer_decay} with model.encoder={self.model.encoder!r}: only "
+                "'vit' has layers to tell apart; 1.0 is possible"
             )
         return self
 
@@ -235,38 +405,47 @@ def _describe(fault: Any) -> str:
     if fault["type"] == "missing":
         return f"config.{key}: missing; every file states every key"
     message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "value_error":  # a combination: its message names the keys
+    if fault["type"] == "value_error" and isinstance(fault["input"], dict):  # a combination: its message names the keys
         return f"config{'.' + key if key else ''}: {message}"
     return f"config.{key}={fault['input']!r}: {message}"
 
 
 # Keys that may differ between two runs of one workdir: where things lie and how they are scored, not what is trained.
-_FREE_KEYS = ("data.data_dir", "data.read_threads", "train.wandb")
+_FREE_KEYS = ("data.data_dir", "data.read_threads", "train.wandb", "train.profile_steps")
 
 
-def save_config(config: Config, workdir: Path) -> None:
-    """Write `config.json`, or hold the configuration against the one that is there.
+def check_workdir(config: Config, workdir: Path) -> None:
+    """Hold the configuration against the one that a workdir was made by, if it was made by any.
 
     The `eval` group may change between calls, and so may keys that say only where things lie.
 
     Raises:
+        ConfigError: naming every key that differs.
+    """
+    if not (workdir / "config.json").exists():
+        return
+    before, now = _flatten(_read(workdir)), _flatten(config.model_dump(mode="json"))
+    differing = [
+        f"config.{key}: the workdir has {before.get(key, 'no such key')!r}, this run {now.get(key, 'no such key')!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith("eval.") and key not in _FREE_KEYS
+    ]
+    if differing:
+        raise ConfigError(
+            f"{workdir} was made by another configuration; choose another --workdir, or remove that one:\n"
+            + "\n".join(differing)
+        )
+
+
+def save_config(config: Config, workdir: Path) -> None:
+    """Write `config.json`.
+
+    Raises:
         ConfigError: if the workdir was made by another configuration; nothing is overwritten.
     """
-    path = workdir / "config.json"
-    if path.exists():
-        before, now = _flatten(_read(workdir)), _flatten(config.model_dump(mode="json"))
-        differing = [
-            f"config.{key}: the workdir has {before.get(key, 'no such key')!r}, "
-            f"this run {now.get(key, 'no such key')!r}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key) and not key.startswith("eval.") and key not in _FREE_KEYS
-        ]
-        if differing:
-            raise ConfigError(
-                f"{workdir} was made by another configuration; choose another --workdir, or remove that one:\n"
-                + "\n".join(differing)
-            )
+    check_workdir(config, workdir)
     workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / "config.json"
     partial = path.with_suffix(".json.partial")
     partial.write_text(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
     os.replace(partial, path)

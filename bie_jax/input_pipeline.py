@@ -156,8 +156,9 @@ def train_batches(
         dataset = shuffled[0][jax.process_index() :: jax.process_count()].repeat()
     else:
         endless = [dataset.repeat() for dataset in shuffled]
-        mixed = grain.MapDataset.mix(endless, weights)[jax.process_index() :: jax.process_count()]
-        dataset = mixed.seed(seed).random_map(_place)
+        # Places are drawn before the processes share the images: a place belongs to its number in the whole order.
+        placed = grain.MapDataset.mix(endless, weights).seed(seed).random_map(_place)
+        dataset = placed[jax.process_index() :: jax.process_count()]
     dataset = dataset.batch(batch_size // jax.process_count(), drop_remainder=True).map(_ReadBatch(mixture))
     options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=2 * read_threads)
     return iter(dataset[start_step:].to_iter_dataset(options))

@@ -67,15 +67,16 @@ class MetricLogger:
         self._file.flush()
         return self._file.tell()
 
-    def write(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
-        """One line: {"step", "epoch", **metrics}."""
+    def write(self, step: int, epoch: float, metrics: dict[str, Any]) -> None:
+        """One line: {"step", "epoch", **metrics}; numbers, and lists of numbers, which W&B has no chart for."""
         if not self._is_writer:
             return
         line = json.dumps({"step": step, "epoch": epoch, **metrics}, allow_nan=False)
         self._file.write(line.encode() + b"\n")
         self._file.flush()
         if self._wandb_run is not None:
-            self._wandb_run.log(metrics | {"epoch": epoch}, step=step)
+            numbers = {name: value for name, value in metrics.items() if not isinstance(value, list)}
+            self._wandb_run.log(numbers | {"epoch": epoch}, step=step)
 
     def write_picture(self, step: int, path: Path) -> None:
         """Show a picture file beside the numbers on W&B; in the workdir it lies anyway."""

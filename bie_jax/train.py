@@ -11,22 +11,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from bie_jax import augment, sharding
-from bie_jax.checkpoint import Checkpoints, Progress
-from bie_jax.config import Config, ConfigError, check_config, save_config
+from bie_jax.checkpoint import Checkpoints, Progress, has_checkpoint
+from bie_jax.config import Config, ConfigError, check_config, check_workdir, save_config
 from bie_jax.image_set import open_image_set
-from bie_jax.input_pipeline import describe_split, eval_batches, split_image_set, train_batches
+from bie_jax.input_pipeline import describe_split, eval_batches, train_batches
 from bie_jax.metric_logger import MetricLogger
 from bie_jax.mixture import Mixture
-from bie_jax.models import build_model
-from bie_jax.objectives import OBJECTIVES
+from bie_jax.objectives import METHODS, build_model
 from bie_jax.optimizer import build_optimizer
+from bie_jax.preflight import check_run, compile_step, describe_dataset
 from bie_jax.reconstruction_grid import draw_reconstructions
-from bie_jax.train_state import TrainState, create_train_state
+from bie_jax.step_profiler import StepProfiler
+from bie_jax.train_state import TrainState, create_train_state, initial_variables
 from bie_jax.train_step import build_eval_step, build_train_step
+from bie_jax.warm_start import warm_start
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -60,8 +63,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     names = (checked.data.name, *checked.data.mix_with)
     mixture = Mixture(tuple(open_image_set(name, checked.data.data_dir) for name in names))
     train_rows, val_rows = check_run(checked, mixture)
-    save_config(checked, workdir)
-    dataset = save_dataset(mixture, workdir)
+    check_workdir(checked, workdir)
+    dataset = describe_dataset(mixture, workdir)
     for member, image_set in enumerate(mixture.sets):
         sides = (rows - mixture.first_rows[member] for rows in (train_rows[member], val_rows[member]))
         print(f"{image_set.name}: {describe_split(image_set.metadata, *sides)}")
@@ -73,45 +76,66 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     # --- Model, optimiser, state
     steps_per_epoch = sum(map(len, train_rows)) // checked.train.batch_size
     total_steps = (checked.train.epochs + checked.optimizer.cooldown_epochs) * steps_per_epoch
-    tx, schedule = build_optimizer(checked.optimizer, steps_per_epoch=steps_per_epoch, epochs=checked.train.epochs)
-    model = build_model(checked.model, len(mixture.channel_names))
-    objective = OBJECTIVES[checked.objective.name]
-    size, channels = checked.data.crop_size, len(mixture.channel_names)
-    blank = jnp.zeros((checked.train.batch_size, size, size, channels))
-
-    def aux_of(params, model_state, image):
-        return objective(model, params, model_state, image, jnp.ones((image.shape[0], channels)), train=True)[1]
-
-    init = jax.jit(lambda key: create_train_state(model, tx, aux_of, blank, key), out_shardings=everywhere)
+    channels = len(mixture.channel_names)
+    method = METHODS[checked.model.name]
+    model = build_model(checked, channels)
+    blank = jnp.zeros((1, *checked.data.crop_size, channels))
+    shapes = jax.eval_shape(lambda key: initial_variables(model, blank, key), jax.random.key(0))
+    try:
+        tx, schedule = build_optimizer(
+            checked.optimizer, shapes["params"], steps_per_epoch=steps_per_epoch, epochs=checked.train.epochs
+        )
+    except ValueError as error:
+        raise ConfigError(f"config.optimizer: {error}") from None
+    init = jax.jit(lambda key: create_train_state(checked, model, tx, channels, key), out_shardings=everywhere)
     state = init(jax.random.key(checked.train.seed))
+    if not has_checkpoint(workdir):
+        state = warm_start(state, checked, mixture.channel_names)
 
     # --- Steps
     table = augment.intensity_table(
         dataset["sets"], mixture.channel_names, checked.data.normalization, checked.data.normalization_scope
     )
-    train_step = build_train_step(checked, model, table, split, everywhere)
+
+    def batch_of(batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        number = ((), np.int32)
+        shapes = {"image": ((*mixture.window, channels), mixture.dtype), "plate": number, "treatment": number}
+        return {
+            name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=split)
+            for name, (shape, dtype) in shapes.items()
+        }
+
+    train_step = compile_step(build_train_step(checked, model, table, split, everywhere), state, batch_of, checked)
     eval_step = build_eval_step(checked, model, table, split, everywhere)
     without_sums = jax.jit(lambda window: window.without_sums(), out_shardings=everywhere)
-    without_codes = jax.jit(lambda window: window.without_codes(), out_shardings=everywhere)
+    without_totals = jax.jit(lambda window: window.without_totals(), out_shardings=everywhere)
     plate_of_row = _plate_of_row(mixture, augment.table_rows(dataset["sets"]))
+    treatment_of_row = _treatment_of_row(mixture, checked)
 
     def put(batch: dict[str, np.ndarray]) -> dict[str, Any]:
         # Row numbers stay behind for messages; the plate picks the row of the intensity table.
         arrays = {name: array for name, array in batch.items() if name != "row"}
-        return sharding.put_batch(arrays | {"plate": plate_of_row[batch["row"]]}, split)
+        known = {"plate": plate_of_row[batch["row"]], "treatment": treatment_of_row[batch["row"]]}
+        return sharding.put_batch(arrays | known, split)
 
     all_val_rows = np.concatenate(val_rows)
 
-    def validate(state: TrainState) -> tuple[dict[str, float], tuple[np.ndarray, np.ndarray]]:
+    def validate(state: TrainState) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]:
         sums: dict[str, float] = {}
+        totals: list[dict[str, np.ndarray]] = []
         pictures: list[tuple[np.ndarray, np.ndarray]] = []
         for batch in eval_batches(mixture, all_val_rows, checked.train.batch_size, checked.data.read_threads):
-            metrics, image, reconstruction = jax.device_get(eval_step(state.params, state.model_state, put(batch)))
+            metrics, batch_totals, image, reconstruction = jax.device_get(
+                eval_step(state.eval_params, state.model_state, put(batch))
+            )
+            totals.append(batch_totals)
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * float(batch["weight"].sum())
             if not pictures:
                 pictures.append((image, reconstruction))
         means = {f"val/{name}": value / len(all_val_rows) for name, value in sums.items()}
+        summary = method.summarise(jax.tree.map(lambda *arrays: np.sum(arrays, axis=0), *totals))
+        means |= {f"val/{name}": value for name, value in summary.items()}
         if not np.isfinite(means["val/loss"]):
             raise NonFiniteLossError(
                 f"the validation loss at step {int(state.step)} is {means['val/loss']}; checkpoints from before it are "
@@ -120,6 +144,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
         shown = slice(min(checked.train.num_reconstructions, len(all_val_rows)))
         return means, (pictures[0][0][shown], pictures[0][1][shown])
 
+    save_config(checked, workdir)
+    (workdir / "dataset.json").write_text(json.dumps(dataset) + "\n")
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(workdir))
         sigterm = stack.enter_context(_SigtermFlag())
@@ -169,11 +195,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
             mininterval=1.0,
         )
         stopwatch = _Stopwatch()
+        profiler = stack.enter_context(StepProfiler(workdir, checked.train.profile_steps))
         unchecked: tuple[int, np.ndarray, jax.Array] | None = None
         with bar:
             while step < total_steps and not stops_early(step):
                 batch = next(batches)
+                profiler.before_step()
                 state, loss = train_step(state, put(batch))
+                profiler.after_step(loss)
                 step += 1
                 # One step behind, so that the device has the next step to do while the host looks at this one.
                 if unchecked is not None:
@@ -205,9 +234,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
                 if validates:
                     stopwatch.pause()
                     metrics, pictures = validate(state)
-                    codes_seen = jax.device_get(state.window.codes_seen)
-                    metrics["train/codes_used"] = float(codes_seen.sum(axis=-1).mean())
-                    state = state.replace(window=without_codes(state.window))
+                    summary = method.summarise(jax.device_get(state.window.totals))
+                    metrics |= {f"train/{name}": value for name, value in summary.items()}
+                    state = state.replace(window=without_totals(state.window))
                     logger.write(step, epoch, metrics)
                     val_loss = metrics["val/loss"]
                     if val_loss < progress.best_val_loss:
@@ -221,90 +250,19 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     return {"step": progress.best_step, "val/loss": progress.best_val_loss}
 
 
-def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Hold a configuration against the sets and the devices.
-
-    Returns:
-        Rows to train on and rows to validate on, of each set, numbered over all sets.
-
-    Raises:
-        ConfigError: naming the key, its value and what is possible.
-    """
-    devices, batch_size = jax.device_count(), config.train.batch_size
-    if batch_size % devices:
-        raise ConfigError(
-            f"config.train.batch_size={batch_size} cannot be shared by {devices} devices; "
-            f"the nearest that can: {max(1, batch_size // devices) * devices} or {-(-batch_size // devices) * devices}"
-        )
-    for key, size in (("data.crop_size", config.data.crop_size), ("eval.image_size", config.eval.image_size)):
-        if size > min(mixture.window):
-            raise ConfigError(
-                f"config.{key}={size} is larger than the images of {mixture.name!r}, "
-                f"{mixture.window[0]} x {mixture.window[1]} pixels"
-            )
-    sizes = {image_set.image_shape[:2] for image_set in mixture.sets}
-    if config.data.normalization_scope == "image" and len(sizes) > 1:
-        raise ConfigError(
-            f"config.data.normalization_scope='image' with sets of different sizes {sorted(sizes)}: windows of the "
-            "larger images reach the device, and their numbers are not the images'; 'plate' and 'set' are possible"
-        )
-    main = mixture.sets[0]
-    for key in ("label", "group"):
-        column = getattr(config.eval, key)
-        if column not in main.metadata.columns:
-            raise ConfigError(
-                f"config.eval.{key}={column!r} is no column of {main.name!r}; "
-                f"there are {', '.join(main.metadata.columns)}"
-            )
-    train_rows, val_rows = [], []
-    for member, image_set in enumerate(mixture.sets):
-        try:
-            sides = split_image_set(config, image_set)
-        except ValueError as error:
-            raise ConfigError(f"config.data: {image_set.name!r}: {error}") from None
-        for rows, side in zip((train_rows, val_rows), sides, strict=True):
-            rows.append(side + mixture.first_rows[member])
-    count = sum(map(len, train_rows))
-    if batch_size > count:
-        raise ConfigError(
-            f"config.train.batch_size={batch_size} is more than the {count} images of {mixture.name!r} "
-            f"that are left to train on ({sum(map(len, val_rows))} are for validation)"
-        )
-    return train_rows, val_rows
-
-
-def save_dataset(mixture: Mixture, workdir: Path) -> dict[str, Any]:
-    """Copy what an embedder must know of the sets (channels, pixel size, intensities) to `dataset.json`.
-
-    Returns:
-        What was written: `channel_names` of all sets, and `sets`, one description each.
-
-    Raises:
-        ConfigError: if the workdir was trained on other pixels of the same name.
-    """
-    path = workdir / "dataset.json"
-    sets = [
-        json.loads((image_set.directory / "statistics.json").read_text())
-        | {"name": image_set.name, "directory": str(image_set.directory)}
-        for image_set in mixture.sets
-    ]
-    if path.exists():
-        for described, before in zip(sets, json.loads(path.read_text())["sets"], strict=True):
-            changed = [key for key in described if key != "directory" and described[key] != before.get(key)]
-            if changed:
-                raise ConfigError(
-                    f"{described['directory']} is not the set that {workdir} was trained on ({', '.join(changed)} "
-                    "differ): choose another --workdir"
-                )
-    dataset = {"channel_names": list(mixture.channel_names), "sets": sets}
-    path.write_text(json.dumps(dataset) + "\n")
-    return dataset
-
-
 def _plate_of_row(mixture: Mixture, table_rows: dict[tuple[str, str], int]) -> np.ndarray:
     """[N] int32: row of the intensity table for each image."""
     keys = zip(mixture.metadata["set"], mixture.metadata["plate"], strict=True)
     return np.asarray([table_rows[key] for key in keys], np.int32)
+
+
+def _treatment_of_row(mixture: Mixture, config: Config) -> np.ndarray:
+    """[N] int32: number of each image's treatment; -1 where it is not known."""
+    column = config.objective.contrastive.treatment
+    if not config.objective.contrastive.weight:  # nothing reads it, and the column need not be there
+        return np.full(len(mixture.metadata), -1, np.int32)
+    names = mixture.metadata[column]
+    return np.where(names == "", -1, pd.factorize(names)[0]).astype(np.int32)
 
 
 def _draw(pictures: tuple[np.ndarray, np.ndarray], mixture: Mixture, workdir: Path, step: int) -> Path:

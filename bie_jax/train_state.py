@@ -3,13 +3,14 @@
 import dataclasses
 from typing import Any
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from flax.training import train_state
 
-from bie_jax.objectives import Aux
+from bie_jax.objectives import METHODS, Aux, unlabelled_batch
 
 
 @flax.struct.dataclass
@@ -21,26 +22,27 @@ class MetricWindow:
     Attributes:
         sums: metric name -> float32 sum over steps.
         steps: int32, how many steps were summed.
-        codes_seen: [G, K] bool, codes used since the last validation.
+        totals: what the method adds up (`Aux.totals`), since the last validation.
     """
 
     sums: dict[str, jax.Array]
     steps: jax.Array
-    codes_seen: jax.Array
+    totals: dict[str, jax.Array]
 
-    def add(self, aux: Aux) -> "MetricWindow":
+    def add(self, metrics: dict[str, jax.Array], totals: dict[str, jax.Array]) -> "MetricWindow":
         """With one more step."""
-        sums = {name: self.sums[name] + value for name, value in aux.metrics.items()}
-        return MetricWindow(sums, self.steps + 1, self.codes_seen | aux.codes_seen)
+        return MetricWindow(
+            jax.tree.map(jnp.add, self.sums, metrics), self.steps + 1, jax.tree.map(jnp.add, self.totals, totals)
+        )
 
     def without_sums(self) -> "MetricWindow":
         """After a log line."""
         zeros = jax.tree.map(jnp.zeros_like, (self.sums, self.steps))
         return dataclasses.replace(self, sums=zeros[0], steps=zeros[1])
 
-    def without_codes(self) -> "MetricWindow":
+    def without_totals(self) -> "MetricWindow":
         """After a validation."""
-        return dataclasses.replace(self, codes_seen=jnp.zeros_like(self.codes_seen))
+        return dataclasses.replace(self, totals=jax.tree.map(jnp.zeros_like, self.totals))
 
 
 class TrainState(train_state.TrainState):
@@ -49,28 +51,53 @@ class TrainState(train_state.TrainState):
     Attributes:
         model_state: the model's other collections, `codebook` and `batch_stats`.
         window: running sums for the log.
+        averaged_params: exponential moving average of the parameters, or None without one.
     """
 
     model_state: Any
     window: MetricWindow
+    averaged_params: Any
+
+    @property
+    def eval_params(self) -> Any:
+        """What validation and embedding use: the averaged parameters where there are any."""
+        return self.params if self.averaged_params is None else self.averaged_params
 
 
 def create_train_state(
-    model: Any, tx: optax.GradientTransformation, aux_of: Any, image: jax.Array, key: jax.Array
+    config: Any, model: nn.Module, tx: optax.GradientTransformation, num_channels: int, key: jax.Array
 ) -> TrainState:
     """A fresh state.
 
     Args:
+        config: the checked configuration.
         model: the network.
         tx: the optimiser.
-        aux_of: (params, model_state, image) -> Aux, used only for the names and shapes of what is summed.
-        image: [B, H, W, C] of the shape trained on; values do not matter.
+        num_channels: C of the images.
         key: for the initial parameters and codes.
     """
-    variables = dict(model.init(key, image, train=True))
+    image = jnp.zeros((config.train.batch_size // config.train.accumulate_steps, *config.data.crop_size, num_channels))
+    variables = initial_variables(model, image, key)
     params = variables.pop("params")
-    aux = jax.eval_shape(aux_of, params, variables, image)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (aux.metrics, aux.codes_seen))
-    window = MetricWindow(zeros[0], jnp.zeros((), jnp.int32), zeros[1])
-    state = TrainState.create(apply_fn=model.apply, params=params, tx=tx, model_state=variables, window=window)
+
+    def aux_of(params: Any) -> Aux:  # for the names and shapes of what is summed
+        batch = unlabelled_batch(image, jnp.ones((len(image), num_channels)))
+        objective = METHODS[config.model.name].objective
+        return objective(model, config.objective, params, variables, batch, jnp.int32(0), key, train=True)[1]
+
+    aux = jax.eval_shape(aux_of, params)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (aux.metrics, aux.totals))
+    state = TrainState.create(
+        apply_fn=model.apply,
+        params=params,
+        tx=tx,
+        model_state=variables,
+        window=MetricWindow(zeros[0], jnp.zeros((), jnp.int32), zeros[1]),
+        averaged_params=jax.tree.map(jnp.copy, params) if config.train.ema_decay else None,
+    )
     return state.replace(step=jnp.zeros((), jnp.int32))
+
+
+def initial_variables(model: nn.Module, image: jax.Array, key: jax.Array) -> dict[str, Any]:
+    """Random parameters and the other collections of a network, for images of this shape."""
+    return dict(model.init({"params": key, "noise": key}, image, train=True))

@@ -7,31 +7,62 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from bie_jax import augment
 from bie_jax.config import Config
-from bie_jax.objectives import OBJECTIVES
+from bie_jax.objectives import METHODS, Aux, Batch
 from bie_jax.train_state import TrainState
 
 
 def build_train_step(
     config: Config, model: Any, table: augment.IntensityTable, split: Any, everywhere: Any
 ) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, jax.Array]]:
-    """The compiled step: (state, {"image" counts, "plate"}) -> (state, loss). The given state's buffers are reused."""
-    objective = OBJECTIVES[config.objective.name]
+    """The compiled step: (state, {"image" counts, "plate", "treatment"}) -> (state, loss).
+
+    The given state's buffers are reused. With `train.accumulate_steps` = k the batch is computed in k parts whose
+    gradients are averaged, which is the gradient of the whole batch, and codebooks learn once from all of them. Batch
+    normalisation alone sees the parts: its statistics are those of B / k images.
+    """
+    objective = METHODS[config.model.name].objective
+    dtype = jnp.dtype(config.train.compute_dtype)
+    all_there = _all_there(table)
 
     def train_step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, jax.Array]:
         # The step's number makes its key, so that a resumed run draws the same views without a saved key.
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
-        image = augment.train_view(key, batch["image"], batch["plate"], table, config.data)
+        view_key, noise_key = jax.random.split(key)
         weight = table.present[batch["plate"]]
+        seen = Batch(
+            image=augment.train_view(view_key, batch["image"], batch["plate"], table, config.data).astype(dtype),
+            weight=weight,
+            channel_mask=None if all_there else weight > 0,
+            plate=batch["plate"],
+            treatment=batch["treatment"],
+        )
 
-        def loss_of(params):
-            return objective(model, params, state.model_state, image, weight, train=True)
+        def gradients_of(model_state: Any, part: Batch, key: jax.Array) -> tuple[Any, Aux]:
+            def loss_of(params):
+                cast = _cast(params, dtype)
+                return objective(model, config.objective, cast, model_state, part, state.step, key, train=True)
 
-        (loss, aux), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+            return jax.grad(loss_of, has_aux=True)(state.params)
+
+        parts = config.train.accumulate_steps
+        if parts == 1:
+            gradients, aux = gradients_of(state.model_state, seen, noise_key)
+            model_state, metrics, totals = aux.model_state, aux.metrics, aux.totals
+        else:
+            gradients, model_state, metrics, totals = _accumulate(
+                gradients_of, state.model_state, seen, noise_key, parts
+            )
         state = state.apply_gradients(grads=gradients)
-        return state.replace(model_state=aux.model_state, window=state.window.add(aux)), loss
+        averaged = state.averaged_params
+        if averaged is not None:
+            d = config.train.ema_decay
+            averaged = jax.tree.map(lambda mean, new: d * mean + (1 - d) * new, averaged, state.params)
+        window = state.window.add(metrics, totals)
+        return state.replace(model_state=model_state, window=window, averaged_params=averaged), metrics["loss"]
 
     return jax.jit(
         train_step,
@@ -43,15 +74,66 @@ def build_train_step(
 
 def build_eval_step(
     config: Config, model: Any, table: augment.IntensityTable, split: Any, everywhere: Any
-) -> Callable[..., tuple[dict[str, jax.Array], jax.Array, jax.Array]]:
-    """The compiled validation: (params, model_state, batch) -> (metrics, normalised images, reconstructions)."""
-    objective = OBJECTIVES[config.objective.name]
+) -> Callable[..., tuple[dict[str, jax.Array], dict[str, jax.Array], jax.Array, jax.Array]]:
+    """The compiled validation: (params, model_state, batch) -> (metrics, totals, normalised images, reconstructions).
+
+    What a method draws is drawn the same way in every validation, so that two of them compare.
+    """
+    objective = METHODS[config.model.name].objective
+    dtype = jnp.dtype(config.train.compute_dtype)
 
     def eval_step(params, model_state, batch):
-        size = (config.data.crop_size, config.data.crop_size)
-        image = augment.eval_view(batch["image"], batch["plate"], table, size, config.data)
+        image = augment.eval_view(batch["image"], batch["plate"], table, config.data.crop_size, config.data)
         weight = table.present[batch["plate"]] * batch["weight"][:, None]
-        _, aux = objective(model, params, model_state, image, weight, train=False)
-        return aux.metrics, image, aux.reconstruction
+        seen = Batch(
+            image=image.astype(dtype),
+            weight=weight,
+            channel_mask=weight > 0,
+            plate=batch["plate"],
+            treatment=batch["treatment"],
+        )
+        key = jax.random.key(config.train.seed)
+        # The warmup of a loss term is over here: validations before and after its end compare.
+        step = jnp.int32(config.objective.kl_warmup_steps)
+        cast = _cast(params, dtype)
+        _, aux = objective(model, config.objective, cast, model_state, seen, step, key, train=False)
+        return aux.metrics, aux.totals, image, aux.reconstruction.astype(jnp.float32)
 
     return jax.jit(eval_step, in_shardings=(everywhere, everywhere, split), out_shardings=everywhere)
+
+
+def _accumulate(
+    gradients_of: Callable[..., tuple[Any, Aux]], model_state: Any, batch: Batch, key: jax.Array, parts: int
+) -> tuple[Any, Any, dict[str, jax.Array], dict[str, jax.Array]]:
+    """Mean gradients, the last collections, mean metrics and summed totals of equal parts of a batch."""
+
+    def in_parts(array: jax.Array) -> jax.Array:
+        # Every part takes rows of every device, so no image moves: [B, ...] -> [parts, B / parts, ...].
+        return array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
+
+    split = jax.tree.map(in_parts, batch)
+    shapes = jax.eval_shape(gradients_of, model_state, jax.tree.map(lambda array: array[0], split), key)
+    gradients, metrics, totals = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[1].metrics, shapes[1].totals)
+    )
+
+    def add_part(carry: Any, part: tuple[jax.Array, Batch]) -> tuple[Any, None]:
+        gradients, model_state, metrics, totals = carry
+        index, images = part
+        new, aux = gradients_of(model_state, images, jax.random.fold_in(key, index))
+        gradients = jax.tree.map(lambda mean, value: mean + value / parts, gradients, new)
+        metrics = jax.tree.map(lambda mean, value: mean + value / parts, metrics, aux.metrics)
+        return (gradients, aux.model_state, metrics, jax.tree.map(jnp.add, totals, aux.totals)), None
+
+    carry, _ = jax.lax.scan(add_part, (gradients, model_state, metrics, totals), (jnp.arange(parts), split))
+    return carry
+
+
+def _cast(params: Any, dtype: jnp.dtype) -> Any:
+    """Parameters in the type that is computed in; their gradients come back in float32."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+
+def _all_there(table: augment.IntensityTable) -> bool:
+    """Whether every image has every channel; then no network needs to look at a mask."""
+    return bool((table.present == 1).all())

@@ -8,12 +8,12 @@
 
 from ml_collections import ConfigDict
 
-from configs import vqvae_idr0093
+from configs import base
 
 
 def get_config() -> ConfigDict:
     """The configuration; 2 CPU cores, about 5 minutes."""
-    config = vqvae_idr0093.get_config("simulated")
+    config = base.get_config("simulated", "vqvae_bbbc021")
     config.data.name = "bbbc021"
     config.train.epochs = 30
     config.eval.probe_control = "DMSO"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bie_jax import augment
-from configs import vqvae_idr0093
+from configs import base
 
 DESCRIBED = {
     "name": "set",
@@ -31,7 +31,7 @@ OTHER = {
 
 
 def _config(scale, scope):
-    config = vqvae_idr0093.get_config("tiny").data
+    config = base.get_config("tiny", "base").data
     config.normalization, config.normalization_scope = scale, scope
     return config
 
@@ -118,6 +118,8 @@ def test_the_table_of_several_sets():
     """Whole sets and their plates, in order; each set's numbers under the joined names, nothing under the others."""
     sets = [DESCRIBED, OTHER]
     assert augment.table_rows(sets) == {("set", ""): 0, ("set", "a"): 1, ("other", ""): 2}
+    unordered = {"name": "set", "plates": {"b": {}, "a": {}}}
+    assert list(augment.table_rows([unordered])) == [("set", ""), ("set", "a"), ("set", "b")]
     table = augment.intensity_table(sets, ["x", "flat", "y"], "zscore", "plate")
     np.testing.assert_array_equal(table.present, [[1, 1, 0], [1, 1, 0], [1, 0, 1]])
     np.testing.assert_allclose(table.offset, [[100, 7, 0], [80, 7, 0], [2, 0, 1]])
@@ -131,9 +133,9 @@ def test_center_crop():
 
 def test_random_crops_are_windows_and_reach_every_corner():
     image = _images(1, 6, 5, 1)
-    windows = {image[0, i : i + 4, j : j + 4].tobytes() for i in range(3) for j in range(2)}
+    windows = {image[0, i : i + 4, j : j + 3].tobytes() for i in range(3) for j in range(3)}
     many = jnp.asarray(np.repeat(image, 200, axis=0))
-    crops = np.asarray(augment.random_crop(jax.random.key(0), many, 4))
+    crops = np.asarray(augment.random_crop(jax.random.key(0), many, (4, 3)))
     assert {crop.tobytes() for crop in crops} == windows
 
 
@@ -161,7 +163,7 @@ def test_brightness_scales_each_channel_of_each_image():
 
 def test_train_view_is_a_function_of_its_key_and_eval_view_of_nothing_random():
     config = _config("zscore", "set")
-    config.crop_size = 8
+    config.crop_size = (8, 8)
     table = augment.intensity_table([DESCRIBED], ["x", "flat"], "zscore", "set")
     image, plate = jnp.asarray(_images()), jnp.zeros(6, jnp.int32)
     views = [augment.train_view(jax.random.key(k), image, plate, table, config) for k in (0, 0, 1)]
@@ -169,6 +171,36 @@ def test_train_view_is_a_function_of_its_key_and_eval_view_of_nothing_random():
     assert np.abs(np.asarray(views[0] - views[2])).max() > 0
     config.augment.flip = config.augment.rotate90 = False
     config.augment.brightness = 0.0
-    config.crop_size = 12
+    config.crop_size = (12, 12)
     unchanged = augment.train_view(jax.random.key(0), image, plate, table, config)
     np.testing.assert_array_equal(unchanged, augment.eval_view(image, plate, table, (12, 12), config))
+
+
+def _only(config, **changes):
+    """The configuration with these augmentations and no others."""
+    config.augment.update({"flip": False, "rotate90": False, "brightness": 0.0} | changes)
+    return config
+
+
+@pytest.mark.parametrize("scale", ["zscore", "percentile_clip"])
+@pytest.mark.parametrize("scope", ["set", "image"])
+def test_a_training_view_is_a_window_of_what_the_whole_image_looks_like(scale, scope):
+    config = _only(_config(scale, scope))
+    config.crop_size = (8, 5)
+    table = augment.intensity_table([DESCRIBED], ["x", "flat"], scale, scope)
+    image, plate = jnp.asarray(_images()), jnp.zeros(6, jnp.int32)
+    whole = np.asarray(augment.eval_view(image, plate, table, (12, 12), config))
+    for seen, there in zip(augment.train_view(jax.random.key(0), image, plate, table, config), whole, strict=True):
+        windows = [there[i : i + 8, j : j + 5] for i in range(5) for j in range(8)]
+        assert any(np.array_equal(seen, window) for window in windows)
+
+
+def test_a_training_view_has_the_brightness_that_is_asked_for():
+    config = _only(_config("zscore", "set"), brightness=0.3)
+    config.crop_size = (12, 12)
+    table = augment.intensity_table([DESCRIBED], ["x", "flat"], "zscore", "set")
+    image, plate = jnp.asarray(_images()), jnp.zeros(6, jnp.int32)
+    seen = augment.train_view(jax.random.key(0), image, plate, table, config)[..., 0]
+    factors = np.asarray(seen / augment.eval_view(image, plate, table, (12, 12), config)[..., 0])
+    np.testing.assert_allclose(factors, np.broadcast_to(factors[:, :1, :1], factors.shape), rtol=1e-5)
+    assert 0.7 <= factors.min() < factors.max() <= 1.3

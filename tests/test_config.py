@@ -5,14 +5,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from bie_jax.config import ConfigError, check_config, load_config, save_config
-from configs import vqvae_bbbc021, vqvae_idr0093
+from configs import ae_idr0093, mae_idr0093, vae_idr0093, vqvae_bbbc021, vqvae_idr0093
 
+METHODS = (ae_idr0093, vae_idr0093, vqvae_idr0093, mae_idr0093)
 ALL = {
-    "vqvae_idr0093": vqvae_idr0093.get_config(),
-    "vqvae_idr0093:simulated": vqvae_idr0093.get_config("simulated"),
-    "vqvae_idr0093:tiny": vqvae_idr0093.get_config("tiny"),
-    "vqvae_bbbc021": vqvae_bbbc021.get_config(),
-}
+    f"{module.__name__.removeprefix('configs.')}:{variant}": module.get_config(variant)
+    for module in METHODS
+    for variant in ("", "simulated", "tiny")
+} | {"vqvae_bbbc021": vqvae_bbbc021.get_config()}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -21,7 +21,7 @@ def test_every_file_states_a_valid_configuration(name):
 
 
 def test_no_config_file_is_left_out_here():
-    files = {path.stem for path in Path(vqvae_idr0093.__file__).parent.glob("*.py")} - {"__init__"}
+    files = {path.stem for path in Path(vqvae_idr0093.__file__).parent.glob("*.py")} - {"__init__", "base"}
     assert {name.split(":")[0] for name in ALL} == files
     for name in files:
         assert importlib.import_module(f"configs.{name}").__doc__.count("python launch.py") >= 1
@@ -45,8 +45,27 @@ def test_the_seeds_table():
     [
         ("model.latent_dim", 0, "config.model.latent_dim=0: .*greater than or equal to 1"),
         ("model.latent_dim", 2.5, "config.model.latent_dim=2.5"),
-        ("model.encoder", "resnet9", "config.model.encoder='resnet9': .*'residual_stack' or 'resnet'"),
-        ("model.resnet.depth", 50, "config.model.resnet.depth=50: .*18 or 34"),
+        (
+            "model.name",
+            "gan",
+            "config.model.name='gan': there is no such method; 'ae', 'vae', 'vqvae', 'mae' are possible",
+        ),
+        ("model.encoder", "resnet9", "config.model.encoder='resnet9': .*'residual_stack', 'resnet' or 'vit'"),
+        ("model.resnet.depth", 20, "config.model.resnet.depth=20: .*18, 34, 50, 101 or 152"),
+        ("model.vit.patch_size", 15, "config.model.vit.patch_size=15: .*8, 14 or 16"),
+        ("model.vit.decoder_heads", 7, "decoder_width=512 is not a multiple of decoder_heads=7"),
+        ("model.channels", "tokens", "channels='tokens' with encoder='residual_stack': only 'vit' has tokens"),
+        ("model.channel_readout", "concat", "channel_readout='concat' with name='vqvae', channels='joint'"),
+        ("model.channel_dropout", 0.5, "channel_dropout=0.5 with channels='joint': 0 is possible"),
+        ("model.pretrained", "weights", "pretrained with encoder='residual_stack': only 'resnet' and 'vit'"),
+        ("model.name", "mae", "encoder='residual_stack' with name='mae': only 'vit'"),
+        ("model.mae.mask_ratio", 1.0, "config.model.mae.mask_ratio=1.0"),
+        ("model.quantizer.num_groups", 3, "num_codes=16 in 3 codebooks: .* must be 48"),
+        ("objective.contrastive.weight", 1.0, "contrastive.form='channels' with model.channels='joint'"),
+        ("objective.beta", -1.0, "config.objective.beta=-1.0"),
+        ("optimizer.layer_decay", 0.5, "layer_decay=0.5 with model.encoder='residual_stack'.*1.0 is possible"),
+        ("train.accumulate_steps", 3, "batch_size=64 is not a multiple of accumulate_steps=3"),
+        ("train.compute_dtype", "float16", "'float32' or 'bfloat16'"),
         ("optimizer.lr", -1.0, "config.optimizer.lr=-1.0"),
         ("optimizer.lr", float("nan"), "config.optimizer.lr=nan"),
         ("optimizer.lr", "fast", "config.optimizer.lr='fast'"),
@@ -54,7 +73,9 @@ def test_the_seeds_table():
         ("train.batch_size", 0, "config.train.batch_size=0"),
         ("train.epochs", 5, "warmup_epochs=5 leaves nothing of train.epochs=5"),
         ("train.wandb", "yes", "'disabled', 'offline' or 'online'"),
-        ("data.crop_size", 223, "data.crop_size=223 is not a multiple of 4"),
+        ("data.crop_size", (224, 223), r"data.crop_size=\(224, 223\): its sides must be multiples of 4"),
+        ("data.crop_size", (224, 128), r"data.crop_size=\(224, 128\) with data.augment.rotate90=True"),
+        ("eval.image_size", (0, 64), r"eval.image_size=\(0, 64\): \(0, 0\) means the whole image"),
         ("data.val_fraction", 1.0, "config.data.val_fraction=1.0"),
     ],
 )
@@ -79,19 +100,52 @@ def test_unknown_and_missing_keys_are_named():
     assert "config.optimizer.lr: missing" in str(error.value)
 
 
+def _vqvae(**quantizer):
+    config = vqvae_idr0093.get_config("simulated").to_dict()
+    config["model"]["bottleneck"] = quantizer.pop("bottleneck", "grid")
+    config["model"]["quantizer"] |= quantizer
+    return ConfigDict(config)
+
+
 @pytest.mark.parametrize(
-    ("bottleneck", "num_codes", "code_dim", "message"),
+    ("changes", "message"),
     [
-        ("grouped", 128, 3, r"latent_dim=128 is not a multiple of quantizer.code_dim=3"),
-        ("grid", 64, 16, r"latent_dim=128 with quantizer.num_codes=64"),
+        (
+            {"bottleneck": "pooled", "code_dim": 3, "num_groups": 40},
+            "latent_dim=128 with quantizer.num_groups=40 of quantizer.code_dim=3 numbers: .* must be 120",
+        ),
+        ({"num_codes": 64}, "latent_dim=128 with quantizer.num_codes=64 in 1 codebooks: .* must be 64"),
+        ({"name": "residual", "num_residuals": 3}, "num_codes=128 in 3 codebooks: .* must be 384"),
+        ({"name": "residual", "num_groups": 2}, "num_groups=2 with name='residual': 1 is possible"),
+        ({"name": "fsq", "levels": (4, 4)}, r"levels=\(4, 4\): they are 16, .* and 2"),
+        ({"name": "gradient", "kmeans_iterations": 5}, "kmeans_iterations=5 with name='gradient'"),
     ],
 )
-def test_codes_must_fit_the_latent(bottleneck, num_codes, code_dim, message):
-    config = vqvae_idr0093.get_config("simulated").to_dict()
-    config["model"]["bottleneck"] = bottleneck
-    config["model"]["quantizer"] |= {"num_codes": num_codes, "code_dim": code_dim}
+def test_codes_must_fit_the_latent(changes, message):
     with pytest.raises(ConfigError, match=message):
-        check_config(ConfigDict(config))
+        check_config(_vqvae(**changes))
+
+
+def test_masking_must_leave_a_patch():
+    config = mae_idr0093.get_config("tiny")
+    config.data.crop_size = (16, 8)
+    config.data.augment.rotate90 = False
+    with pytest.raises(
+        ConfigError, match=r"mask_ratio=0.75 leaves none of the 2 patches that data.crop_size=\(16, 8\)"
+    ):
+        check_config(config)
+
+
+@pytest.mark.parametrize("changes", [{"spread": "dense"}, {"positions": "learnt"}])
+def test_a_network_of_one_size_embeds_that_size(changes):
+    config = ae_idr0093.get_config("simulated")
+    config.model.encoder, config.model.spread = "vit", changes.get("spread", "broadcast")
+    config.model.vit.positions = changes.get("positions", "sincos")
+    config.eval.image_size = (64, 64)
+    with pytest.raises(ConfigError, match=r"a network has one size, so only data.crop_size"):
+        check_config(config)
+    config.model.spread, config.model.vit.positions = "broadcast", "sincos"
+    check_config(config)
 
 
 def test_changing_the_latent_size_alone_is_enough():

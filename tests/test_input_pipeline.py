@@ -1,10 +1,12 @@
 import itertools
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
-from bie_jax.input_pipeline import describe_split, eval_batches, split_rows, train_batches
+from bie_jax.input_pipeline import describe_split, eval_batches, split_image_set, split_rows, train_batches
 
 
 def _table(plates=3, wells=8, sites=4):
@@ -71,6 +73,23 @@ def test_a_split_that_cannot_be_is_refused():
         split_rows(_table(), "donor", 0, 0.1)
 
 
+@pytest.mark.parametrize("num_folds", [0, 3])
+def test_the_split_of_a_set_is_the_configured_one(num_folds):
+    table = _table()
+    data = SimpleNamespace(split_by="well", val_fraction=0.3, num_folds=num_folds, fold=num_folds // 2)
+    config = SimpleNamespace(data=data, train=SimpleNamespace(seed=3))
+    found = split_image_set(config, SimpleNamespace(metadata=table))
+    expected = split_rows(table, "well", 3, 0.3, num_folds=num_folds, fold=num_folds // 2)
+    for rows, others in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(rows, others)
+    assert len({len(found[1]), len(split_rows(table, "well", 3, 0.05)[1])}) == 2
+
+
+def test_as_many_groups_as_folds_are_enough():
+    held_out = [split_rows(_table(), "plate", 0, 0.1, num_folds=3, fold=k)[1].tolist() for k in range(3)]
+    assert sorted(held_out) == [list(range(start, start + 32)) for start in (0, 32, 64)]
+
+
 def test_what_stands_on_each_side_is_told():
     table = _table(2, 2, 3)
     assert describe_split(table, np.arange(9), np.arange(9, 12)) == (
@@ -102,6 +121,37 @@ def test_batches_run_across_epochs_and_drop_none():
     assert sorted(seen) == sorted([*range(10), *range(10)])
 
 
+def test_another_seed_or_set_is_another_order():
+    orders = [
+        _rows(train_batches(_Images(30), [np.arange(30)], [1.0], 10, seed, start_step=0, read_threads=1), 3)
+        for seed in (0, 1)
+    ]
+    assert orders[0] != orders[1]
+    halves = [np.arange(15), np.arange(15, 30)]
+    mixed = _rows(train_batches(_Images(30), halves, [1.0, 1.0], 10, seed=0, start_step=0, read_threads=1), 3)
+    rows = np.concatenate(mixed)
+    assert sorted(rows) == list(range(30))
+    assert rows[rows < 15].tolist() != (rows[rows >= 15] - 15).tolist()
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_processes_share_the_batch(sets, monkeypatch):
+    rows = np.array_split(np.arange(24), sets)
+
+    def batches():
+        return train_batches(_Images(24), rows, [1.0] * sets, 8, seed=0, start_step=0, read_threads=1)
+
+    alone = _rows(batches(), 3)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    shares = []
+    for process in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        shares.append(_rows(batches(), 3))
+    for step, batch in enumerate(alone):
+        assert shares[0][step] == batch[::2]
+        assert shares[1][step] == batch[1::2]
+
+
 @pytest.mark.parametrize("read_threads", [1, 3])
 def test_starting_at_a_step_is_going_on(read_threads):
     """Whatever the number of threads then and now."""
@@ -123,3 +173,5 @@ def test_eval_batches_have_one_shape_and_weigh_each_image_once():
     seen = np.concatenate([batch["row"][batch["weight"] > 0] for batch in batches])
     np.testing.assert_array_equal(seen, rows)
     assert sum(batch["weight"].sum() for batch in batches) == len(rows)
+    assert batches[-1]["row"].tolist() == [13, 14, 5, 5]  # no image that was not asked for
+    assert len(list(eval_batches(_Images(30), rows, batch_size=5, read_threads=2))) == 2

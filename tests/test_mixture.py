@@ -1,13 +1,16 @@
 """Sets of other channels, sizes and depths in one run."""
 
+import dataclasses
 import itertools
 from collections import Counter
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import bie_jax
+from bie_jax.augment import center_crop
 from bie_jax.config import ConfigError
 from bie_jax.image_set import open_image_set
 from bie_jax.input_pipeline import train_batches
@@ -36,6 +39,8 @@ def test_channels_are_joined_and_rows_numbered_through(mixture):
     assert mixture.dtype == np.uint16
     row = len(first) + 3
     assert mixture.metadata.iloc[row]["source"] == "other 3"
+    assert mixture.metadata.index.tolist() == list(range(len(mixture)))
+    assert mixture.metadata["set"].tolist() == ["simulated"] * len(first) + ["other"] * len(other)
     images = mixture.images(np.asarray([row, 2]), None)
     assert images.dtype == np.uint16
     middle = other[3][2:34, 4:36]
@@ -51,6 +56,49 @@ def test_windows_reach_every_corner_of_a_larger_image(mixture):
     for place, (top, left) in (((0, 0), (0, 0)), ((0.999, 0.999), (4, 8)), ((0.5, 0), (2, 0))):
         found = mixture.images(row, np.asarray([place]))[0][..., [5, 0]]
         np.testing.assert_array_equal(found, image[top : top + 32, left : left + 32])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Noise:
+    """As much of a set as a mixture asks for: images of another value in every pixel."""
+
+    name: str
+    image_shape: tuple[int, int, int]
+    channel_names: tuple[str, ...] = ("DNA",)
+    dtype = np.dtype(np.uint16)
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, row):
+        return np.random.default_rng(row).permutation(np.prod(self.image_shape)).reshape(self.image_shape)
+
+
+def test_the_middle_of_an_odd_margin_is_that_of_the_crops():
+    sets = _Noise("wide", (6, 9, 1)), _Noise("high", (9, 6, 1))
+    mixture = Mixture(sets)
+    assert mixture.window == (6, 6)
+    wide, high = mixture.images(np.asarray([1, 4]), None)
+    np.testing.assert_array_equal(wide, center_crop(sets[0][1][None], (6, 6))[0])
+    np.testing.assert_array_equal(high, center_crop(sets[1][0][None], (6, 6))[0])
+    assert Mixture((_Noise("a", (5, 9, 1)), _Noise("b", (6, 7, 1)))).window == (5, 7)
+
+
+def test_the_window_of_an_image_is_drawn_anew_each_time_and_by_the_seed():
+    mixture = Mixture((_Noise("a", (3, 3, 1)), _Noise("b", (40, 40, 1))))
+
+    def windows(seed):
+        rows = [np.arange(4), np.arange(4, 8)]
+        batches = train_batches(mixture, rows, [1.0, 1.0], 8, seed=seed, start_step=0, read_threads=1)
+        drawn = [next(batches) for _ in range(6)]
+        images, rows = (np.concatenate([batch[name] for batch in drawn]) for name in ("image", "row"))
+        return {row: [image.tobytes() for image in images[rows == row]] for row in range(4, 8)}
+
+    first, second = windows(0), windows(1)
+    for row in range(4, 8):
+        assert len(first[row]) == 6
+        assert len(set(first[row])) > 4  # of 1444 windows
+        assert not set(first[row]) & set(second[row])
 
 
 def test_one_set_comes_as_it_is(mixture):
@@ -107,15 +155,14 @@ def test_what_a_set_lacks_changes_nothing(mixed_config, mixture):
     """Counts in a channel that is masked move neither loss nor gradient."""
     from bie_jax import augment
     from bie_jax.config import check_config
-    from bie_jax.models import build_model
-    from bie_jax.objectives import vqvae
+    from bie_jax.objectives import build_model, unlabelled_batch, vqvae
 
     config = check_config(mixed_config)
     sets = [image_set.intensities for image_set in mixture.sets]
     table = augment.intensity_table(sets, mixture.channel_names, "zscore", "plate")
     plate = np.full(2, augment.table_rows(sets)["other", "Q0"], np.int32)
     image = mixture.images(mixture.first_rows[1] + np.arange(2), None)
-    model = build_model(config.model, 6)
+    model = build_model(config, 6)
     blank = np.zeros((2, 32, 32, 6), np.float32)
     variables = dict(jax.jit(lambda key: model.init(key, blank, train=False))(jax.random.key(0)))
     params = variables.pop("params")
@@ -123,7 +170,8 @@ def test_what_a_set_lacks_changes_nothing(mixed_config, mixture):
     @jax.jit
     def loss(params, counts):
         seen = augment.eval_view(counts, plate, table, (32, 32), config.data)
-        return vqvae(model, params, variables, seen, table.present[plate], train=True)[0]
+        batch = unlabelled_batch(seen, table.present[plate])
+        return vqvae(model, config.objective, params, variables, batch, jnp.int32(0), jax.random.key(0), train=True)[0]
 
     disturbed = image.copy()
     disturbed[..., 1:5] = 12345
@@ -144,7 +192,7 @@ def test_what_a_set_lacks_changes_nothing(mixed_config, mixture):
         ({"mix_weights": (1.0,)}, r"mix_weights=\(1.0,\) for 2 sets"),
         ({"mix_with": ("simulated",)}, "a set is named twice"),
         ({"normalization_scope": "image"}, "normalization_scope='image' with sets of different sizes"),
-        ({"crop_size": 36}, "crop_size=36 is larger than the images of 'simulated \\+ other', 32 x 32"),
+        ({"crop_size": (36, 36)}, r"crop_size=\(36, 36\) is larger than the images of 'simulated \+ other', 32 x 32"),
         ({"mix_with": ("nothing",)}, "the set 'nothing' is not built"),
     ],
 )
@@ -158,8 +206,7 @@ def test_what_cannot_be_mixed(mixed_config, tmp_path, changes, message):
 def test_the_training_step_does_not_count_what_a_set_lacks(mixed_config, mixture):
     from bie_jax import augment, sharding
     from bie_jax.config import check_config
-    from bie_jax.models import build_model
-    from bie_jax.objectives import vqvae
+    from bie_jax.objectives import build_model, unlabelled_batch, vqvae
     from bie_jax.optimizer import build_optimizer
     from bie_jax.train_state import create_train_state
     from bie_jax.train_step import build_train_step
@@ -170,24 +217,39 @@ def test_the_training_step_does_not_count_what_a_set_lacks(mixed_config, mixture
     )
     rows = np.asarray([0, 1, 2, 3, *(mixture.first_rows[1] + np.arange(4))])
     image, plate = mixture.images(rows, None), np.asarray([1] * 4 + [4] * 4, np.int32)
-    model = build_model(config.model, 6)
-    tx, _ = build_optimizer(config.optimizer, steps_per_epoch=4, epochs=4)
+    model = build_model(config, 6)
+    tx, _ = build_optimizer(config.optimizer, {}, steps_per_epoch=4, epochs=4)
     mesh = sharding.data_mesh()
     split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
 
-    def aux_of(params, model_state, image):
-        return vqvae(model, params, model_state, image, np.ones((8, 6)), train=True)[1]
+    state = create_train_state(config, model, tx, 6, jax.random.key(0))
+    view_key, _ = jax.random.split(jax.random.fold_in(jax.random.key(config.train.seed), 0))
+    view = augment.train_view(view_key, image, plate, table, config.data)
 
-    size = config.data.crop_size
-    state = create_train_state(model, tx, aux_of, np.zeros((8, size, size, 6)), jax.random.key(0))
-    view = augment.train_view(
-        jax.random.fold_in(jax.random.key(config.train.seed), 0), image, plate, table, config.data
-    )
-    counted, all_counted = (
-        vqvae(model, state.params, state.model_state, view, weight, train=True)[0]
-        for weight in (table.present[plate], np.ones((8, 6)))
-    )
+    def value(weight):
+        batch = unlabelled_batch(view, weight)
+        key = jax.random.key(0)
+        args = (model, config.objective, state.params, state.model_state, batch, state.step, key)
+        return vqvae(*args, train=True)[0]
+
+    counted, all_counted = value(table.present[plate]), value(jnp.ones((8, 6)))
     step = build_train_step(config, model, table, split, everywhere)
-    _, loss = step(state, sharding.put_batch({"image": image, "plate": plate}, split))
+    _, loss = step(state, sharding.put_batch({"image": image, "plate": plate, "treatment": plate}, split))
     np.testing.assert_allclose(loss, counted, rtol=1e-4)
     assert abs(float(all_counted) / float(counted) - 1) > 0.05
+
+
+def test_two_processes_share_the_images_of_one(mixture, monkeypatch):
+    """The same windows of the same images, whoever reads them."""
+    rows = [np.arange(first, end) for first, end in itertools.pairwise(mixture.first_rows)]
+
+    def first_batch():
+        return next(train_batches(mixture, rows, [1.0, 1.0], 16, seed=3, start_step=0, read_threads=1))
+
+    whole = first_batch()
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for process in (0, 1):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        share = first_batch()
+        np.testing.assert_array_equal(share["row"], whole["row"][process::2])
+        np.testing.assert_array_equal(share["image"], whole["image"][process::2])

@@ -2,8 +2,8 @@
 
 import json
 
+import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,11 +11,10 @@ from bie_jax import sharding
 from bie_jax.augment import intensity_table
 from bie_jax.config import ConfigError, check_config
 from bie_jax.image_set import SetNotBuiltError
-from bie_jax.models.autoencoder import VQVAE
+from bie_jax.models import build_quantizer
+from bie_jax.models.autoencoder import Autoencoder
 from bie_jax.models.bottleneck import GridBottleneck
 from bie_jax.models.residual_stack import ResidualStackDecoder
-from bie_jax.models.resnet import BasicBlock
-from bie_jax.objectives import OBJECTIVES
 from bie_jax.optimizer import build_optimizer
 from bie_jax.train import NonFiniteLossError, train_and_evaluate
 from bie_jax.train_state import create_train_state
@@ -76,7 +75,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(tiny_confi
     [
         ("train.batch_size", 12, "batch_size=12 cannot be shared by 8 devices.*8 or 16"),
         ("train.batch_size", 8000, "batch_size=8000 is more than the"),
-        ("data.crop_size", 4096, "crop_size=4096 is larger than the images"),
+        ("data.crop_size", (4096, 4096), r"crop_size=\(4096, 4096\) is larger than the images"),
+        ("train.accumulate_steps", 2, "batch_size=8 cannot be shared by 8 devices in 2 parts.*16 or 16"),
         ("eval.label", "gene", "eval.label='gene' is no column"),
         ("model.latent_dim", 0, "latent_dim=0"),
     ],
@@ -107,32 +107,34 @@ def test_a_set_with_other_pixels_is_refused(trained_workdir, tiny_config, tmp_pa
         train_and_evaluate(tiny_config, changed)
 
 
+class _Stem(nn.Module):
+    @nn.compact
+    def __call__(self, image, channel_mask=None, *, train):
+        x = nn.Conv(8, (3, 3), strides=2)(image)
+        return nn.relu(nn.BatchNorm(use_running_average=not train)(x))
+
+
 def test_sums_over_eight_devices_are_sums_over_one(tiny_config, tiny_set):
     """Batch statistics and code counts are of the global batch: eight devices take the step that one takes."""
     assert jax.device_count() == 8
     config = check_config(tiny_config)
-    channels, size = len(tiny_set.channel_names), config.data.crop_size
+    channels = len(tiny_set.channel_names)
     # Small, with batch normalisation and a codebook: the two that look across the batch.
-    model = VQVAE(
-        BasicBlock(8, strides=2), GridBottleneck(16, 4, 0.25, 0.99, 0.05), ResidualStackDecoder(channels, 8, 8, 1, 1)
-    )
-    tx, _ = build_optimizer(config.optimizer, steps_per_epoch=4, epochs=4)
+    quantizer = build_quantizer(config.model.quantizer, parts=1)
+    model = Autoencoder(_Stem(), GridBottleneck(quantizer), ResidualStackDecoder(channels, 8, 8, 1, 1))
+    tx, _ = build_optimizer(config.optimizer, {}, steps_per_epoch=4, epochs=4)
     table = intensity_table([tiny_set.intensities], tiny_set.channel_names, "zscore", "set")
-    blank = jnp.zeros((8, size, size, channels))
-
-    def aux_of(params, model_state, image):
-        return OBJECTIVES["vqvae"](model, params, model_state, image, jnp.ones((8, channels)), train=True)[1]
-
     results = []
     for devices in (jax.devices(), jax.devices()[:1]):
         mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
         split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
-        init = jax.jit(lambda key: create_train_state(model, tx, aux_of, blank, key), out_shardings=everywhere)
+        init = jax.jit(lambda key: create_train_state(config, model, tx, channels, key), out_shardings=everywhere)
         state = init(jax.random.key(0))
         step = build_train_step(config, model, table, split, everywhere)
         for number in range(3):
             images = tiny_set.images(range(8 * number, 8 * number + 8))
-            batch = sharding.put_batch({"image": images, "plate": np.zeros(8, np.int32)}, split)
+            zeros = np.zeros(8, np.int32)
+            batch = sharding.put_batch({"image": images, "plate": zeros, "treatment": zeros}, split)
             state, loss = step(state, batch)
         results.append(jax.device_get((state.params, state.model_state, loss)))
     eight, one = results

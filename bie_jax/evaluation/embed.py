@@ -24,7 +24,9 @@ from bie_jax.config import Config, load_config
 from bie_jax.image_set import ImageSet, open_image_set
 from bie_jax.input_pipeline import eval_batches, split_image_set
 from bie_jax.mixture import Mixture
-from bie_jax.models import build_model, encoder_stride
+from bie_jax.models import encoder_stride, has_fixed_size
+from bie_jax.objectives import build_model
+from bie_jax.train_state import initial_variables
 
 # Columns that pycytominer and its kin look for; every other column of a set keeps its own name.
 _METADATA_NAMES = {"plate": "Metadata_Plate", "well": "Metadata_Well", "site": "Metadata_Site"}
@@ -37,12 +39,14 @@ class Embedder:
         model_name: e.g. "vqvae"; the prefix of feature columns.
         channel_names: the channels the network takes, in its order.
         dim: numbers per image.
+        num_codes: K of each codebook; of a VQ-VAE only.
     """
 
     def __init__(self, config: Config, dataset: dict[str, Any], model: Any, variables: dict[str, Any], readout: str):
         """Ready to embed; `readout` is the entry of the model's `out` that is the image's row."""
         self.model_name: str = config.model.name
         self.channel_names: tuple[str, ...] = tuple(dataset["channel_names"])
+        self.num_codes: int = config.model.quantizer.num_codes
         self._config = config
         self._sets = dataset["sets"]
         self._table_rows = augment.table_rows(self._sets)
@@ -59,16 +63,15 @@ class Embedder:
             return augment.eval_view(image, plate, table, size, config.data)
 
         def encode(variables, image, plate):
-            view = look(image, plate)
-            _, out = model.apply(variables, view, train=False, method="encode")
-            return out[readout].astype(jnp.float32), out["code_counts"], out["codes"]
+            _, out = model.apply(variables, look(image, plate), table.present[plate] > 0, train=False, method="encode")
+            return out[readout].astype(jnp.float32), out.get("codes")
 
         def reconstruct(variables, image, plate):
             view = look(image, plate)
-            return view, model.apply(variables, view, train=False)[0]
+            noise = {"noise": jax.random.key(config.train.seed)}  # patches to remove, of a method that does
+            return view, model.apply(variables, view, table.present[plate] > 0, train=False, rngs=noise)[0]
 
-        size = config.data.crop_size
-        blank = jnp.zeros((1, size, size, len(self.channel_names)))
+        blank = jnp.zeros((1, *config.data.crop_size, len(self.channel_names)))
         row = jnp.zeros(1, jnp.int32)
         self.dim: int = jax.eval_shape(encode, self._variables, blank, row)[0].shape[-1]
         shardings = {"in_shardings": (everywhere, split, split), "out_shardings": everywhere}
@@ -78,17 +81,17 @@ class Embedder:
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """The middle part of an image that is looked at, pixels.
 
-        `eval.image_size`, or for 0 the whole image, cut to a multiple of the network's stride (a grouped bottleneck has
-        one size only, that of training).
+        `eval.image_size`, or for (0, 0) the whole image, cut to a multiple of the network's stride (a network of fixed
+        size has that of training).
 
         Raises:
             ValueError: if the image is smaller than that.
         """
         stride = encoder_stride(self._config.model)
         size = self._config.eval.image_size
-        if size == 0 and self._config.model.bottleneck == "grouped":
+        if size == (0, 0) and has_fixed_size(self._config.model):
             size = self._config.data.crop_size
-        wanted = (size, size) if size else (height // stride * stride, width // stride * stride)
+        wanted = (height // stride * stride, width // stride * stride) if size == (0, 0) else size
         if min(wanted) == 0 or wanted[0] > height or wanted[1] > width:
             raise ValueError(
                 f"images of {height} x {width} pixels are too small: the model looks at "
@@ -129,7 +132,7 @@ class Embedder:
         for start in range(0, len(images), batch_size):
             chosen = np.arange(start, min(start + batch_size, len(images)))
             padded = np.resize(chosen, batch_size)  # repeats images, so that every batch has one shape
-            features, _, _ = self.encode_batch(images[padded], rows[padded])
+            features, _ = self.encode_batch(images[padded], rows[padded])
             out[chosen] = features[: len(chosen)]
         return out
 
@@ -139,8 +142,8 @@ class Embedder:
         devices = jax.device_count()
         return -(-self._config.eval.batch_size // devices) * devices
 
-    def encode_batch(self, image: np.ndarray, plate: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """[B, H, W, C] counts, [B] rows of the intensity table -> [B, D], code counts [G, K], codes."""
+    def encode_batch(self, image: np.ndarray, plate: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """[B, H, W, C] counts, [B] rows of the intensity table -> [B, D], and codes [B, ..., G] of a VQ-VAE."""
         placed = sharding.put_batch({"image": image, "plate": plate}, self._split)
         return jax.device_get(self._encode(self._variables, placed["image"], placed["plate"]))
 
@@ -148,13 +151,6 @@ class Embedder:
         """[B, H, W, C] counts -> normalised images and reconstructions, the part that is looked at."""
         placed = sharding.put_batch({"image": image, "plate": plate}, self._split)
         return jax.device_get(self._reconstruct(self._variables, placed["image"], placed["plate"]))
-
-    def codebooks(self) -> np.ndarray:
-        """[G, K, D/G] float32 (G = 1 for a grid)."""
-        bottleneck = self._variables["codebook"]["bottleneck"]
-        # "VectorQuantizer_10" stands before "VectorQuantizer_2" in a dict that was sorted.
-        names = sorted(bottleneck, key=lambda name: int(name.rsplit("_", 1)[1]))
-        return np.stack([np.asarray(bottleneck[name]["codebook"]) for name in names])
 
     def _set_of(self, count: int, channels: Sequence[str] | None) -> dict[str, Any]:
         """The first of the training sets that has these channels."""
@@ -213,10 +209,9 @@ def load_untrained(workdir: str | Path, seed: int, readout: Literal["embedding",
 def _embedder(workdir: Path, seed: int, trained: bool, readout: str) -> Embedder:
     config = load_config(workdir)
     dataset = json.loads((workdir / "dataset.json").read_text())
-    model = build_model(config.model, len(dataset["channel_names"]))
-    size = config.data.crop_size
-    blank = jnp.zeros((1, size, size, len(dataset["channel_names"])))
-    variables = dict(jax.jit(lambda key: model.init(key, blank, train=False))(jax.random.key(seed)))
+    model = build_model(config, len(dataset["channel_names"]))
+    blank = jnp.zeros((1, *config.data.crop_size, len(dataset["channel_names"])))
+    variables = jax.jit(lambda key: initial_variables(model, blank, key))(jax.random.key(seed))
     if trained:
         template = {"params": variables.pop("params"), "model_state": variables}
         with Checkpoints(workdir) as checkpoints:
@@ -230,44 +225,59 @@ def embed_image_set(embedder: Embedder, image_set: ImageSet, progress: bool = Tr
     return _embed_rows(embedder, image_set, progress)[0]
 
 
-def _embed_rows(embedder: Embedder, image_set: ImageSet, progress: bool) -> tuple[np.ndarray, np.ndarray, int]:
-    """Features [N, D], uses of each code over all images [G, K], codes per image and codebook."""
+def _embed_rows(embedder: Embedder, image_set: ImageSet, progress: bool) -> tuple[np.ndarray, "CodeUse | None"]:
+    """Features [N, D], and how often each code of a VQ-VAE occurs."""
     rows = np.arange(len(image_set))
     mixture = Mixture((image_set,))
     described = embedder._set_of(len(image_set.channel_names), image_set.channel_names)
     plates = embedder._rows_of(described, image_set.metadata["plate"].tolist())
     features = np.empty((len(image_set), embedder.dim), np.float32)
-    code_counts = 0
-    positions = 0
+    code_use = None
     bar = tqdm(total=len(rows), desc="embed", unit="image", disable=not progress, mininterval=1.0)
     with bar:
         for batch in eval_batches(mixture, rows, embedder.batch_size, read_threads=2):
             real = batch["weight"] > 0
             image = embedder._join_channels(batch["image"], image_set.channel_names)
-            out, counts, codes = embedder.encode_batch(image, plates[batch["row"]])
+            out, codes = embedder.encode_batch(image, plates[batch["row"]])
             features[batch["row"][real]] = out[real]
-            # Padding repeats the set's first image: what it counted is taken off again.
-            if not real.all():
-                per_image = _counts_per_image(codes[~real], counts.shape)
-                counts = counts - per_image
-            code_counts = code_counts + counts.astype(np.int64)
-            positions = int(np.prod(codes.shape[1:])) // len(counts)
+            if codes is not None:
+                if code_use is None:
+                    code_use = CodeUse(embedder.num_codes, codes.shape)
+                code_use.add(codes[real])
             bar.update(int(real.sum()))
-    return features, np.asarray(code_counts), positions
+    return features, code_use
 
 
-def _counts_per_image(codes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Codes of some images ([n, h, w], or [n, G] for G > 1 codebooks) -> uses of each code [G, K]."""
-    groups, num_codes = shape
-    by_group = codes.reshape(-1, groups)  # the last axis is the group, or there is one group only
-    return np.stack([np.bincount(by_group[:, g], minlength=num_codes) for g in range(groups)])
+class CodeUse:
+    """How often each code occurs.
+
+    Attributes:
+        counts: [G, K] int64.
+        positions: vectors per image.
+    """
+
+    def __init__(self, num_codes: int, shape: tuple[int, ...]):
+        """Nothing counted; `shape` is that of a batch's codes, [B, ..., G]."""
+        self.counts = np.zeros((shape[-1], num_codes), np.int64)
+        self.positions = math.prod(shape[1:-1])
+
+    def add(self, codes: np.ndarray) -> None:
+        """Count codes [B, ..., G]."""
+        for counts, values in zip(self.counts, np.moveaxis(codes, -1, 0), strict=True):
+            counts += np.bincount(values.ravel(), minlength=len(counts))
+
+    @property
+    def capacity_bits(self) -> float:
+        """Most bits that the codes of an image can hold: positions x G x log2 K."""
+        groups, num_codes = self.counts.shape
+        return self.positions * groups * math.log2(num_codes)
 
 
 def write_embeddings(workdir: str | Path) -> pd.DataFrame:
     """Embed the set that a workdir was trained on.
 
     Writes `embeddings.parquet` (`Metadata_*`, then `<model>_0000` ...), `embeddings.h5ad`, `reconstructions.npz`
-    (validation images) and `codebook.npz`, each whole or not at all.
+    (validation images) and, for a VQ-VAE, `codebook.npz`, each whole or not at all.
 
     Returns:
         The table as in the parquet file.
@@ -276,7 +286,7 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
     embedder = load(workdir)
     config = load_config(workdir)
     image_set = open_image_set(config.data.name, config.data.data_dir)
-    features, code_counts, positions = _embed_rows(embedder, image_set, progress=True)
+    features, code_use = _embed_rows(embedder, image_set, progress=True)
 
     _, val_rows = split_image_set(config, image_set)
     metadata = image_set.metadata.rename(columns=lambda name: _METADATA_NAMES.get(name, f"Metadata_{name}"))
@@ -303,14 +313,13 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
         reconstruction=reconstruction[:count],
         index=shown[:count],
     )
-    groups, num_codes = code_counts.shape
-    _write_npz(
-        workdir / "codebook.npz",
-        code_counts=code_counts,
-        codebook=embedder.codebooks(),
-        positions=positions,
-        capacity_bits=positions * groups * math.log2(num_codes),
-    )
+    if code_use is not None:
+        _write_npz(
+            workdir / "codebook.npz",
+            code_counts=code_use.counts,
+            positions=code_use.positions,
+            capacity_bits=code_use.capacity_bits,
+        )
     return table
 
 

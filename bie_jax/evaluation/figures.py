@@ -121,9 +121,21 @@ def loss_curves(records: collections.abc.Sequence[dict], best_epoch: float | Non
                 "loss": "Total loss",
                 "recon": "Reconstruction term",
                 "vq": "Quantisation term",
+                "nll": "Negative log-likelihood",
+                "kl": "KL divergence",
+                "fourier": "Fourier term",
+                "contrastive": "Contrastive term",
             }
             axis.set_title(titles.get(term, term.replace("_", " ").capitalize()))
-            units = {"lr": "learning rate", "perplexity": "codes", "codes_used": "codes"}
+            units = {
+                "lr": "learning rate",
+                "perplexity": "codes",
+                "codes_used": "codes",
+                "nll": "nats",
+                "kl": "nats",
+                "contrastive": "nats",
+                "active_units": "latent dimensions",
+            }
             axis.set_ylabel(units.get(term, "unweighted value" if term != "loss" else "weighted sum"))
             axis.set_xlabel("epoch")
             if positive and term in ("loss", "recon", "vq"):
@@ -131,8 +143,9 @@ def loss_curves(records: collections.abc.Sequence[dict], best_epoch: float | Non
                 axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
                 axis.yaxis.set_minor_locator(LogLocator(subs=()))
-            elif term in ("perplexity", "codes_used"):
-                axis.set_ylim(bottom=0)
+            elif term in ("perplexity", "codes_used", "active_units", "kl"):
+                # Room above: a count that stays at its maximum would lie under the title.
+                axis.set_ylim(0, 1.1 * max(axis.get_ylim()[1], 1e-9))
             if best_epoch is not None and term != "lr":
                 axis.axvline(best_epoch, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
             if term != "lr":

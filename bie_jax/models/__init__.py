@@ -1,55 +1,147 @@
-"""Networks. `build_model` is the one place where a configuration becomes a network."""
+"""Networks. The builders here are the one place where a configuration becomes a network."""
 
 from typing import Any
 
 import flax.linen as nn
 
 from bie_jax.models import residual_stack, resnet
-from bie_jax.models.autoencoder import VQVAE
-from bie_jax.models.bottleneck import GridBottleneck, GroupedBottleneck
+from bie_jax.models.autoencoder import Autoencoder, ChannelTokenAutoencoder, IndependentChannels
+from bie_jax.models.bottleneck import DenseBottleneck, GaussianBottleneck, GridBottleneck, PooledBottleneck
+from bie_jax.models.finite_scalar import FiniteScalarQuantizer
+from bie_jax.models.gradient_quantizer import GradientVectorQuantizer
+from bie_jax.models.mae import MAE
+from bie_jax.models.quantizer import VectorQuantizer
+from bie_jax.models.residual_quantizer import ResidualQuantizer
+from bie_jax.models.vit import SIZES, ViTDecoder, ViTEncoder
+
+# Channels of the map that a latent vector is spread to.
+_MAP_FEATURES = 512
 
 
-def build_model(config: Any, num_channels: int) -> nn.Module:
-    """The network that `config.model` describes.
+def build_autoencoder(config: Any, num_channels: int, *, remat: bool, parts: int) -> nn.Module:
+    """The network of "ae", "vae" and "vqvae".
 
     Args:
         config: the checked `model` group of a configuration.
         num_channels: C of the images.
+        remat: whether blocks are computed again for the gradient instead of kept in memory.
+        parts: calls of the network that make one optimiser step.
     """
-    return {"vqvae": _build_vqvae}[config.name](config, num_channels)
+    if config.channels == "independent":
+        shares = num_channels if config.channel_readout == "concat" else 1
+        network = _autoencoder(Autoencoder, config, 1, config.latent_dim // shares, remat, parts)
+        return IndependentChannels(network, config.channel_readout)
+    kind = ChannelTokenAutoencoder if config.channels == "tokens" else Autoencoder
+    return _autoencoder(kind, config, num_channels, config.latent_dim, remat, parts)
+
+
+def build_mae(config: Any, num_channels: int, *, remat: bool, parts: int) -> MAE:
+    """The network of "mae" (arguments as `build_autoencoder`)."""
+    del parts  # it keeps no codes
+    vit = config.vit
+    return MAE(
+        encoder=_vit_encoder(config, remat),
+        num_channels=num_channels,
+        latent_dim=config.latent_dim,
+        mask_ratio=config.mae.mask_ratio,
+        norm_pix_loss=config.mae.norm_pix_loss,
+        channel_readout=config.channel_readout,
+        decoder_width=vit.decoder_width,
+        decoder_depth=vit.decoder_depth,
+        decoder_heads=vit.decoder_heads,
+    )
 
 
 def encoder_stride(config: Any) -> int:
     """Input pixels per position of the encoder's output; image sizes must be multiples of it."""
-    return {"residual_stack": 2**config.residual_stack.num_halvings, "resnet": resnet.STRIDE}[config.encoder]
+    return {
+        "residual_stack": 2**config.residual_stack.num_halvings,
+        "resnet": resnet.STRIDE,
+        "vit": config.vit.patch_size,
+    }[config.encoder]
 
 
-def _build_vqvae(config: Any, num_channels: int) -> VQVAE:
-    encoder, decoder = {"residual_stack": _residual_stack_pair, "resnet": _resnet_pair}[config.encoder](
-        config, num_channels
+def has_fixed_size(config: Any) -> bool:
+    """Whether a network takes images of one size only."""
+    spreads_densely = config.name in ("ae", "vae") or (config.name == "vqvae" and config.bottleneck == "pooled")
+    learns_positions = config.encoder == "vit" and config.vit.positions == "learnt"
+    return (spreads_densely and config.spread == "dense") or learns_positions
+
+
+def build_quantizer(config: Any, *, parts: int) -> nn.Module:
+    """What makes codes of vectors (`config.model.quantizer`; `parts` as in `build_autoencoder`)."""
+    if config.name == "fsq":
+        return FiniteScalarQuantizer(config.levels)
+    if config.name == "gradient":
+        return GradientVectorQuantizer(
+            config.num_codes,
+            config.code_dim,
+            config.num_groups,
+            commitment_cost=config.commitment_cost,
+            codebook_cost=config.codebook_cost,
+            ema_decay=config.ema_decay,
+            num_microbatches=parts,
+        )
+    quantizer = VectorQuantizer(
+        config.num_codes,
+        config.code_dim,
+        config.num_groups,
+        commitment_cost=config.commitment_cost,
+        ema_decay=config.ema_decay,
+        restart_threshold=config.restart_threshold,
+        kmeans_iterations=config.kmeans_iterations,
+        num_microbatches=parts,
     )
-    quantizer = config.quantizer
-    shared = {
-        "num_codes": quantizer.num_codes,
-        "commitment_cost": quantizer.commitment_cost,
-        "ema_decay": quantizer.ema_decay,
-        "restart_threshold": quantizer.restart_threshold,
-    }
-    if config.bottleneck == "grid":
-        bottleneck = GridBottleneck(code_dim=quantizer.code_dim, **shared)
-    else:
-        bottleneck = GroupedBottleneck(config.latent_dim, num_groups=config.latent_dim // quantizer.code_dim, **shared)
-    return VQVAE(encoder, bottleneck, decoder)
+    return ResidualQuantizer(quantizer, config.num_residuals) if config.name == "residual" else quantizer
 
 
-def _residual_stack_pair(config: Any, num_channels: int) -> tuple[nn.Module, nn.Module]:
+def _autoencoder(
+    kind: type[Autoencoder], config: Any, num_channels: int, latent_dim: int, remat: bool, parts: int
+) -> Autoencoder:
+    pair = {"residual_stack": _residual_stack_pair, "resnet": _resnet_pair, "vit": _vit_pair}[config.encoder]
+    encoder, decoder = pair(config, num_channels, remat)
+    return kind(encoder, _bottleneck(config, latent_dim, parts), decoder)
+
+
+def _bottleneck(config: Any, latent_dim: int, parts: int) -> nn.Module:
+    to_map = {"spread": config.spread, "map_features": _MAP_FEATURES}
+    if config.name == "ae":
+        return DenseBottleneck(latent_dim, **to_map)
+    if config.name == "vae":
+        return GaussianBottleneck(latent_dim, **to_map)
+    quantizer = build_quantizer(config.quantizer, parts=parts)
+    return GridBottleneck(quantizer) if config.bottleneck == "grid" else PooledBottleneck(quantizer, **to_map)
+
+
+def _residual_stack_pair(config: Any, num_channels: int, remat: bool) -> tuple[nn.Module, nn.Module]:
     sizes = dict(config.residual_stack)
     return (
-        residual_stack.ResidualStackEncoder(**sizes),
-        residual_stack.ResidualStackDecoder(num_channels=num_channels, **sizes),
+        residual_stack.ResidualStackEncoder(**sizes, remat=remat),
+        residual_stack.ResidualStackDecoder(num_channels=num_channels, **sizes, remat=remat),
     )
 
 
-def _resnet_pair(config: Any, num_channels: int) -> tuple[nn.Module, nn.Module]:
+def _resnet_pair(config: Any, num_channels: int, remat: bool) -> tuple[nn.Module, nn.Module]:
     depth = config.resnet.depth
-    return resnet.ResNetEncoder(depth), resnet.ResNetDecoder(depth, num_channels)
+    return resnet.ResNetEncoder(depth, remat=remat), resnet.ResNetDecoder(depth, num_channels, remat=remat)
+
+
+def _vit_pair(config: Any, num_channels: int, remat: bool) -> tuple[nn.Module, nn.Module]:
+    vit = config.vit
+    decoder = ViTDecoder(
+        num_channels, vit.patch_size, vit.decoder_width, vit.decoder_depth, vit.decoder_heads, remat=remat
+    )
+    return _vit_encoder(config, remat), decoder
+
+
+def _vit_encoder(config: Any, remat: bool) -> ViTEncoder:
+    vit = config.vit
+    return ViTEncoder(
+        SIZES[vit.size],
+        vit.patch_size,
+        positions=vit.positions,
+        layer_scale=vit.layer_scale,
+        channel_tokens=config.channels == "tokens",
+        channel_dropout=config.channel_dropout,
+        remat=remat,
+    )

@@ -1,11 +1,14 @@
-"""An encoder, a bottleneck and a decoder, put together."""
+"""An encoder, a bottleneck and a decoder, put together; and the same network over each channel alone."""
+
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 
-class VQVAE(nn.Module):
-    """Vector-quantised autoencoder (van den Oord et al. 2017, arXiv 1711.00937).
+class Autoencoder(nn.Module):
+    """AE, VAE and VQ-VAE are this network; the bottleneck makes the difference.
 
     Attributes:
         encoder: [B, H, W, C] -> [B, h, w, F].
@@ -17,25 +20,130 @@ class VQVAE(nn.Module):
     bottleneck: nn.Module
     decoder: nn.Module
 
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Reconstruct.
 
         Args:
             image: [B, H, W, C] float, normalised.
-            train: whether batch statistics and codebooks learn from this batch.
+            channel_mask: [B, C] bool, the channels that there are; examples without any teach nothing. None: all.
+            train: whether batch statistics and codebooks learn from this batch, and latents are drawn rather than at
+                their mean.
 
         Returns:
             reconstruction: [B, H, W, C].
-            out: `embedding` [B, latent_dim]; `codes` int32, [B, h, w] or [B, G]; `commitment` [B],
-                beta ||z_e - sg[e]||^2, mean over positions (grid) or sum over groups; `perplexity` scalar, mean over
-                codebooks; `code_counts` [G, K], uses of each code in this batch; `features` [B, F], the encoder's
-                output pooled, before the bottleneck.
+            out: `embedding` [B, latent_dim]; `features` [B, F], the encoder's output pooled, before the bottleneck;
+                and what the bottleneck adds: `codes`, `commitment`, `perplexity`, `code_counts` of a quantiser (see
+                `VectorQuantizer`), `mean` and `logvar` of a VAE.
         """
-        z, out = self.encode(image, train=train)
-        return self.decoder(z, train=train), out
+        z, out = self.encode(image, channel_mask, train=train)
+        return self.decoder(z, _valid(channel_mask), train=train), out
 
-    def encode(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def encode(
+        self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """[B, H, W, C] -> decoder input [B, h, w, *] and `out` as in `__call__`."""
-        features = self.encoder(image, train=train)
-        z, out = self.bottleneck(features, train=train)
+        features = self.encoder(image, channel_mask, train=train)
+        z, out = self.bottleneck(features, _valid(channel_mask), train=train)
         return z, out | {"features": features.mean(axis=(1, 2))}
+
+
+class ChannelTokenAutoencoder(Autoencoder):
+    """An autoencoder whose ViT has tokens of its own for every channel.
+
+    The bottleneck gets the mean of the channels' tokens at each position, so that a channel which was left out (see
+    `ViTEncoder.channel_dropout`) is reconstructed from the others.
+    """
+
+    def encode(
+        self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """As `Autoencoder.encode`, with `channel_embeddings` [B, C, F], the mean token of each channel, besides."""
+        tokens, kept = self.encoder.tokens(image, channel_mask, train=train)  # [B, C, h, w, F], [B, C]
+        features = join_channels(tokens, kept, "mean")
+        z, out = self.bottleneck(features, _valid(channel_mask), train=train)
+        return z, out | {"features": features.mean(axis=(1, 2)), "channel_embeddings": tokens.mean(axis=(2, 3))}
+
+
+class IndependentChannels(nn.Module):
+    """One network over every channel alone: it takes sets of any channels.
+
+    Attributes:
+        network: an `Autoencoder` of one channel.
+        channel_readout: "mean" over the channels that there are, or "concat".
+    """
+
+    network: nn.Module
+    channel_readout: Literal["mean", "concat"]
+
+    def __call__(
+        self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Reconstruct each channel from itself; `out` as `Autoencoder` has it.
+
+        What belongs to an image's channels gets an axis [B, C, ...] (`codes`, `mean`, `logvar`); `embedding`,
+        `features` and `commitment` are joined over the channels, and `channel_embeddings` is [B, C, d].
+        """
+        reconstruction, out = self.network(expand(image), _expand_mask(channel_mask), train=train)
+        return contract_image(reconstruction, image.shape[-1]), self._join(out, image, channel_mask)
+
+    def encode(
+        self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """[B, H, W, C] -> decoder input [B C, h, w, *] and `out` as in `__call__`."""
+        z, out = self.network.encode(expand(image), _expand_mask(channel_mask), train=train)
+        return z, self._join(out, image, channel_mask)
+
+    def _join(self, out: dict[str, jax.Array], image: jax.Array, channel_mask: jax.Array | None) -> dict[str, Any]:
+        batch_size, channels = image.shape[0], image.shape[-1]
+        of_batch = ("perplexity", "code_counts")
+        each = {name: contract(value, channels) for name, value in out.items() if name not in of_batch}
+        present = jnp.ones((batch_size, channels), bool) if channel_mask is None else channel_mask
+        joined = each | {name: out[name] for name in of_batch if name in out}
+        joined["channel_embeddings"] = each["embedding"]
+        joined["embedding"] = join_channels(each["embedding"], present, self.channel_readout)
+        for name in ("features", "commitment"):
+            if name in each:
+                joined[name] = join_channels(each[name], present, "mean")
+        return joined
+
+
+def expand(image: jax.Array) -> jax.Array:
+    """Every channel as an image of its own, channels of an image side by side: [B, H, W, C] -> [B C, H, W, 1]."""
+    b, h, w, c = image.shape
+    return jnp.moveaxis(image, -1, 1).reshape(b * c, h, w, 1)
+
+
+def contract(values: jax.Array, channels: int) -> jax.Array:
+    """What was computed from `expand`ed images, by image again: [B C, ...] -> [B, C, ...]."""
+    return values.reshape(-1, channels, *values.shape[1:])
+
+
+def contract_image(image: jax.Array, channels: int) -> jax.Array:
+    """The inverse of `expand`: [B C, H, W, 1] -> [B, H, W, C]."""
+    return jnp.moveaxis(contract(image[..., 0], channels), 1, -1)
+
+
+def join_channels(values: jax.Array, present: jax.Array, readout: Literal["mean", "concat"]) -> jax.Array:
+    """One row per image from one per channel.
+
+    Args:
+        values: [B, C, ...].
+        present: [B, C] bool; a channel that is not there counts for nothing in a mean and is 0 in a concatenation.
+        readout: "mean": [B, ...]; "concat": [B, C d] from [B, C, d].
+    """
+    weight = present.astype(values.dtype).reshape(*present.shape, *(1,) * (values.ndim - 2))
+    # Selected, not multiplied: what a network makes of a channel that is not there may be infinite.
+    values = jnp.where(weight > 0, values, 0)
+    if readout == "concat":
+        return values.reshape(values.shape[0], -1)
+    return values.sum(axis=1) / jnp.maximum(weight.sum(axis=1), 1)
+
+
+def _expand_mask(channel_mask: jax.Array | None) -> jax.Array | None:
+    return None if channel_mask is None else channel_mask.reshape(-1, 1)
+
+
+def _valid(channel_mask: jax.Array | None) -> jax.Array | None:
+    return None if channel_mask is None else channel_mask.any(axis=-1)

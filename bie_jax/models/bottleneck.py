@@ -1,94 +1,159 @@
 """From feature maps to exactly `latent_dim` numbers per image, and back to a map for the decoder.
 
-Two ways to quantise (SPEC of the project, section 5.2). Pooling first and looking up one code would allow only K
-different embeddings; neither does that.
+All have one call: features [B, h, w, F] and `valid` [B] bool (examples that count; None: all) to the decoder's input
+[B, h, w, *] and `out`, which has `embedding` [B, latent_dim]. With a quantiser `out` also has `codes`, `commitment`
+[B], `perplexity` and `code_counts` (see `VectorQuantizer`). Pooling first and looking up one code would allow only K
+different embeddings; neither quantised form does that.
 """
 
-import math
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from bie_jax.models.conv import Conv
-from bie_jax.models.quantizer import VectorQuantizer
-
-# Width of the soft assignment below, in units of the codebook's distortion. A vector between two codes counts for both;
-# `experiments/embedding` compares widths with hard assignment.
-_SOFTNESS = 4.0
 
 
 class GridBottleneck(nn.Module):
     """Quantise every position of the map; the embedding says how often each of the codes occurs in the image.
 
-    Each position is shared out over the codes by softmax(-||z_e - e_k||^2 / (4 distortion)); the embedding is the
-    square root of the shares' mean over positions, so that its Euclidean distance is Hellinger's between histograms,
-    and its length is the number of codes. It says what there is and how much of it, not where. (The mean of the vectors
+    Each position is shared out over the codes of each of G codebooks (`shares` of `VectorQuantizer`); the embedding is
+    the square root of the shares' mean over positions, so that its Euclidean distance is Hellinger's between
+    histograms, and its length is G K. It says what there is and how much of it, not where. (The mean of the vectors
     themselves would be simpler, but that of a well-trained autoencoder is little more than the mean intensities: it
     scores below random weights, `experiments/embedding`.) Input size is free.
+
+    Attributes:
+        quantizer: see `VectorQuantizer`.
     """
 
-    num_codes: int
-    code_dim: int
-    commitment_cost: float
-    ema_decay: float
-    restart_threshold: float
+    quantizer: nn.Module
 
     @nn.compact
-    def __call__(self, features: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """[B, h, w, F] -> decoder input [B, h, w, code_dim] and `out` (see `VQVAE`); latent_dim is num_codes."""
-        z_e = Conv(self.code_dim, (1, 1))(features)
-        quantizer = VectorQuantizer(
-            self.num_codes, self.code_dim, self.commitment_cost, self.ema_decay, self.restart_threshold
-        )
-        z_q, out = quantizer(z_e, train=train)
-        softened = -out["squared_distances"] / (_SOFTNESS * out["distortion"])
-        shares = jax.nn.softmax(softened, axis=-1).mean(axis=(1, 2))  # [B, K]
-        return z_q, {
-            "codes": out["codes"],
-            "commitment": out["commitment"].mean(axis=(1, 2)),
-            "perplexity": out["perplexity"],
-            "code_counts": out["code_counts"][None],
-            "embedding": jnp.sqrt(shares),
-        }
+    def __call__(
+        self, features: jax.Array, valid: jax.Array | None = None, *, train: bool
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """[B, h, w, F] -> [B, h, w, D] of the quantiser's D, and `out` with `codes` [B, h, w, G]."""
+        z_e = Conv(self.quantizer.vector_dim, (1, 1))(features)
+        z_q, out = self.quantizer(z_e, valid, train=train)
+        shares = out["shares"].mean(axis=(1, 2)).reshape(len(z_e), -1)  # [B, G K]
+        # The floor bounds the gradient: a share can underflow to 0, where that of the root is infinite.
+        embedding = jnp.sqrt(jnp.maximum(shares, 1e-12)).astype(features.dtype)
+        return z_q, _of_codes(out, out["commitment"].mean(axis=(1, 2))) | {"embedding": embedding}
 
 
-class GroupedBottleneck(nn.Module):
-    """Pool the map, project to latent_dim numbers, quantise them in groups with a codebook each.
+class PooledBottleneck(nn.Module):
+    """Pool the map, project to latent_dim numbers (the embedding), quantise them, spread them over a map again.
 
-    The decoder's map is a dense projection of the quantised vector. (A vector repeated over all positions would be a
-    constant map, which a convolutional decoder can shade only from the borders.)
+    Attributes:
+        quantizer: see `VectorQuantizer`; its D is latent_dim, and its groups make one code each.
+        spread: see `Spread`.
+        map_features: channels of the decoder's input.
+    """
+
+    quantizer: nn.Module
+    spread: Literal["dense", "broadcast"]
+    map_features: int
+
+    @nn.compact
+    def __call__(
+        self, features: jax.Array, valid: jax.Array | None = None, *, train: bool
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """[B, h, w, F] -> [B, h, w, map_features], and `out` with `codes` [B, G]."""
+        z_e = nn.Dense(self.quantizer.vector_dim)(features.mean(axis=(1, 2)))  # [B, d]
+        z_q, out = self.quantizer(z_e, valid, train=train)
+        z = Spread(self.spread, self.map_features)(z_q, *features.shape[1:3])
+        return z, _of_codes(out, out["commitment"]) | {"embedding": z_e}
+
+
+class DenseBottleneck(nn.Module):
+    """Pool the map, project to latent_dim numbers (the embedding), spread them over a map again.
+
+    Attributes:
+        latent_dim: d, any number from 1 on.
+        spread: see `Spread`.
+        map_features: channels of the decoder's input.
     """
 
     latent_dim: int
-    num_groups: int
-    num_codes: int
-    commitment_cost: float
-    ema_decay: float
-    restart_threshold: float
+    spread: Literal["dense", "broadcast"]
+    map_features: int
 
     @nn.compact
-    def __call__(self, features: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """[B, h, w, F] -> decoder input [B, h, w, F] and `out` (see `VQVAE`)."""
-        shape = features.shape
-        z_e = nn.Dense(self.latent_dim)(features.mean(axis=(1, 2)))  # [B, d]
-        parts = [
-            VectorQuantizer(
-                self.num_codes,
-                self.latent_dim // self.num_groups,
-                self.commitment_cost,
-                self.ema_decay,
-                self.restart_threshold,
-            )(group, train=train)
-            for group in jnp.split(z_e, self.num_groups, axis=-1)
-        ]
-        z_q = jnp.concatenate([z for z, _ in parts], axis=-1)
-        z = nn.Dense(math.prod(shape[1:]))(z_q).reshape(shape)  # [B, h, w, F]
-        outs = [out for _, out in parts]
-        return z, {
-            "codes": jnp.stack([out["codes"] for out in outs], axis=-1),  # [B, G]
-            "commitment": jnp.stack([out["commitment"] for out in outs]).sum(axis=0),
-            "perplexity": jnp.stack([out["perplexity"] for out in outs]).mean(),
-            "code_counts": jnp.stack([out["code_counts"] for out in outs]),
-            "embedding": z_e,
-        }
+    def __call__(
+        self, features: jax.Array, valid: jax.Array | None = None, *, train: bool
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """[B, h, w, F] -> [B, h, w, map_features] and `out`; `valid` and `train` change nothing."""
+        del valid, train
+        embedding = nn.Dense(self.latent_dim)(features.mean(axis=(1, 2)))  # [B, d]
+        return Spread(self.spread, self.map_features)(embedding, *features.shape[1:3]), {"embedding": embedding}
+
+
+class GaussianBottleneck(nn.Module):
+    """The approximate posterior q(z|x) = N(mean, exp(logvar)) of a VAE (Kingma & Welling 2013, arXiv 1312.6114).
+
+    With `train` the map is spread from a sample, mean + exp(logvar / 2) noise, noise from the key "noise"; without it
+    from the mean. The embedding is the mean either way.
+
+    Attributes:
+        latent_dim: d, any number from 1 on.
+        spread: see `Spread`.
+        map_features: channels of the decoder's input.
+    """
+
+    latent_dim: int
+    spread: Literal["dense", "broadcast"]
+    map_features: int
+
+    @nn.compact
+    def __call__(
+        self, features: jax.Array, valid: jax.Array | None = None, *, train: bool
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """[B, h, w, F] -> [B, h, w, map_features], and `out` with `mean` and `logvar` [B, d]; `valid` has no say."""
+        del valid
+        pooled = features.mean(axis=(1, 2))
+        mean = nn.Dense(self.latent_dim, name="mean")(pooled)
+        logvar = nn.Dense(self.latent_dim, name="logvar")(pooled)
+        z = mean
+        if train:
+            z = mean + jnp.exp(0.5 * logvar) * jax.random.normal(self.make_rng("noise"), mean.shape, mean.dtype)
+        out = {"embedding": mean, "mean": mean, "logvar": logvar}
+        return Spread(self.spread, self.map_features)(z, *features.shape[1:3]), out
+
+
+class Spread(nn.Module):
+    """A vector over the positions of a map: [B, d] -> [B, h, w, map_features].
+
+    A vector that is only repeated makes a constant map, which a convolutional decoder can shade from the borders
+    alone. Two ways out: "dense" has weights for every position, for one map size; "broadcast" gives every position the
+    vector and its own place (Watters et al. 2019, arXiv 1901.07017) at any size, for a decoder to combine.
+
+    Attributes:
+        kind: which.
+        map_features: channels of the map.
+    """
+
+    kind: Literal["dense", "broadcast"]
+    map_features: int
+
+    @nn.compact
+    def __call__(self, z: jax.Array, height: int, width: int) -> jax.Array:
+        """Spread over height h and width w."""
+        if self.kind == "dense":
+            return nn.Dense(height * width * self.map_features)(z).reshape(-1, height, width, self.map_features)
+        # A 1x1 convolution of vector and place side by side is the sum of one of each. With weights of their own, two
+        # numbers of place are not drowned by thousands of the vector at the start.
+        place = nn.Dense(self.map_features, use_bias=False, name="place")(_places(height, width).astype(z.dtype))
+        return nn.Dense(self.map_features, name="vector")(z)[:, None, None, :] + place[None]
+
+
+def _places(height: int, width: int) -> jax.Array:
+    """Row and column of every position's centre, from -1 to 1 at the map's borders: [h, w, 2]."""
+    row, column = ((2.0 * jnp.arange(n) + 1) / n - 1 for n in (height, width))
+    return jnp.stack(jnp.meshgrid(row, column, indexing="ij"), axis=-1)
+
+
+def _of_codes(out: dict[str, jax.Array], commitment: jax.Array) -> dict[str, jax.Array]:
+    """What a quantising bottleneck hands on; `commitment` [B]."""
+    return {name: out[name] for name in ("codes", "perplexity", "code_counts")} | {"commitment": commitment}

@@ -1,11 +1,11 @@
-"""The convolution that every encoder and decoder here uses: `nn.Conv`'s parameters, three ways to compute it.
+"""The convolution that every encoder and decoder here uses: `nn.Conv`'s parameters, and a fast form on any device.
 
-A convolution can be computed as one matrix product over gathered patches. On a GPU the library's convolution is
-always the better form. On the CPU it depends: XLA's own is best on large maps, 50 times slower on the 2 x 2 maps at the
-end of a ResNet, and 15 to 20 times slower inside a scanned layer, where it loses its threads and its fast kernels
-(`experiments/throughput` has the table).
+On a GPU and the like the compiler's own convolution and its gradients are taken as they are. On the CPU XLA has fast
+kernels for one layout of a convolution only, and brings the gradients of a convolution into this layout outside of
+loops alone: inside a scanned layer they would be 10 to 100 times slower. So the gradients are written out here.
 """
 
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -15,6 +15,8 @@ from jax import lax
 
 # At and below this many output positions one matrix product beats XLA's CPU convolution.
 _MAX_POSITIONS_AS_PRODUCT = 16
+
+_Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 class Conv(nn.Module):
@@ -28,7 +30,6 @@ class Conv(nn.Module):
             published ResNets follow, differs from "SAME" at even sizes.
         use_bias: whether a bias is added.
         kernel_init: initialiser of the [kh, kw, C_in, C_out] kernel.
-        in_scan: whether this layer is the body of a scan; decides only how it is computed.
     """
 
     features: int
@@ -37,50 +38,105 @@ class Conv(nn.Module):
     padding: Sequence[tuple[int, int]] = ((0, 0), (0, 0))
     use_bias: bool = True
     kernel_init: jax.nn.initializers.Initializer = nn.initializers.lecun_normal()
-    in_scan: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C_in] -> [B, H', W', C_out]."""
         kh, kw = self.kernel_size
         kernel = self.param("kernel", self.kernel_init, (kh, kw, x.shape[-1], self.features))
-        height, width = (
-            (size + sum(pad) - k) // self.strides + 1
-            for size, pad, k in zip(x.shape[1:3], self.padding, self.kernel_size, strict=True)
-        )
-        slow_in_xla = jax.default_backend() == "cpu" and (self.in_scan or height * width <= _MAX_POSITIONS_AS_PRODUCT)
-        if (kh, kw) == (1, 1) or slow_in_xla:
-            patches = _patches(x, self.kernel_size, self.strides, self.padding, (height, width))
-            y = patches @ kernel.reshape(-1, self.features)
-        else:
-            y = lax.conv_general_dilated(
-                x,
-                kernel,
-                window_strides=(self.strides, self.strides),
-                padding=self.padding,
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+        (top, bottom), (left, right) = self.padding
+        y = convolve(x, kernel, self.strides, ((top, bottom), (left, right)))
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).reshape(1, 1, 1, -1)
         return y
 
 
-def _patches(
-    x: jax.Array,
-    kernel_size: tuple[int, int],
-    strides: int,
-    padding: Sequence[tuple[int, int]],
-    output_size: tuple[int, int],
-) -> jax.Array:
-    """[B, H, W, C] -> [B, H', W', kh kw C], taps in the order of a reshaped kernel."""
-    height, width = output_size
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    taps = [
-        x[:, i : i + (height - 1) * strides + 1 : strides, j : j + (width - 1) * strides + 1 : strides]
-        for i in range(kernel_size[0])
-        for j in range(kernel_size[1])
+def convolve(x: jax.Array, kernel: jax.Array, strides: int, padding: _Padding) -> jax.Array:
+    """[B, H, W, C_in], [kh, kw, C_in, C_out] -> [B, H', W', C_out]; on the CPU without a forward-mode derivative."""
+    height, width = _output_size(x, kernel, strides, padding)
+    on_cpu = jax.default_backend() == "cpu"
+    if kernel.shape[:2] == (1, 1) or (on_cpu and height * width <= _MAX_POSITIONS_AS_PRODUCT):
+        patches = jnp.concatenate(_taps(x, kernel, strides, padding), axis=-1)
+        return patches @ kernel.reshape(-1, kernel.shape[-1])
+    return (_convolve_on_cpu if on_cpu else _convolve)(x, kernel, strides, padding)
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, strides: int, padding: _Padding, dilation: int = 1) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(strides, strides),
+        padding=padding,
+        lhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, strides: int, padding: _Padding) -> jax.Array:
+    return _convolve(x, kernel, strides, padding)
+
+
+def _forward(
+    x: jax.Array, kernel: jax.Array, strides: int, padding: _Padding
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolve(x, kernel, strides, padding), (x, kernel)
+
+
+def _backward(
+    strides: int, padding: _Padding, inputs: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = inputs
+    before = [k - 1 - low for k, (low, _) in zip(kernel.shape[:2], padding, strict=True)]
+    after = [
+        size + k - 2 - (positions - 1) * strides - low
+        for size, positions, low, k in zip(x.shape[1:3], dy.shape[1:3], before, kernel.shape[:2], strict=True)
     ]
-    return jnp.concatenate(taps, axis=-1)
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    (top, left), (bottom, right) = before, after
+    dx = _convolve(dy, turned, 1, ((top, bottom), (left, right)), dilation=strides)
+    # One matrix product per row of the kernel: of all taps at once, patches would take kh kw times the memory of x.
+    taps, width = _taps(x, kernel, strides, padding), kernel.shape[1]
+    rows = [jnp.concatenate(taps[start : start + width], axis=-1) for start in range(0, len(taps), width)]
+    dkernel = jnp.stack([jnp.einsum("bhwc,bhwd->cd", row, dy) for row in rows])
+    return dx, dkernel.reshape(kernel.shape)
+
+
+_convolve_on_cpu.defvjp(_forward, _backward)
+
+
+def _output_size(x: jax.Array, kernel: jax.Array, strides: int, padding: _Padding) -> tuple[int, int]:
+    height, width = (
+        (size + sum(pad) - k) // strides + 1
+        for size, pad, k in zip(x.shape[1:3], padding, kernel.shape[:2], strict=True)
+    )
+    return height, width
+
+
+def _taps(x: jax.Array, kernel: jax.Array, strides: int, padding: _Padding) -> list[jax.Array]:
+    """What each of the kernel's kh kw taps sees: [B, H', W', C_in] each, in the order of the kernel's rows."""
+    height, width = _output_size(x, kernel, strides, padding)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    return [
+        x[:, i : i + (height - 1) * strides + 1 : strides, j : j + (width - 1) * strides + 1 : strides]
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
+    ]
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Greatest of each 3 x 3 window, step 2, of numbers that are not negative: [B, H, W, C] -> [B, H/2, W/2, C].
+
+    Along one axis after the other, each seen as pairs: the gradient of XLA's own pooling is 10 times slower on the CPU.
+    """
+    for axis in (1, 2):
+        size = x.shape[axis]
+        x = jnp.pad(x, [(1, 1 + size % 2) if i == axis else (0, 0) for i in range(x.ndim)])
+        pairs = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
+        first, second = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1))
+        pooled = jnp.maximum(first, second)
+        x = jnp.maximum(lax.slice_in_dim(pooled, 0, -1, axis=axis), lax.slice_in_dim(first, 1, None, axis=axis))
+    return x
 
 
 def upsample(x: jax.Array, factor: int = 2) -> jax.Array:

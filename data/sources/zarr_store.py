@@ -14,6 +14,7 @@ import zlib
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import obstore
@@ -121,6 +122,8 @@ def why(error: BaseException) -> str:
         return f"the server did not answer within {TIMEOUT_S} s, asked {RETRIES + 1} times; try again when it does"
     if "kind: Connect" in text:
         return "no connection: the address is wrong, or nobody answers there; check it, or try again later"
+    if "incorrectly configured region" in text:
+        return "the bucket is in another region; set AWS_REGION to its own"
     status = re.search(r"status code: (\d+[ A-Za-z]*)", text)
     if status is not None:
         return f"the server answered {status[1].strip()}; check the address and your rights, or try again later"
@@ -166,9 +169,28 @@ def _open_store(store: str) -> HTTPStore | LocalStore | S3Store:
         "retry_timeout": timedelta(minutes=3),
     }
     if store.startswith("s3://"):
+        _check_endpoint()
         anonymous = "AWS_ACCESS_KEY_ID" not in os.environ
         return S3Store.from_url(store, skip_signature=anonymous, client_options=client, retry_config=retry)
     return HTTPStore.from_url(store, client_options=client, retry_config=retry)
+
+
+def _check_endpoint() -> None:
+    """obstore panics where this is no address, with an exception that is no `Exception`."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"):
+        endpoint = os.environ.get(name)
+        if endpoint is None:
+            continue
+        try:
+            parts = urlsplit(endpoint)
+            valid = parts.scheme in ("http", "https") and bool(re.fullmatch(r"[\w.:-]+", parts.hostname or ""))
+            _ = parts.port  # raises if it is none
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ValueError(
+                f"{name}={endpoint!r} is no address of a server, as https://s3.example.org:9000 is; correct or unset it"
+            )
 
 
 @functools.lru_cache(maxsize=64)

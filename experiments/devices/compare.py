@@ -13,7 +13,6 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bie_jax.augment import intensity_table
@@ -21,13 +20,12 @@ from bie_jax.config import check_config
 from bie_jax.image_set import open_image_set
 from bie_jax.input_pipeline import train_batches
 from bie_jax.mixture import Mixture
-from bie_jax.models import build_model
-from bie_jax.objectives import OBJECTIVES
+from bie_jax.objectives import build_model
 from bie_jax.optimizer import build_optimizer
 from bie_jax.sharding import put_batch, replicated, split_batch
 from bie_jax.train_state import create_train_state
 from bie_jax.train_step import build_train_step
-from configs import vqvae_idr0093
+from configs import base
 
 STEPS = 10
 
@@ -36,26 +34,19 @@ def train(config, image_set, devices) -> tuple[dict, dict]:
     """Parameters and model state after STEPS steps on these devices."""
     mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
     split, everywhere = split_batch(mesh), replicated(mesh)
-    model = build_model(config.model, len(image_set.channel_names))
-    tx, _ = build_optimizer(config.optimizer, steps_per_epoch=2, epochs=config.train.epochs)
-    size, batch_size = config.data.crop_size, config.train.batch_size
-    blank = jnp.zeros((batch_size, size, size, len(image_set.channel_names)))
-
-    def aux_of(params, model_state, image):
-        return OBJECTIVES["vqvae"](
-            model, params, model_state, image, jnp.ones((len(image), image.shape[-1])), train=True
-        )[1]
-
-    state = jax.jit(lambda key: create_train_state(model, tx, aux_of, blank, key), out_shardings=everywhere)(
-        jax.random.key(0)
-    )
+    channels = len(image_set.channel_names)
+    model = build_model(config, channels)
+    tx, _ = build_optimizer(config.optimizer, {}, steps_per_epoch=2, epochs=config.train.epochs)
+    batch_size = config.train.batch_size
+    init = jax.jit(lambda key: create_train_state(config, model, tx, channels, key), out_shardings=everywhere)
+    state = init(jax.random.key(0))
     table = intensity_table([image_set.intensities], image_set.channel_names, config.data.normalization, "set")
     step = build_train_step(config, model, table, split, everywhere)
     batches = train_batches(Mixture((image_set,)), [np.arange(len(image_set))], [1.0], batch_size, 0, 0, 2)
     for _ in range(STEPS):
         batch = next(batches)
-        plate = np.zeros(batch_size, np.int32)
-        state, _ = step(state, put_batch({"image": batch["image"], "plate": plate}, split))
+        zeros = np.zeros(batch_size, np.int32)
+        state, _ = step(state, put_batch({"image": batch["image"], "plate": zeros, "treatment": zeros}, split))
     return jax.device_get((state.params, state.model_state))
 
 
@@ -68,10 +59,11 @@ def main() -> None:
     print("| encoder | parameters: largest difference | relative | codebook, statistics: largest | relative |")
     print("|---|---|---|---|---|")
     for encoder in ("residual_stack", "resnet"):
-        config = vqvae_idr0093.get_config("simulated")
+        config = base.get_config("simulated", "base")
         config.model.encoder = encoder
         if encoder == "resnet":
-            config.model.bottleneck, config.data.crop_size = "grouped", 64
+            config.model.bottleneck, config.data.crop_size = "pooled", (64, 64)
+            config.model.quantizer.num_groups = 8
         checked = check_config(config)
         eight, one = (train(checked, image_set, jax.devices()[:count]) for count in (8, 1))
         row = []

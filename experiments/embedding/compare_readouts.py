@@ -27,7 +27,8 @@ from bie_jax import augment
 from bie_jax.checkpoint import Checkpoints
 from bie_jax.config import load_config
 from bie_jax.image_set import open_image_set
-from bie_jax.models import build_model
+from bie_jax.objectives import build_model
+from bie_jax.train_state import initial_variables
 
 SOFTNESS = (0.3, 1.0, 1.4, 4.0, 7.0)  # widths of the soft assignment, in units of the distortion
 STRENGTHS = (0.03, 0.3, 1.0)  # C of the logistic regression
@@ -35,7 +36,9 @@ STRENGTHS = (0.03, 0.3, 1.0)  # C of the logistic regression
 
 def read_out(model, variables, image_set, data_config, table, plate_rows) -> dict[str, np.ndarray]:
     """Name of a readout -> [N, D]."""
-    quantizer = variables["codebook"]["bottleneck"]["VectorQuantizer_0"]
+    quantizer = {
+        name: value[0] for name, value in variables["codebook"]["bottleneck"]["quantizer"].items() if value.ndim
+    }
     projection = variables["params"]["bottleneck"]["Conv_0"]
 
     @jax.jit
@@ -89,10 +92,9 @@ def main() -> None:
     table = augment.intensity_table(
         sets, image_set.channel_names, config.data.normalization, config.data.normalization_scope
     )
-    model = build_model(config.model, len(image_set.channel_names))
-    size = config.data.crop_size
-    blank = jnp.zeros((1, size, size, len(image_set.channel_names)))
-    untrained = dict(jax.jit(lambda key: model.init(key, blank, train=False))(jax.random.key(0)))
+    model = build_model(config, len(image_set.channel_names))
+    blank = jnp.zeros((1, *config.data.crop_size, len(image_set.channel_names)))
+    untrained = jax.jit(lambda key: initial_variables(model, blank, key))(jax.random.key(0))
     params = untrained.pop("params")
     with Checkpoints(workdir) as checkpoints:
         loaded, _ = checkpoints.restore_model({"params": params, "model_state": untrained})

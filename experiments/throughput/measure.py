@@ -1,9 +1,12 @@
-"""Compile seconds, images/s and peak memory of the training step; and the three forms of a convolution.
+"""What every encoder and objective costs: parameters, FLOPs, compile seconds, images/s, share of the peak, memory.
 
-    python experiments/throughput/measure.py                 every case, each in a process of its own
-    python experiments/throughput/measure.py --case resnet-64
+    python experiments/throughput/measure.py                                     every case of the first table
+    python experiments/throughput/measure.py --cases vqvae-resnet50 mae-vit_l16  some of them
+    python experiments/throughput/measure.py --size 224 --batch 1 8 64 --dtype bfloat16
 
-Needs jax, flax and optax only (no set, no Grain), so it runs on any machine that has an accelerator.
+Each case runs in a process of its own, on whatever device jax finds. FLOPs are counted in the program (a multiply-add
+is two); the peak is that of a matrix product of 4096 x 4096 in the same type on the same device, measured in the same
+run.
 """
 
 import argparse
@@ -20,56 +23,69 @@ import jax.numpy as jnp
 import numpy as np
 
 from bie_jax.augment import intensity_table
-from bie_jax.config import check_config
-from bie_jax.models import build_model
-from bie_jax.models.conv import Conv
-from bie_jax.objectives import OBJECTIVES
+from bie_jax.config import Config, check_config
+from bie_jax.flops import count_flops
+from bie_jax.memory import step_bytes
+from bie_jax.objectives import build_model
 from bie_jax.optimizer import build_optimizer
 from bie_jax.sharding import data_mesh, put_batch, replicated, split_batch
-from bie_jax.train_state import create_train_state
+from bie_jax.train_state import create_train_state, initial_variables
 from bie_jax.train_step import build_train_step
-from configs import vqvae_idr0093
+from configs import base
 
-CASES = {
-    "stack150-64": ("residual_stack", 64, 32),
-    "stack150-224": ("residual_stack", 224, 8),
-    "resnet-64": ("resnet", 64, 64),
-    "resnet-224": ("resnet", 224, 16),
-    "simulated-64": ("simulated", 64, 64),
-    "simulated-224": ("simulated", 224, 16),
+ENCODERS = {
+    **{f"resnet{depth}": {"encoder": "resnet", "resnet": {"depth": depth}} for depth in (18, 34, 50, 101, 152)},
+    **{
+        f"vit_{size.lower()}{patch}": {"encoder": "vit", "vit": {"size": size, "patch_size": patch}}
+        for size, patch in (("S", 16), ("B", 16), ("L", 16), ("H", 14))
+    },
+    "stack150": {"encoder": "residual_stack"},
 }
+METHODS = ("ae", "vae", "vqvae", "mae")
+CASES = [
+    f"{method}-{encoder}" for encoder in ENCODERS for method in METHODS if method != "mae" or encoder.startswith("vit")
+]
 CHANNELS = 5
-STEPS = 4
+STEPS = 3
 
 
-def measure_step(case: str) -> None:
-    """Print one row of the first table."""
-    encoder, size, batch_size = CASES[case]
-    config = vqvae_idr0093.get_config("simulated" if encoder == "simulated" else "")
-    if encoder != "simulated":
-        config.model.encoder = encoder
-    config.data.crop_size, config.train.batch_size = size, batch_size
-    config = check_config(config)
-    model = build_model(config.model, CHANNELS)
-    tx, _ = build_optimizer(config.optimizer, steps_per_epoch=100, epochs=config.train.epochs)
-    blank = jnp.zeros((batch_size, size, size, CHANNELS))
+def config_of(case: str, size: int, batch_size: int, dtype: str) -> Config:
+    """The checked configuration of a case, of 16 numbers per image (of an MAE, the encoder's width)."""
+    method, encoder = case.split("-")
+    config = base.get_config("", "base")
+    for key, value in ENCODERS[encoder].items():
+        config.model[key].update(value) if isinstance(value, dict) else config.model.update({key: value})
+    config.model.name = method
+    if method == "mae":
+        config.model.latent_dim = {"S": 384, "B": 768, "L": 1024, "H": 1280}[config.model.vit.size]
+    config.data.crop_size = (size, size)
+    config.train.batch_size, config.train.compute_dtype = batch_size, dtype
+    return check_config(config)
 
-    def aux_of(params, model_state, image):
-        return OBJECTIVES["vqvae"](model, params, model_state, image, jnp.ones((len(image), CHANNELS)), train=True)[1]
 
+def measure(case: str, size: int, batch_size: int, dtype: str, peak: float) -> None:
+    """Print one row."""
+    config = config_of(case, size, batch_size, dtype)
+    model = build_model(config, CHANNELS)
     mesh = data_mesh()
     split, everywhere = split_batch(mesh), replicated(mesh)
-    state = jax.jit(lambda key: create_train_state(model, tx, aux_of, blank, key), out_shardings=everywhere)(
+    blank = jax.ShapeDtypeStruct((1, size, size, CHANNELS), jnp.float32)
+    shapes = jax.eval_shape(lambda key, image: initial_variables(model, image, key), jax.random.key(0), blank)
+    tx, _ = build_optimizer(config.optimizer, shapes["params"], steps_per_epoch=100, epochs=config.train.epochs)
+    state = jax.jit(lambda key: create_train_state(config, model, tx, CHANNELS, key), out_shardings=everywhere)(
         jax.random.key(0)
     )
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    ones = [1.0] * CHANNELS
-    names = [f"channel {number}" for number in range(CHANNELS)]
-    described = {"name": "", "channel_names": names, "overall": {"mean": ones, "std": ones}, "plates": {}}
-    table = intensity_table([described], names, "zscore", "set")
-    step = build_train_step(config, model, table, split, everywhere)
+    step = build_train_step(config, model, _unit_table(), split, everywhere)
     counts = np.random.default_rng(0).poisson(1000, (batch_size, size, size, CHANNELS)).astype(np.uint16)
-    batch = put_batch({"image": counts, "plate": np.zeros(batch_size, np.int32)}, split)
+    zeros = np.zeros(batch_size, np.int32)
+    batch = put_batch({"image": counts, "plate": zeros, "treatment": zeros}, split)
+    forward = count_flops(
+        lambda variables, image: model.apply(variables, image, train=False, method="encode")[1]["embedding"],
+        shapes,
+        blank,
+    )
+    step_flops = count_flops(step, state, batch) / batch_size
     start = time.perf_counter()
     compiled = step.lower(state, batch).compile()
     compile_seconds = time.perf_counter() - start
@@ -80,68 +96,68 @@ def measure_step(case: str) -> None:
         state, loss = compiled(state, batch)
     assert np.isfinite(float(loss))
     rate = STEPS * batch_size / (time.perf_counter() - start)
-    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
-        f"| {case} | {parameters / 1e6:.2f} | {batch_size} | {compile_seconds:.1f} | {rate:.1f} | {peak_gb:.2f} |",
+        f"| {case} | {size} | {batch_size} | {dtype} | {parameters / 1e6:.2f} | {forward / 1e9:.2f} | "
+        f"{step_flops / 1e9:.1f} | {compile_seconds:.1f} | {rate:.3g} | {100 * rate * step_flops / peak:.0f} % | "
+        f"{step_bytes(compiled) / 1e9:.2f} | {_peak_gb():.2f} |",
         flush=True,
     )
 
 
-def measure_conv() -> None:
-    """Print the second table: forward and both gradients of one 3 x 3 layer, as a convolution and as a product."""
-    print("\n| map | channels | where | XLA convolution, ms | matrix product, ms |\n|---|---|---|---|---|")
-    for size, channels in ((32, 32), (16, 32), (8, 128), (4, 256), (2, 512)):
-        for layers in (0, 4):
-            times = []
-            for as_product in (False, True):
-                times.append(_time_conv(size, channels, layers, as_product))
-            where = f"scan of {layers}" if layers else "alone"
-            print(f"| {size} x {size} | {channels} | {where} | {times[0]:.1f} | {times[1]:.1f} |", flush=True)
+def matmul_peak(dtype: str) -> float:
+    """Floating point operations per second of a large matrix product."""
+    n = 4096
+    x = jnp.ones((n, n), dtype)
+    product = jax.jit(lambda x: x @ x)
+    jax.block_until_ready(product(x))
+    best = np.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        jax.block_until_ready(product(x))
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best
 
 
-def _time_conv(size: int, channels: int, layers: int, as_product: bool) -> float:
-    """Milliseconds per layer, batch 64."""
-    x = jax.random.normal(jax.random.key(0), (64, size, size, channels))
-    kernel = jax.random.normal(jax.random.key(1), (max(layers, 1), 3, 3, channels, channels)) * 0.01
+def _unit_table():
+    ones = [1.0] * CHANNELS
+    names = [f"channel {number}" for number in range(CHANNELS)]
+    described = {"name": "", "channel_names": names, "overall": {"mean": ones, "std": ones}, "plates": {}}
+    return intensity_table([described], names, "zscore", "set")
 
-    def conv(x, w):
-        if as_product:
-            layer = Conv(channels, (3, 3), padding=((1, 1), (1, 1)), use_bias=False, in_scan=True)
-            return layer.apply({"params": {"kernel": w}}, x)
-        return jax.lax.conv_general_dilated(x, w, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    def loss(kernel, x):
-        if layers:
-            x, _ = jax.lax.scan(lambda x, w: (x + conv(x, w), None), x, kernel)
-        else:
-            x = conv(x, kernel[0])
-        return jnp.square(x).mean()
-
-    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)))
-    jax.block_until_ready(gradient(kernel, x))
-    start = time.perf_counter()
-    for _ in range(3):
-        jax.block_until_ready(gradient(kernel, x))
-    return (time.perf_counter() - start) / 3 / max(layers, 1) * 1e3
+def _peak_gb() -> float:
+    """Most memory in use so far: of the device where it says so, else of this process."""
+    stats = jax.devices()[0].memory_stats()
+    return (stats["peak_bytes_in_use"] if stats else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1e3) / 1e9
 
 
 def main() -> None:
-    """All cases, or the one asked for."""
+    """One table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", choices=[*CASES, "conv"])
-    case = parser.parse_args().case
-    if case == "conv":
-        measure_conv()
-    elif case is not None:
-        measure_step(case)
-    else:
-        print(f"jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}, float32\n")
-        print(
-            "| case | M parameters | batch | compile, s | images/s | peak RSS, GB |\n|---|---|---|---|---|---|",
-            flush=True,
-        )
-        for name in [*CASES, "conv"]:
-            subprocess.run([sys.executable, __file__, "--case", name], check=True)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--size", type=int, default=224, help="side of the images, pixels; a multiple of 32 and of 14")
+    parser.add_argument("--batch", type=int, nargs="+", default=[8])
+    parser.add_argument("--dtype", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
+    parser.add_argument("--peak", type=float, help=argparse.SUPPRESS)  # a child measures one case against this
+    asked = parser.parse_args()
+    if asked.peak:
+        measure(asked.cases[0], asked.size, asked.batch[0], asked.dtype[0], asked.peak)
+        return
+    peaks = {dtype: matmul_peak(dtype) for dtype in asked.dtype}
+    said = ", ".join(f"{peak / 1e9:.0f} GFLOP/s in {dtype}" for dtype, peak in peaks.items())
+    print(f"jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}, matrix product {said}\n")
+    print(
+        "| case | px | batch | type | M parameters | embed, GFLOP/image | step, GFLOP/image | compile, s | images/s | "
+        "of peak | step, GB | peak, GB |\n|" + "---|" * 12,
+        flush=True,
+    )
+    for case in asked.cases:
+        for dtype in asked.dtype:
+            for batch_size in asked.batch:
+                options = ["--size", str(asked.size), "--batch", str(batch_size), "--dtype", dtype]
+                command = [sys.executable, __file__, "--cases", case, *options, "--peak", str(peaks[dtype])]
+                if subprocess.run(command).returncode:
+                    print(f"| {case} | {asked.size} | {batch_size} | {dtype} | failed |" + " |" * 7, flush=True)
 
 
 if __name__ == "__main__":

@@ -72,3 +72,10 @@ def test_merged_parts_are_the_whole(dtype):
     np.testing.assert_allclose(merged.pop("mean"), whole.pop("mean"), rtol=1e-12)
     np.testing.assert_allclose(merged.pop("std"), whole.pop("std"), rtol=1e-12)
     assert merged == whole
+
+
+def test_both_zeros_are_one_value():
+    """Else a channel of zeros would have a width above 0, and dividing by it would make it infinite."""
+    zeros = np.zeros((4, 6, 1), np.float32)
+    zeros[::2] = -0.0
+    assert len({value for (value,) in _counted(zeros[None], "float32").summary()["percentiles"].values()}) == 1

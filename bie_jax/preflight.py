@@ -1,0 +1,135 @@
+"""What can be refused is refused here, before a file is written and before the first step."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bie_jax.config import Config, ConfigError
+from bie_jax.input_pipeline import split_image_set
+from bie_jax.memory import OutOfMemoryError, available_bytes, check_fits
+from bie_jax.mixture import Mixture
+
+
+def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Hold a configuration against the sets and the devices.
+
+    Returns:
+        Rows to train on and rows to validate on, of each set, numbered over all sets.
+
+    Raises:
+        ConfigError: naming the key, its value and what is possible.
+    """
+    devices, batch_size = jax.device_count(), config.train.batch_size
+    shares = devices * config.train.accumulate_steps
+    if batch_size % shares:
+        in_parts = f" in {config.train.accumulate_steps} parts" if config.train.accumulate_steps > 1 else ""
+        raise ConfigError(
+            f"config.train.batch_size={batch_size} cannot be shared by {devices} devices{in_parts}; "
+            f"the nearest that can: {max(1, batch_size // shares) * shares} or {-(-batch_size // shares) * shares}"
+        )
+    for key, size in (("data.crop_size", config.data.crop_size), ("eval.image_size", config.eval.image_size)):
+        if size[0] > mixture.window[0] or size[1] > mixture.window[1]:
+            raise ConfigError(
+                f"config.{key}={size} is larger than the images of {mixture.name!r}, "
+                f"{mixture.window[0]} x {mixture.window[1]} pixels"
+            )
+    channels = len(mixture.channel_names)
+    if config.model.channel_readout == "concat" and config.model.latent_dim % channels:
+        raise ConfigError(
+            f"config.model.latent_dim={config.model.latent_dim} with channel_readout='concat' is not a multiple of the "
+            f"{channels} channels of {mixture.name!r}: each gives an equal part"
+        )
+    contrastive = config.objective.contrastive
+    if contrastive.weight and contrastive.treatment not in mixture.metadata.columns:
+        raise ConfigError(
+            f"config.objective.contrastive.treatment={contrastive.treatment!r} is no column of {mixture.name!r}; "
+            f"there are {', '.join(mixture.metadata.columns)}"
+        )
+    sizes = {image_set.image_shape[:2] for image_set in mixture.sets}
+    if config.data.normalization_scope == "image" and len(sizes) > 1:
+        raise ConfigError(
+            f"config.data.normalization_scope='image' with sets of different sizes {sorted(sizes)}: windows of the "
+            "larger images reach the device, and their numbers are not the images'; 'plate' and 'set' are possible"
+        )
+    main = mixture.sets[0]
+    for key in ("label", "group"):
+        column = getattr(config.eval, key)
+        if column not in main.metadata.columns:
+            raise ConfigError(
+                f"config.eval.{key}={column!r} is no column of {main.name!r}; "
+                f"there are {', '.join(main.metadata.columns)}"
+            )
+    train_rows, val_rows = [], []
+    for member, image_set in enumerate(mixture.sets):
+        try:
+            sides = split_image_set(config, image_set)
+        except ValueError as error:
+            raise ConfigError(f"config.data: {image_set.name!r}: {error}") from None
+        for rows, side in zip((train_rows, val_rows), sides, strict=True):
+            rows.append(side + mixture.first_rows[member])
+    count = sum(map(len, train_rows))
+    if batch_size > count:
+        raise ConfigError(
+            f"config.train.batch_size={batch_size} is more than the {count} images of {mixture.name!r} "
+            f"that are left to train on ({sum(map(len, val_rows))} are for validation)"
+        )
+    return train_rows, val_rows
+
+
+def describe_dataset(mixture: Mixture, workdir: Path) -> dict[str, Any]:
+    """What an embedder must know of the sets: channels, pixel size, intensities.
+
+    Returns:
+        What `dataset.json` of the workdir holds or will hold: `channel_names` of all sets, and `sets`, one description
+        each.
+
+    Raises:
+        ConfigError: if the workdir was trained on other pixels of the same name.
+    """
+    path = workdir / "dataset.json"
+    sets = [
+        json.loads((image_set.directory / "statistics.json").read_text())
+        | {"name": image_set.name, "directory": str(image_set.directory)}
+        for image_set in mixture.sets
+    ]
+    if path.exists():
+        for described, before in zip(sets, json.loads(path.read_text())["sets"], strict=True):
+            changed = [key for key in described if key != "directory" and described[key] != before.get(key)]
+            if changed:
+                raise ConfigError(
+                    f"{described['directory']} is not the set that {workdir} was trained on ({', '.join(changed)} "
+                    "differ): choose another --workdir"
+                )
+    return {"channel_names": list(mixture.channel_names), "sets": sets}
+
+
+def compile_step(
+    step: Callable[..., Any], state: Any, batch_of: Callable[[int], Any], config: Config
+) -> Callable[..., Any]:
+    """The compiled training step, once it is known to fit into memory.
+
+    Args:
+        step: jitted, (state, batch) -> ...
+        state: the state, of which shapes and shardings are looked at.
+        batch_of: global batch size -> shapes, types and shardings of a batch.
+        config: the checked configuration.
+
+    Raises:
+        ConfigError: naming the memory needed, the memory there is and the largest batch that fits.
+    """
+    try:
+        return check_fits(
+            lambda batch_size: step.lower(state, batch_of(batch_size)).compile(),
+            config.train.batch_size,
+            device_count=jax.device_count() * config.train.accumulate_steps,
+            available=available_bytes(jax.local_devices()[0]),
+        )
+    except OutOfMemoryError as error:
+        raise ConfigError(
+            f"config.train.batch_size: {error}; config.train.accumulate_steps, config.train.remat and "
+            "config.train.compute_dtype='bfloat16' need less"
+        ) from None

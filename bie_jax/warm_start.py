@@ -1,0 +1,162 @@
+"""Starting from weights that exist: another run's, or published ones.
+
+A run with another latent size, another bottleneck or other channels takes what fits. Channels are matched by name: the
+weights of a channel that the other run did not have start as the mean over those that it had.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from bie_jax.checkpoint import Checkpoints
+from bie_jax.config import Config, ConfigError, load_config
+from bie_jax.objectives import build_model
+from bie_jax.train_state import TrainState, initial_variables
+
+
+def warm_start(state: TrainState, config: Config, channel_names: tuple[str, ...]) -> TrainState:
+    """A fresh state with the weights that `model.pretrained` or `train.init_from` name.
+
+    Prints what was taken and what starts at random.
+
+    Raises:
+        ConfigError: if there are no such weights, or none of them fits.
+    """
+    variables = {"params": state.params, **state.model_state}
+    if config.model.pretrained:
+        from bie_jax.models.pretrained import load_huggingface  # needs safetensors, as no other run does
+
+        try:
+            given = load_huggingface(
+                Path(config.model.pretrained), variables["params"], variables.get("batch_stats", {})
+            )
+        except (ValueError, FileNotFoundError) as error:
+            raise ConfigError(f"config.model.pretrained={config.model.pretrained!r}: {error}") from None
+        print(f"{config.model.pretrained}: the encoder starts with its weights")
+        variables = variables | given
+    elif config.train.init_from:
+        variables = _from_run(variables, config, channel_names)
+    else:
+        return state
+    placed = jax.tree.map(lambda old, new: jax.device_put(new, old.sharding), _variables_of(state), variables)
+    params = placed.pop("params")
+    averaged = None if state.averaged_params is None else jax.tree.map(jnp.copy, params)
+    return state.replace(params=params, model_state=placed, averaged_params=averaged)
+
+
+@dataclasses.dataclass(frozen=True)
+class Graft:
+    """What `graft` did.
+
+    Attributes:
+        variables: the new tree.
+        taken: paths whose values were taken.
+        fresh: paths that kept their random start, because the donor has none of that name or one of another shape.
+    """
+
+    variables: dict[str, Any]
+    taken: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+
+def graft(
+    variables: dict[str, Any],
+    donor: dict[str, Any],
+    channel_axes: dict[str, int],
+    channel_names: tuple[str, ...],
+    donor_channel_names: tuple[str, ...],
+) -> Graft:
+    """Take every array of `donor` that has a place in `variables`.
+
+    Args:
+        variables: the tree to fill; its values stay where nothing fits.
+        donor: the tree to take from.
+        channel_axes: path -> axis along which the image's channels lie in that array, the channel fastest where an axis
+            holds more (pixels of a patch times channels).
+        channel_names: of `variables`.
+        donor_channel_names: of `donor`.
+    """
+    new, old = _flat(variables), _flat(donor)
+    taken = []
+    for path, leaf in new.items():
+        if path not in old:
+            continue
+        value = np.asarray(old[path])
+        if path in channel_axes:
+            value = _match_channels(value, channel_axes[path], channel_names, donor_channel_names)
+        if value.shape == leaf.shape:
+            new[path] = value.astype(leaf.dtype)
+            taken.append(path)
+    fresh = tuple(path for path in new if path not in set(taken))
+    return Graft(traverse_util.unflatten_dict(new, sep="/"), tuple(taken), fresh)
+
+
+def channel_axes_of(config: Config, num_channels: int) -> dict[str, int]:
+    """Path -> axis that grows with the number of channels, of every array of the network that has one."""
+    ours, more = (_flat(_shapes(config, count)) for count in (num_channels, num_channels + 1))
+    return {
+        path: next(axis for axis, size in enumerate(leaf.shape) if size != more[path].shape[axis])
+        for path, leaf in ours.items()
+        if leaf.shape != more[path].shape
+    }
+
+
+def _from_run(variables: dict[str, Any], config: Config, channel_names: tuple[str, ...]) -> dict[str, Any]:
+    workdir = Path(config.train.init_from)
+    donor_config = load_config(workdir)
+    donor_channels = tuple(json.loads((workdir / "dataset.json").read_text())["channel_names"])
+    abstract = _shapes(donor_config, len(donor_channels))
+    sharding = jax.tree.leaves(variables)[0].sharding
+    template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract)
+    try:
+        with Checkpoints(workdir) as checkpoints:
+            loaded, step = checkpoints.restore_model({"params": template.pop("params"), "model_state": template})
+    except FileNotFoundError as error:
+        raise ConfigError(f"config.train.init_from={config.train.init_from!r}: {error}") from None
+    donor = {"params": loaded["params"], **loaded["model_state"]}
+    # One channel more or less must not change which arrays are told apart by channel.
+    axes = channel_axes_of(config, len(channel_names)) if config.model.channels != "independent" else {}
+    grafted = graft(variables, donor, axes, channel_names, donor_channels)
+    if not any(path.startswith("params/") for path in grafted.taken):
+        raise ConfigError(
+            f"config.train.init_from={config.train.init_from!r}: none of its parameters fits model.name="
+            f"{config.model.name!r} with model.encoder={config.model.encoder!r}; it was trained with "
+            f"model.name={donor_config.model.name!r}, model.encoder={donor_config.model.encoder!r}"
+        )
+    fresh = ", ".join(grafted.fresh) or "none"
+    print(f"{workdir}, step {step}: {len(grafted.taken)} arrays taken; at random start {fresh}")
+    return grafted.variables
+
+
+def _match_channels(
+    value: np.ndarray, axis: int, channel_names: tuple[str, ...], donor_channel_names: tuple[str, ...]
+) -> np.ndarray:
+    """The axis of the donor's channels, in the order of ours."""
+    value = np.moveaxis(value, axis, -1)
+    value = value.reshape(*value.shape[:-1], -1, len(donor_channel_names))
+    mean = value.mean(axis=-1)
+    known = {name: value[..., place] for place, name in enumerate(donor_channel_names)}
+    value = np.stack([known.get(name, mean) for name in channel_names], axis=-1)
+    return np.moveaxis(value.reshape(*value.shape[:-2], -1), -1, axis)
+
+
+def _shapes(config: Config, num_channels: int) -> dict[str, Any]:
+    """Shapes and types of a network's arrays."""
+    model = build_model(config, num_channels)
+    image = jax.ShapeDtypeStruct((1, *config.data.crop_size, num_channels), jnp.float32)
+    return dict(jax.eval_shape(lambda key, image: initial_variables(model, image, key), jax.random.key(0), image))
+
+
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    """Path with slashes -> array."""
+    return {"/".join(path): leaf for path, leaf in traverse_util.flatten_dict(tree).items()}
+
+
+def _variables_of(state: TrainState) -> dict[str, Any]:
+    return {"params": state.params, **state.model_state}

@@ -1,0 +1,197 @@
+"""Every key there is, with its unit, as the seed's table has it; the files beside this one say what is theirs.
+
+This is no run: `python launch.py --config=configs/vqvae_idr0093.py` is one.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str, file: str) -> ConfigDict:
+    """The table, in one of three sizes.
+
+    Args:
+        variant: "": the seed's run of idr0093. "simulated": simulated plates like its own, minutes on 2 CPU cores.
+            "tiny": the same plates, seconds; what the tests run.
+        file: name of the asking file, for the message.
+
+    Raises:
+        ValueError: for another variant.
+    """
+    config = _seed_table()
+    if variant == "":
+        return config
+    if variant not in ("simulated", "tiny"):
+        raise ValueError(f"configs/{file}.py:{variant}: the variants are 'simulated', 'tiny' and none")
+    _simulated(config)
+    if variant == "tiny":
+        _tiny(config)
+    return config
+
+
+def _seed_table() -> ConfigDict:
+    config = ConfigDict()
+
+    config.data = ConfigDict()
+    config.data.name = "idr0093"  # the set that is trained on, embedded and scored
+    config.data.mix_with = ()  # further sets to train on; channels of other names are joined, missing ones masked
+    config.data.mix_weights = (1.0,)  # share of each set in the batches: name's, then those of mix_with
+    config.data.data_dir = "datasets"  # folder of built sets
+    config.data.crop_size = (224, 224)  # pixels, height and width of a training view
+    # "zscore": mean 0, sd 1; "percentile": 0.1 % to 0, 99.9 % to 1, not clipped; "percentile_clip": cut to 0..1
+    config.data.normalization = "zscore"
+    config.data.normalization_scope = "set"  # numbers of the whole "set", of each "plate", or of each "image"
+    config.data.val_fraction = 0.1  # of the images; read when num_folds = 0
+    config.data.num_folds = 0  # k of k-fold cross-validation; 0: none
+    config.data.fold = 0  # which of the folds is held out
+    config.data.split_by = "well"  # "image", "site", "well", "plate" or a column: a group is never on both sides
+    config.data.read_threads = 16
+    config.data.augment = ConfigDict()
+    config.data.augment.flip = True
+    config.data.augment.rotate90 = True
+    config.data.augment.brightness = 0.1  # each channel times U(0.9, 1.1)
+
+    config.model = ConfigDict()
+    config.model.name = "vqvae"  # or "ae", "vae", "mae"
+    config.model.encoder = "residual_stack"  # or "resnet", "vit"
+    config.model.pretrained = (
+        ""  # folder or .safetensors file of Hugging Face weights for the encoder; "": random start
+    )
+    # "joint": one network sees all channels; "independent": one network sees each channel alone; "tokens": a ViT with
+    # tokens of its own for every channel.
+    config.model.channels = "joint"
+    config.model.channel_readout = "mean"  # or "concat": how the embeddings of channels become one; read when not joint
+    config.model.channel_dropout = 0.0  # chance that a channel is left out in training; read when channels = "tokens"
+    config.model.residual_stack = ConfigDict()  # read when encoder = "residual_stack"
+    config.model.residual_stack.num_hiddens = 16
+    config.model.residual_stack.num_residual_hiddens = 32
+    config.model.residual_stack.num_residual_layers = 150
+    config.model.residual_stack.num_halvings = 2  # stride 4
+    config.model.resnet = ConfigDict()  # read when encoder = "resnet"
+    config.model.resnet.depth = 18  # 18, 34, 50, 101, 152
+    config.model.vit = ConfigDict()  # read when encoder = "vit"
+    config.model.vit.size = "S"  # "Ti", "S", "B", "L", "H"
+    config.model.vit.patch_size = 16  # pixels: 8, 14, 16
+    config.model.vit.positions = "sincos"  # fixed, for any image size; "learnt": for crop_size alone
+    config.model.vit.layer_scale = False  # True for DINOv2's weights
+    config.model.vit.decoder_width = 512
+    config.model.vit.decoder_depth = 8
+    config.model.vit.decoder_heads = 16
+    config.model.latent_dim = 16  # numbers per image
+    # Read by "vqvae": "grid" quantises every position of the encoder's map, and the embedding is the usage of each
+    # code; "pooled" pools first and quantises the pooled vector in groups of code_dim numbers with a codebook each.
+    config.model.bottleneck = "grid"
+    # From a latent vector to a map: "dense" (fixed size) or "broadcast" with the positions as channels (any size).
+    config.model.spread = "dense"
+    config.model.quantizer = ConfigDict()  # read by "vqvae"
+    config.model.quantizer.name = "ema"  # or "gradient", "residual", "fsq"
+    config.model.quantizer.num_codes = config.model.get_oneway_ref("latent_dim")  # the seed's num_embeddings, also 16
+    config.model.quantizer.code_dim = 16  # numbers in a code
+    config.model.quantizer.num_groups = 1  # codebooks side by side, each for code_dim numbers
+    config.model.quantizer.num_residuals = 4  # codebooks one after the other; read when name = "residual"
+    config.model.quantizer.levels = (8, 5, 5)  # values of each number; read when name = "fsq"
+    config.model.quantizer.commitment_cost = 0.25
+    config.model.quantizer.codebook_cost = 1.0  # of the codebook's own term; read when name = "gradient"
+    config.model.quantizer.ema_decay = 0.99  # the seed's decay
+    config.model.quantizer.restart_threshold = 0.05  # of an even share of the vectors; 0: never restart a code
+    config.model.quantizer.kmeans_iterations = 0  # of k-means on the first batch; 0: codes start at random
+    config.model.mae = ConfigDict()  # read by "mae"
+    config.model.mae.mask_ratio = 0.75  # share of the patches that is removed
+    config.model.mae.norm_pix_loss = True  # patches are predicted less their mean, over their standard deviation
+
+    config.objective = ConfigDict()
+    config.objective.beta = 1.0  # weight of the KL divergence; read by "vae", like the next two
+    config.objective.free_nats = 0.0  # nats per dimension that cost nothing
+    config.objective.kl_warmup_steps = 0  # optimiser steps in which beta grows from 0
+    config.objective.fourier_weight = 0.0  # of the Fourier term; read by "mae"
+    config.objective.contrastive = ConfigDict()
+    config.objective.contrastive.weight = 0.0  # 0: no contrastive term
+    # "channels": the other channels of an image are its positives; "pull": the same without negatives; "replicates":
+    # images of the same treatment on another plate.
+    config.objective.contrastive.form = "channels"
+    config.objective.contrastive.temperature = 0.1
+    config.objective.contrastive.treatment = "label"  # column; read when form = "replicates"
+
+    # The seed's table also has momentum 0.9, t_max 50 and cycle_momentum False: names that its optimiser (LAMB) and its
+    # scheduler never read. Its opt is `name` here, its warmup_lr `warmup_init_lr`.
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "lamb"  # or "adamw", "sgd"
+    config.optimizer.lr = 1e-3  # peak, for the batch size below; not rescaled
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.decay_biases_and_norms = True  # as in the seed's runs; False: as timm does for a whole module
+    config.optimizer.momentum = 0.9  # read by "sgd"
+    config.optimizer.beta1 = 0.9  # read by "lamb" and "adamw", like the next
+    config.optimizer.beta2 = 0.999
+    config.optimizer.clip_norm = 1.0  # of the whole gradient, as timm's LAMB has it; 0: no clipping
+    config.optimizer.layer_decay = 1.0  # each layer of a ViT learns slower by this factor than the one above it
+    config.optimizer.freeze = ()  # paths of parameters that do not learn, e.g. ("encoder",)
+    config.optimizer.warmup_epochs = 5
+    config.optimizer.warmup_init_lr = 1e-6
+    config.optimizer.min_lr = 1e-4
+    config.optimizer.cooldown_epochs = 10  # at min_lr, after train.epochs
+
+    config.train = ConfigDict()
+    config.train.seed = 0
+    config.train.init_from = ""  # workdir of another run whose weights are taken where they fit; "": random start
+    config.train.epochs = 100  # without the cooldown
+    config.train.batch_size = 64  # images, over all devices
+    config.train.accumulate_steps = 1  # equal parts that a batch is computed in, one after the other, to save memory
+    config.train.compute_dtype = "float32"  # "bfloat16" on GPU and TPU; parameters and sums stay float32
+    config.train.remat = False  # True: activations are computed twice instead of kept in memory
+    config.train.ema_decay = 0.0  # of the average of the parameters that is validated and embeds; 0: no average
+    config.train.log_every_steps = 100
+    config.train.eval_every_epochs = 1
+    config.train.checkpoint_every_steps = 1000
+    config.train.early_stopping_patience_epochs = 10  # epochs without a better validation loss; 0: never
+    config.train.profile_steps = 0  # steps written as a trace to profile/, for TensorBoard and Perfetto; 0: none
+    config.train.num_reconstructions = 4  # images in each picture
+    config.train.wandb = "disabled"  # "offline", "online"
+
+    config.eval = ConfigDict()
+    config.eval.batch_size = 64  # images, over all devices
+    config.eval.image_size = (0, 0)  # pixels, the middle part that is embedded; (0, 0): all of it
+    config.eval.label = "label"  # column that is predicted
+    config.eval.group = "plate"  # column that is left out in turn
+    config.eval.probe_control = "scrambled"  # label of the negative controls; "": none
+    config.eval.folds = 5
+    config.eval.knn_k = 1
+    config.eval.bootstrap = 1000  # resamples for the intervals
+    config.eval.umap = True
+    config.eval.classical_baseline = True  # intensity, texture and region properties; 10 ms an image
+    config.eval.max_report_points = 2000  # images in the interactive plot
+    config.eval.seed = 0
+    return config
+
+
+def _simulated(config: ConfigDict) -> None:
+    """2 CPU cores, about 5 minutes. A short stack: per second of training it learns most here."""
+    config.data.name = "simulated"
+    config.data.crop_size = (32, 32)
+    config.data.normalization_scope = "plate"
+    config.data.read_threads = 2
+    config.model.residual_stack.num_hiddens = 64
+    config.model.residual_stack.num_residual_layers = 2
+    config.model.latent_dim = 128
+    config.optimizer.lr = 4e-3
+    config.optimizer.warmup_epochs = 2
+    config.optimizer.cooldown_epochs = 2
+    config.train.epochs = 60
+    config.train.log_every_steps = 20
+    config.train.eval_every_epochs = 6
+    config.train.checkpoint_every_steps = 200
+    config.train.early_stopping_patience_epochs = 0
+    config.eval.bootstrap = 500
+
+
+def _tiny(config: ConfigDict) -> None:
+    config.model.residual_stack.num_hiddens = 8
+    config.model.residual_stack.num_residual_hiddens = 8
+    config.model.latent_dim = 16
+    config.train.batch_size = 8
+    config.optimizer.warmup_epochs = 1
+    config.optimizer.cooldown_epochs = 1
+    config.train.epochs = 2
+    config.train.log_every_steps = 2
+    config.train.eval_every_epochs = 1
+    config.train.checkpoint_every_steps = 3
+    config.eval.batch_size = 16
+    config.eval.bootstrap = 20

@@ -1,0 +1,135 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans
+
+from bie_jax.models import lookup
+
+RNG = np.random.default_rng(0)
+
+
+def test_squared_distances_are_those_of_a_loop():
+    vectors, codebook = RNG.normal(size=(20, 2, 3)), RNG.normal(size=(2, 7, 3))
+    expected = [[[sum((v - e) ** 2) for e in codebook[g]] for g, v in enumerate(parts)] for parts in vectors]
+    squared_distances = jax.jit(lookup.squared_distances)
+    ours = squared_distances(vectors, codebook)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+    vectors[:7] = codebook.swapaxes(0, 1)  # codes as vectors, where rounding could go below 0
+    assert (np.asarray(squared_distances(vectors * 100, codebook * 100)) >= 0).all()
+
+
+def test_examples_that_are_not_valid_are_zeros_and_do_not_count():
+    z_e = jnp.asarray([[[1.0, 2, 3, 4]] * 2, [[jnp.nan, 6, jnp.inf, 8]] * 2])  # [B, positions, G D]
+    vectors, counted = lookup.as_vectors(z_e, jnp.asarray([True, False]), 2, 2)
+    np.testing.assert_array_equal(vectors, [[[1, 2], [3, 4]]] * 2 + [[[0, 0], [0, 0]]] * 2)
+    np.testing.assert_array_equal(counted, [1, 1, 0, 0])
+    everything, counted = lookup.as_vectors(z_e, None, 2, 2)
+    np.testing.assert_array_equal(everything.reshape(z_e.shape), z_e)
+    np.testing.assert_array_equal(counted, [1, 1, 1, 1])
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"5 numbers per vector; num_groups=2 of code_dim=3 take 6"):
+        lookup.as_vectors(jnp.zeros((4, 5)), None, 2, 3)
+    with pytest.raises(ValueError, match=r"valid is \(3,\) for vectors \(4, 6\)"):
+        lookup.as_vectors(jnp.zeros((4, 6)), jnp.ones(3, bool), 2, 3)
+
+
+def test_perplexity_is_k_for_even_use_and_one_on_collapse():
+    perplexity = jax.jit(lookup.perplexity)
+    for counts, expected in (
+        ([[5.0, 5, 5, 5], [2, 2, 2, 2]], 4),
+        ([[0, 9, 0, 0], [7, 0, 0, 0]], 1),
+        ([[0, 0, 0, 0], [0, 0, 0, 0]], 1),  # nothing was counted
+        ([[4, 4, 0, 0], [1, 1, 1, 1]], (2 + 4) / 2),
+    ):
+        np.testing.assert_allclose(perplexity(np.asarray(counts, np.float32)), expected, rtol=1e-6)
+
+
+def test_shares_are_a_softmax_in_units_of_each_groups_distortion():
+    distances, distortion = RNG.uniform(size=(5, 2, 3)), np.asarray([0.1, 2.0])
+    soft_shares = jax.jit(lookup.soft_shares)
+    ours = soft_shares(distances, distortion)
+    for m, g in np.ndindex(5, 2):
+        weights = [np.exp(-d / (4 * distortion[g])) for d in distances[m, g]]
+        np.testing.assert_allclose(ours[m, g], np.asarray(weights) / sum(weights), rtol=1e-5)
+    distances[0, 0] = [0.0, 1.0, 1.0]
+    np.testing.assert_array_equal(soft_shares(distances, np.zeros(2))[0, 0], [1, 0, 0])
+
+
+def test_straight_through_is_the_code_to_the_last_bit():
+    vectors, nearest = jnp.asarray([[0.1]]), jnp.asarray([[1e-5]])
+    np.testing.assert_array_equal(lookup.straight_through(vectors, nearest), nearest)
+
+
+def test_capacity():
+    assert lookup.capacity_bits(7 * 7, 4, 512) == 49 * 4 * 9
+
+
+def _clusters(num_codes, size, code_dim=4, seed=0):
+    """Far apart and narrow; each vector's cluster."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(size) % num_codes
+    return rng.normal(size=(num_codes, code_dim))[labels] * 20 + rng.normal(size=(size, code_dim)) * 0.1, labels
+
+
+@pytest.fixture(scope="module")
+def kmeans():
+    return jax.jit(lookup.kmeans, static_argnums=(2, 3))
+
+
+def test_kmeans_splits_separate_clusters_in_every_group(kmeans):
+    groups = [_clusters(32, 512, seed=seed) for seed in (1, 2)]
+    vectors = jnp.asarray(np.stack([data for data, _ in groups], axis=1), jnp.float32)
+    centres, counts, distortion = kmeans(vectors, jnp.ones(512), 32, 5, jax.random.key(0))
+    for g, (data, labels) in enumerate(groups):
+        means = np.stack([data[labels == k].mean(axis=0) for k in range(32)])
+        found = np.linalg.norm(means[:, None] - np.asarray(centres)[g][None], axis=-1).min(axis=1) < 0.5
+        assert found.sum() >= 30
+        assert counts[g].sum() == 512
+    assert (distortion < 20).all()  # squared distances between clusters are about 3,000
+
+
+def test_kmeans_ends_at_means_and_as_low_as_scikit_learns(kmeans):
+    data = RNG.normal(size=(400, 3)).astype(np.float32)  # no clusters at all
+    centres, counts, distortion = kmeans(jnp.asarray(data)[:, None], jnp.ones(400), 8, 50, jax.random.key(0))
+    nearest = np.square(data[:, None] - np.asarray(centres[0])[None]).sum(-1)
+    np.testing.assert_allclose(distortion[0], nearest.min(1).mean(), rtol=1e-4)
+    for k in range(8):
+        mine = data[nearest.argmin(1) == k]
+        assert len(mine) == counts[0, k]
+        np.testing.assert_allclose(centres[0, k], mine.mean(axis=0), atol=1e-4)
+    other = KMeans(8, n_init=1, random_state=0).fit(data).inertia_ / 400
+    assert distortion[0] < 1.1 * other
+
+
+def test_kmeans_never_looks_at_vectors_that_do_not_count(kmeans):
+    data, _ = _clusters(32, 512)
+    data[::2] = 1e4
+    counted = jnp.asarray(np.arange(512) % 2, jnp.float32)
+    centres, counts, distortion = kmeans(jnp.asarray(data, jnp.float32)[:, None], counted, 32, 5, jax.random.key(0))
+    assert np.abs(centres).max() < 100
+    assert counts.sum() == 256
+    nearest = np.square(data[1::2, None] - np.asarray(centres[0])[None]).sum(-1).min(axis=1)
+    np.testing.assert_allclose(distortion[0], nearest.mean(), rtol=1e-2)  # 0.04 of coordinates up to 50, in float32
+
+
+def test_kmeans_of_fewer_vectors_than_codes_is_finite(kmeans):
+    data = RNG.normal(size=(6, 1, 4)).astype(np.float32)
+    data[0] = 1e4  # does not count
+    centres, counts, distortion = kmeans(data, (np.arange(6) > 0).astype(np.float32), 8, 2, jax.random.key(0))
+    assert counts.sum() == 5
+    np.testing.assert_allclose(distortion, 0, atol=1e-5)
+    distances = np.square(data[1:] - np.asarray(centres)).sum(-1)  # [5, 8]
+    assert (distances.min(axis=0) < 1e-5).all()  # every centre is some vector
+
+
+def test_accumulated_calls_are_one_update():
+    pending = {"sums": jnp.zeros(2)}
+    total, pending, due = lookup.accumulate(pending, {"sums": jnp.asarray([1.0, 2])}, jnp.int32(4), 2)
+    assert not due
+    total, pending, due = lookup.accumulate(pending, {"sums": jnp.asarray([10.0, 20])}, jnp.int32(5), 2)
+    assert due
+    np.testing.assert_array_equal(total["sums"], [11, 22])
+    np.testing.assert_array_equal(pending["sums"], [0, 0])

@@ -1,0 +1,60 @@
+"""Counts, sizes and masks; the numbers themselves are held against Hugging Face's in `test_pretrained.py`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bie_jax.models.resnet import ResNetDecoder, ResNetEncoder
+
+CLASSIFIER = {18: 513_000, 34: 513_000, 50: 2_049_000, 101: 2_049_000, 152: 2_049_000}
+
+
+@pytest.mark.parametrize(
+    ("depth", "parameters"),
+    [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160), (152, 60_192_808)],
+)
+def test_the_published_number_of_parameters(depth, parameters):
+    """torchvision's, with a classifier of 1000 classes that an encoder does not have."""
+    shapes = jax.eval_shape(
+        lambda x: ResNetEncoder(depth).init(jax.random.key(0), x, train=False), jnp.zeros((1, 64, 64, 3))
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == parameters - CLASSIFIER[depth]
+
+
+@pytest.mark.parametrize(("depth", "features"), [(18, 512), (50, 2048)])
+def test_sizes(depth, features):
+    encoder, decoder = ResNetEncoder(depth), ResNetDecoder(depth, 7)
+    image = jnp.zeros((2, 96, 32, 7))
+    encoded = jax.eval_shape(lambda x: encoder.init_with_output(jax.random.key(0), x, train=False)[0], image)
+    assert encoded.shape == (2, 3, 1, features)
+    z = jnp.zeros((2, 3, 1, 5))
+    decoded = jax.eval_shape(lambda z: decoder.init_with_output(jax.random.key(0), z, train=False)[0], z)
+    assert decoded.shape == image.shape
+
+
+def test_equal_blocks_are_one_scanned_block():
+    def kernel(depth):
+        shapes = jax.eval_shape(
+            lambda x: ResNetEncoder(depth).init(jax.random.key(0), x, train=False), jnp.zeros((1, 32, 32, 3))
+        )
+        return shapes["params"]["stage3"]["layers"]["conv1"]["kernel"].shape
+
+    assert (kernel(50)[0], kernel(101)[0], kernel(152)[0]) == (5, 22, 35)
+
+
+def test_an_example_without_channels_has_no_say_in_the_statistics():
+    encoder = ResNetEncoder(18)
+    image = jax.random.normal(jax.random.key(0), (3, 64, 64, 2))
+    mask = jnp.asarray([[True, True], [True, False], [False, False]])
+    variables = jax.jit(lambda x: encoder.init(jax.random.key(1), x, train=True))(image)
+
+    @jax.jit
+    def run(image):
+        features, changed = encoder.apply(variables, image, mask, train=True, mutable=["batch_stats"])
+        return features[:2], changed
+
+    disturbed = image.at[2].set(100.0)
+    jax.tree.map(np.testing.assert_array_equal, run(image), run(disturbed))
+    seen = run(image.at[1].multiply(2.0))
+    assert np.abs(np.asarray(seen[0][0] - run(image)[0][0])).max() > 1e-4

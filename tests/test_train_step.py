@@ -1,0 +1,138 @@
+"""One step: parts of a batch, other number types, averages; on networks that are computed in a second."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from bie_jax import augment, sharding
+from bie_jax.config import check_config
+from bie_jax.objectives import build_model
+from bie_jax.train_state import create_train_state
+from bie_jax.train_step import build_eval_step, build_train_step
+from configs import base
+
+IMAGES = np.random.default_rng(0).poisson(300, (16, 16, 16, 2)).astype(np.uint16)
+NAMES = ("a", "b")
+
+
+def _config(name="ae", **train):
+    config = base.get_config("tiny", "base")
+    config.data.crop_size, config.data.normalization_scope = (16, 16), "set"
+    config.train.batch_size = 16
+    config.train.update(train)
+    config.model.name = name
+    return check_config(ConfigDict(config.to_dict()))
+
+
+def _table():
+    overall = {"mean": [300.0, 300.0], "std": [17.0, 17.0]}
+    described = {"name": "set", "channel_names": list(NAMES), "overall": overall, "plates": {}}
+    return augment.intensity_table([described], NAMES, "zscore", "set")
+
+
+def _steps(config, count, tx=None, images=IMAGES):
+    """State and losses after some steps on one batch."""
+    mesh = sharding.data_mesh()
+    split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
+    model = build_model(config, 2)
+    # Plain gradient descent: the parameters' change is the gradient.
+    tx = optax.sgd(1.0) if tx is None else tx
+    init = jax.jit(lambda key: create_train_state(config, model, tx, 2, key), out_shardings=everywhere)
+    state = init(jax.random.key(0))
+    step = build_train_step(config, model, _table(), split, everywhere)
+    zeros = np.zeros(len(images), np.int32)
+    batch = sharding.put_batch({"image": images, "plate": zeros, "treatment": zeros}, split)
+    history, losses = [jax.device_get(state.params)], []
+    for _ in range(count):
+        state, loss = step(state, batch)
+        history.append(jax.device_get(state.params))
+        losses.append(float(loss))
+    return jax.device_get(state), losses, history
+
+
+def _assert_close(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+@pytest.mark.parametrize("name", ["ae", "vqvae"])
+def test_a_batch_in_parts_is_the_batch(name):
+    """Gradients, loss, metrics, codebook: all as if it had been computed at once.
+
+    Perplexity alone is that of a part, on average: it is no mean over images.
+    """
+    whole, whole_losses, _ = _steps(_config(name), 2)
+    parts, part_losses, _ = _steps(_config(name, accumulate_steps=2), 2)
+    np.testing.assert_allclose(part_losses, whole_losses, rtol=1e-4)
+    _assert_close(parts.params, whole.params, rtol=1e-3, atol=1e-5)
+    for metric in set(whole.window.sums) - {"perplexity"}:
+        np.testing.assert_allclose(parts.window.sums[metric], whole.window.sums[metric], rtol=1e-4)
+    _assert_close(parts.window.totals, whole.window.totals)
+    assert parts.window.steps == whole.window.steps == 2
+    if name == "vqvae":
+        for key in ("codebook", "cluster_size", "embedding_sum", "distortion"):
+            learnt = [state.model_state["codebook"]["bottleneck"]["quantizer"][key] for state in (parts, whole)]
+            np.testing.assert_allclose(*learnt, rtol=1e-3, atol=1e-5)
+            assert np.abs(learnt[0]).max() > 0
+
+
+def test_every_image_of_a_batch_in_parts_counts():
+    changed = IMAGES.copy()
+    changed[15] += 500
+    _, _, before = _steps(_config(accumulate_steps=2), 1)
+    _, _, after = _steps(_config(accumulate_steps=2), 1, images=changed)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before[1], after[1])
+    assert max(jax.tree.leaves(moved)) > 1e-4
+
+
+def test_bfloat16_computes_near_float32_and_keeps_float32():
+    full, full_losses, _ = _steps(_config(), 1)
+    half, half_losses, _ = _steps(_config(compute_dtype="bfloat16"), 1)
+    np.testing.assert_allclose(half_losses, full_losses, rtol=2e-2)
+    assert half_losses != full_losses
+    types = {leaf.dtype for leaf in jax.tree.leaves((half.params, half.opt_state, half.window))}
+    assert types == {np.dtype("float32"), np.dtype("int32")} - ({np.dtype("int32")} - types)
+    for a, b in zip(jax.tree.leaves(half.params), jax.tree.leaves(full.params), strict=True):
+        assert np.abs(a - b).max() < 0.05 * max(np.abs(b).max(), 0.05)
+
+
+def test_rematerialised_blocks_give_the_same_step():
+    plain, plain_losses, _ = _steps(_config(), 2)
+    again, again_losses, _ = _steps(_config(remat=True), 2)
+    np.testing.assert_allclose(again_losses, plain_losses, rtol=1e-5)
+    _assert_close(again.params, plain.params, rtol=1e-4, atol=1e-6)
+
+
+def test_the_average_of_the_parameters_by_hand():
+    state, _, history = _steps(_config(ema_decay=0.9), 3)
+    average = history[0]
+    for params in history[1:]:
+        average = jax.tree.map(lambda mean, new: 0.9 * mean + 0.1 * new, average, params)
+    _assert_close(state.averaged_params, average, rtol=1e-4, atol=1e-6)
+    _assert_close(state.eval_params, average, rtol=1e-4, atol=1e-6)
+    without, _, _ = _steps(_config(), 1)
+    assert without.averaged_params is None
+    assert without.eval_params is without.params
+
+
+def test_validation_draws_the_same_for_every_step_and_ignores_the_warmup():
+    config = base.get_config("tiny", "base")
+    config.data.crop_size, config.data.normalization_scope = (16, 16), "set"
+    config.model.name, config.train.batch_size = "vae", 16
+    config.objective.kl_warmup_steps = 1000
+    config = check_config(ConfigDict(config.to_dict()))
+    mesh = sharding.data_mesh()
+    split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
+    model = build_model(config, 2)
+    state = create_train_state(config, model, optax.sgd(0.0), 2, jax.random.key(0))
+    evaluate = build_eval_step(config, model, _table(), split, everywhere)
+    zeros = np.zeros(16, np.int32)
+    batch = {"image": IMAGES, "plate": zeros, "treatment": zeros, "weight": np.ones(16, np.float32)}
+    metrics, totals, _, _ = evaluate(state.params, state.model_state, sharding.put_batch(batch, split))
+    np.testing.assert_allclose(metrics["loss"], metrics["nll"] + metrics["kl"], rtol=1e-5)
+    assert totals["count"] == 16
+    again, _, _, _ = evaluate(state.params, state.model_state, sharding.put_batch(batch, split))
+    assert float(again["loss"]) == float(metrics["loss"])
+    assert jnp.isfinite(metrics["loss"])
