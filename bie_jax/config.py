@@ -124,11 +124,6 @@ class QuantizerConfig(_Group):
                 f"num_codes={self.num_codes} and code_dim={self.code_dim} with name='fsq', levels={self.levels}: they "
                 f"are {math.prod(self.levels)}, the product of the levels, and {len(self.levels)}, their number"
             )
-        if self.name == "gradient" and self.kmeans_iterations:
-            raise ValueError(
-                f"kmeans_iterations={self.kmeans_iterations} with name='gradient': a codebook that the optimiser "
-                "learns starts at random; 0 is possible"
-            )
         return self
 
 

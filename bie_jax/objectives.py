@@ -217,7 +217,8 @@ def summarise_codes(totals: dict[str, np.ndarray]) -> dict[str, Any]:
 
 def summarise_latents(totals: dict[str, np.ndarray]) -> dict[str, Any]:
     """`kl_per_dim`, nats; `active_units`: dimensions whose mean varies between images (Burda et al. 2015)."""
-    units = active_units(*(jnp.asarray(totals[name]) for name in ("mean", "mean_square", "count")))
+    mean, mean_square, count = (jnp.asarray(totals[name]) for name in ("mean", "mean_square", "count"))
+    units = active_units(mean, mean_square, count)
     return {"active_units": int(units), "kl_per_dim": (totals["kl"] / totals["count"]).round(6).tolist()}
 
 

@@ -140,9 +140,9 @@ def _match_channels(
     """The axis of the donor's channels, in the order of ours."""
     value = np.moveaxis(value, axis, -1)
     value = value.reshape(*value.shape[:-1], -1, len(donor_channel_names))
-    mean = value.mean(axis=-1)
-    known = {name: value[..., place] for place, name in enumerate(donor_channel_names)}
-    value = np.stack([known.get(name, mean) for name in channel_names], axis=-1)
+    donor = list(donor_channel_names)
+    places = [donor.index(name) if name in donor else -1 for name in channel_names]  # -1: the mean, put last
+    value = np.concatenate([value, value.mean(axis=-1, keepdims=True)], axis=-1)[..., places]
     return np.moveaxis(value.reshape(*value.shape[:-2], -1), -1, axis)
 
 

@@ -118,7 +118,6 @@ def _vqvae(**quantizer):
         ({"name": "residual", "num_residuals": 3}, "num_codes=128 in 3 codebooks: .* must be 384"),
         ({"name": "residual", "num_groups": 2}, "num_groups=2 with name='residual': 1 is possible"),
         ({"name": "fsq", "levels": (4, 4)}, r"levels=\(4, 4\): they are 16, .* and 2"),
-        ({"name": "gradient", "kmeans_iterations": 5}, "kmeans_iterations=5 with name='gradient'"),
     ],
 )
 def test_codes_must_fit_the_latent(changes, message):

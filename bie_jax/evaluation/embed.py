@@ -25,6 +25,7 @@ from bie_jax.image_set import ImageSet, open_image_set
 from bie_jax.input_pipeline import eval_batches, split_image_set
 from bie_jax.mixture import Mixture
 from bie_jax.models import encoder_stride, has_fixed_size
+from bie_jax.models.lookup import capacity_bits
 from bie_jax.objectives import build_model
 from bie_jax.train_state import initial_variables
 
@@ -269,8 +270,7 @@ class CodeUse:
     @property
     def capacity_bits(self) -> float:
         """Most bits that the codes of an image can hold: positions x G x log2 K."""
-        groups, num_codes = self.counts.shape
-        return self.positions * groups * math.log2(num_codes)
+        return capacity_bits(self.positions, *self.counts.shape)
 
 
 def write_embeddings(workdir: str | Path) -> pd.DataFrame:

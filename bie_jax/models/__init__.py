@@ -80,6 +80,7 @@ def build_quantizer(config: Any, *, parts: int) -> nn.Module:
             commitment_cost=config.commitment_cost,
             codebook_cost=config.codebook_cost,
             ema_decay=config.ema_decay,
+            kmeans_iterations=config.kmeans_iterations,
             num_microbatches=parts,
         )
     quantizer = VectorQuantizer(

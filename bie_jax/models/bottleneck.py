@@ -2,8 +2,8 @@
 
 All have one call: features [B, h, w, F] and `valid` [B] bool (examples that count; None: all) to the decoder's input
 [B, h, w, *] and `out`, which has `embedding` [B, latent_dim]. With a quantiser `out` also has `codes`, `commitment`
-[B], `perplexity` and `code_counts` (see `VectorQuantizer`). Pooling first and looking up one code would allow only K
-different embeddings; neither quantised form does that.
+[B], `perplexity` and `code_counts` (see `VectorQuantizer`). One code for a whole image would allow only K different
+reconstructions: quantise the grid, or the pooled vector in several groups.
 """
 
 from typing import Literal

@@ -112,7 +112,7 @@ class _Stage(nn.Module):
             wrap(prevent_cse=unrolled),
             variable_axes={"params": 0, "batch_stats": 0},
             split_rngs={"params": True},
-            in_axes=nn.broadcast,
+            in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
             length=length,
             unroll=length if unrolled else 1,
         )

@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -233,7 +232,7 @@ def test_the_number_of_processes_changes_no_byte(tmp_path, small_shards):
 
 # Workers import it too, so they are as slow as it is told to be.
 PROGRAM = """
-import sys, time
+import resource, signal, sys, time
 import data.records, data.simulated.build as build
 from data.simulated.simulation import Design
 data.records.SHARD_BYTES = 1 << 16
@@ -245,6 +244,11 @@ def slowly(design, well, site):
 if sys.argv[1] == "slow":
     build.simulate_site = slowly
 if __name__ == "__main__":
+    # What runs these tests in the background may ignore Ctrl-C, and its children would too. Set here and not between
+    # fork and exec: where jax has threads, a fork that runs Python is warned of.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if sys.argv[1] == "limited":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
     design = Design(plates=1, control_wells=2, wells_per_sirna=1, sites=1, image_size=32)
     try:
         build.build_simulated(sys.argv[2], design, num_workers=int(sys.argv[3]))
@@ -262,8 +266,6 @@ def _started(program, *arguments):
         env=environment,
         start_new_session=True,
         stderr=subprocess.DEVNULL,
-        # What runs these tests in the background may ignore Ctrl-C, and its children would too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -312,14 +314,9 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path):
     """A limit on the size of files stands in for the disk: the system answers a write in the same way."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    limit = 40_000
-
-    def limited():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    command = [sys.executable, str(program), "fast", str(tmp_path / "sets"), "1"]
+    command = [sys.executable, str(program), "limited", str(tmp_path / "sets"), "1"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    result = subprocess.run(command, env=environment, preexec_fn=limited, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert result.returncode not in (0, 3)
     assert result.stderr.splitlines()[-1].startswith(
         "data.errors.BuildError: cannot write (write() failed: File too large"

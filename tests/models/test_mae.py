@@ -231,7 +231,7 @@ def test_embedding_is_the_mean_of_the_projected_tokens(latent_dim, channel_token
 
 def test_a_latent_that_channels_cannot_share_is_refused():
     mae = _mae(channel_tokens=True, latent_dim=16, channel_readout="concat")
-    with pytest.raises(ValueError, match="latent_dim=16 .*: it must be a multiple of the number of channels, 3"):
+    with pytest.raises(ValueError, match=r"latent_dim=16 .*: it must be a multiple of the number of channels, 3"):
         jax.eval_shape(lambda: mae.init(KEY, _image(1, H, W, C), train=False, noise=_image(1, C * N)))
 
 
