@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
+from bie_jax.parquet import read_parquet
+
 _SHARDS = "*-images.array_record-*-of-*"
 _IMAGE_KEY = b"\x0a\x05image\x12"  # of a map entry, and the tag of its value
 
@@ -201,7 +203,7 @@ def open_image_set(name: str, data_dir: str | Path) -> ImageSet:
     return ImageSet(
         name=name,
         directory=directory,
-        metadata=pd.read_parquet(directory / "metadata.parquet"),
+        metadata=read_parquet(directory / "metadata.parquet"),
         channel_names=tuple(described["channel_names"]),
         pixel_size_um=described["pixel_size_um"],
         bit_depth=described["bit_depth"],

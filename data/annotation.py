@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from bie_jax.parquet import read_parquet
 from data.errors import BuildError
 from data.fields import Field, Index
 from data.sources.entries import typed
@@ -113,7 +114,7 @@ def _parse(text: str, separator: str, path: Path) -> pd.DataFrame:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_parquet(path)
+        table = read_parquet(path)
     except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors
         raise BuildError(f"{path}: not a Parquet file that can be read ({str(error).splitlines()[0]})") from None
     if table.empty:

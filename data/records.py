@@ -25,6 +25,7 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 from tensorflow_datasets.core import example_serializer, registered, splits
 from tqdm import tqdm
 
+from bie_jax.parquet import read_parquet
 from data import workers
 from data.errors import BadInputError, BuildError
 from data.statistics import Intensities
@@ -299,7 +300,7 @@ def _assemble(
     attachments: dict[str, Path],
 ) -> None:
     """Bring finished shards under their final names. Links, so that a kill here loses nothing."""
-    tables = [pd.read_parquet(_folder(shard) / "metadata.parquet") for shard in shards]
+    tables = [read_parquet(_folder(shard) / "metadata.parquet") for shard in shards]
     filled = [(shard, table) for shard, table in zip(shards, tables, strict=True) if len(table)]
     if not filled:
         raise BuildError(f"no part of {description.name!r} could be read; {len(notes['skipped'])} were left out")
@@ -408,7 +409,7 @@ def print_summary(directory: Path, seconds: float, bytes_in: int) -> None:
     """
     statistics = json.loads((directory / "statistics.json").read_text())
     notes = json.loads((directory / "build.json").read_text())
-    metadata = pd.read_parquet(directory / "metadata.parquet")
+    metadata = read_parquet(directory / "metadata.parquet")
     size = sum(path.stat().st_size for path in directory.iterdir())
     wells, sites = (len(metadata[keys].drop_duplicates()) for keys in (["plate", "well"], ["plate", "well", "site"]))
     out = sys.stdout

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from bie_jax.config import ConfigError, EvalConfig, load_config
 from bie_jax.evaluation import baselines, embed, probe, project, report, thumbnails
 from bie_jax.image_set import ImageSet, open_image_set
+from bie_jax.parquet import read_parquet
 
 TRAINED = "trained_encoder"
 RANDOM = "random_encoder"
@@ -73,7 +74,7 @@ def read_embeddings(path: Path) -> tuple[pd.DataFrame, np.ndarray, str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run the same command with --stage=embed first")
-    table = pd.read_parquet(path)
+    table = read_parquet(path)
     prefix = "Metadata_"
     names = [str(name) for name in table.columns]
     metadata = table.loc[:, [name.startswith(prefix) for name in names]]
