@@ -58,48 +58,52 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: int, padding: _Padding) -
     if kernel.shape[:2] == (1, 1) or (on_cpu and height * width <= _MAX_POSITIONS_AS_PRODUCT):
         patches = jnp.concatenate(_taps(x, kernel, strides, padding), axis=-1)
         return patches @ kernel.reshape(-1, kernel.shape[-1])
-    return (_convolve_on_cpu if on_cpu else _convolve)(x, kernel, strides, padding)
+    return (_convolve_on_cpu if on_cpu else _convolve)(x, kernel, padding, strides)
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, strides: int, padding: _Padding, dilation: int = 1) -> jax.Array:
+def _convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    padding: Sequence[tuple[int, int]],
+    strides: int = 1,
+    lhs_dilation: int = 1,
+    rhs_dilation: int = 1,
+) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(strides, strides),
         padding=padding,
-        lhs_dilation=(dilation, dilation),
+        lhs_dilation=(lhs_dilation, lhs_dilation),
+        rhs_dilation=(rhs_dilation, rhs_dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, strides: int, padding: _Padding) -> jax.Array:
-    return _convolve(x, kernel, strides, padding)
+def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: _Padding, strides: int) -> jax.Array:
+    return _convolve(x, kernel, padding, strides)
 
 
 def _forward(
-    x: jax.Array, kernel: jax.Array, strides: int, padding: _Padding
+    x: jax.Array, kernel: jax.Array, padding: _Padding, strides: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _convolve(x, kernel, strides, padding), (x, kernel)
+    return _convolve(x, kernel, padding, strides), (x, kernel)
 
 
 def _backward(
-    strides: int, padding: _Padding, inputs: tuple[jax.Array, jax.Array], dy: jax.Array
+    padding: _Padding, strides: int, inputs: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = inputs
-    before = [k - 1 - low for k, (low, _) in zip(kernel.shape[:2], padding, strict=True)]
-    after = [
-        size + k - 2 - (positions - 1) * strides - low
-        for size, positions, low, k in zip(x.shape[1:3], dy.shape[1:3], before, kernel.shape[:2], strict=True)
-    ]
+    axes = tuple(zip(x.shape[1:3], dy.shape[1:3], kernel.shape[:2], padding, strict=True))
+    # Every position of dy, `strides` apart, spreads the turned kernel over the input.
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    (top, left), (bottom, right) = before, after
-    dx = _convolve(dy, turned, 1, ((top, bottom), (left, right)), dilation=strides)
-    # One matrix product per row of the kernel: of all taps at once, patches would take kh kw times the memory of x.
-    taps, width = _taps(x, kernel, strides, padding), kernel.shape[1]
-    rows = [jnp.concatenate(taps[start : start + width], axis=-1) for start in range(0, len(taps), width)]
-    dkernel = jnp.stack([jnp.einsum("bhwc,bhwd->cd", row, dy) for row in rows])
-    return dx, dkernel.reshape(kernel.shape)
+    spread = [(k - 1 - low, size - (positions - 1) * strides + low - 1) for size, positions, k, (low, _) in axes]
+    dx = _convolve(dy, turned, padding=spread, lhs_dilation=strides)
+    # dy, `strides` apart, is the kernel and the batch its input channels: one output position per tap.
+    reach = [(low, (positions - 1) * strides + k - size - low) for size, positions, k, (low, _) in axes]
+    dkernel = _convolve(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), padding=reach, rhs_dilation=strides)
+    return dx, dkernel.transpose(1, 2, 0, 3)
 
 
 _convolve_on_cpu.defvjp(_forward, _backward)

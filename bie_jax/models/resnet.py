@@ -98,8 +98,7 @@ class _Stage(nn.Module):
     def __call__(self, x: jax.Array, valid: jax.Array | None, *, train: bool) -> jax.Array:
         block, width = _BLOCKS[self.depth], WIDTHS[self.index]
         length = STAGE_SIZES[self.depth][self.index] - 1
-        # On the CPU a convolution outside of a loop is faster, and a few basic blocks compile fast enough without one.
-        unrolled = length == 1 or __import__("os").environ.get("UNROLL") == "1"
+        unrolled = length == 1
 
         def apply(block: nn.Module, x: jax.Array, valid: jax.Array | None) -> tuple[jax.Array, None]:
             return block(x, valid, train=train), None

@@ -165,14 +165,19 @@ def stack_of_blocks(
 ) -> nn.Module:
     """`size.depth` blocks as one scanned layer: their parameters carry a leading axis of that length.
 
+    For the gradient a block keeps its matrix products and computes norms, softmax and GELU again: they cost little, and
+    keeping what they need costs more memory than all the rest.
+
     Args:
         size: of the blocks.
         norm_epsilon: see `Block`.
         layer_scale: see `Block`.
-        remat: whether a block is computed again for the gradient instead of kept in memory.
+        remat: whether a block keeps nothing but its input, and matrix products are computed again too.
         name: of the module, where it is made inside a compact method.
     """
-    block: Any = nn.remat(Block, prevent_cse=False) if remat else Block
+    policies = jax.checkpoint_policies
+    policy = policies.nothing_saveable if remat else policies.dots_saveable
+    block: Any = nn.remat(Block, prevent_cse=False, policy=policy)
     return nn.scan(
         block,
         variable_axes={"params": 0, "intermediates": 0},

@@ -128,18 +128,19 @@ def test_every_patch_sees_every_other_and_the_class_token():
 
 @pytest.mark.parametrize("encoder", [JOINT, TOKENS], ids=["joint", "tokens"])
 def test_blocks_computed_again_give_the_same_gradient(encoder):
+    """And the gradient of a block then multiplies matrices that are kept otherwise."""
     image = _image(2, 8, 16, 2)
     variables = _variables(encoder, image)
 
     def loss(variables, remat):
         return jnp.square(encoder.clone(remat=remat).apply(variables, image, train=False)).mean()
 
-    jaxprs, gradients = {}, {}
+    products, gradients = {}, {}
     for remat in (False, True):
         gradient = jax.grad(lambda variables, remat=remat: loss(variables, remat))
-        jaxprs[remat] = str(jax.make_jaxpr(gradient)(variables))
+        products[remat] = str(jax.make_jaxpr(gradient)(variables)).count("dot_general")
         gradients[remat] = jax.jit(gradient)(variables)
-    assert ["checkpoint" in jaxprs[remat] or "remat" in jaxprs[remat] for remat in (False, True)] == [False, True]
+    assert products[True] > products[False]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradients[False], gradients[True])
 
 
