@@ -55,9 +55,19 @@ class AugmentConfig(_Group):
     brightness: Annotated[float, Field(ge=0, lt=1)]
 
 
+class OutlineConfig(_Group):
+    """Random changes of a training view of an outline; read when data.kind is "shapes"."""
+
+    reindex: Literal["none", "start", "start_and_direction"]
+    noise: Annotated[float, Field(ge=0, lt=1)]
+    stretch: Annotated[float, Field(ge=0, lt=1)]
+    unevenness: Annotated[float, Field(ge=0, lt=1)]
+
+
 class DataConfig(_Group):
     """Which sets, and how their pixels reach the model."""
 
+    kind: Literal["images", "shapes"]
     name: Annotated[str, Field(min_length=1)]
     mix_with: Names
     mix_weights: Weights
@@ -71,9 +81,15 @@ class DataConfig(_Group):
     split_by: Annotated[str, Field(min_length=1)]
     read_threads: PositiveInt
     augment: AugmentConfig
+    outline: OutlineConfig
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
+        if self.kind == "shapes" and (self.mix_with or self.crop_size[0] != self.crop_size[1]):
+            raise ValueError(
+                f"crop_size={self.crop_size}, mix_with={self.mix_with} with kind='shapes': a matrix has as many rows "
+                "as columns, (P, P) for P points, and comes from one set"
+            )
         if len(self.mix_weights) != 1 + len(self.mix_with):
             raise ValueError(
                 f"mix_weights={self.mix_weights} for {1 + len(self.mix_with)} sets (name, mix_with): one for each"
@@ -140,6 +156,16 @@ class ResNetConfig(_Group):
     """Which ResNet."""
 
     depth: Literal[18, 34, 50, 101, 152]
+    padding: Literal["zeros", "circular"]
+
+
+class RingConfig(_Group):
+    """The network over the ring of an outline's points."""
+
+    width: PositiveInt
+    depth: PositiveInt
+    kernel_size: Annotated[int, Field(ge=1, le=63)]
+    keeps: Literal["nothing", "direction", "start"]
 
 
 class ViTConfig(_Group):
@@ -173,13 +199,15 @@ class ModelConfig(_Group):
     """The network."""
 
     name: MethodName
-    encoder: Literal["residual_stack", "resnet", "vit"]
+    encoder: Literal["residual_stack", "resnet", "vit", "ring"]
+    decoder: Literal["mirror", "points", "matrix"]
     pretrained: str
     channels: Literal["joint", "independent", "tokens"]
     channel_readout: Literal["mean", "concat"]
     channel_dropout: Annotated[float, Field(ge=0, lt=1)]
     residual_stack: ResidualStackConfig
     resnet: ResNetConfig
+    ring: RingConfig
     vit: ViTConfig
     latent_dim: PositiveInt
     bottleneck: Literal["grid", "pooled"]
@@ -203,8 +231,19 @@ class ModelConfig(_Group):
             )
         if self.channel_dropout and self.channels != "tokens":
             raise ValueError(f"channel_dropout={self.channel_dropout} with channels={self.channels!r}: 0 is possible")
-        if self.pretrained and self.encoder == "residual_stack":
-            raise ValueError("pretrained with encoder='residual_stack': only 'resnet' and 'vit' are published")
+        if self.pretrained and self.encoder not in ("resnet", "vit"):
+            raise ValueError(f"pretrained with encoder={self.encoder!r}: only 'resnet' and 'vit' are published")
+        if self.decoder == "mirror" and self.encoder == "ring":
+            raise ValueError("decoder='mirror' with encoder='ring': 'points' and 'matrix' are possible")
+        if self.decoder != "mirror" and (self.name == "mae" or self.channels != "joint"):
+            raise ValueError(
+                f"decoder={self.decoder!r} with name={self.name!r}, channels={self.channels!r}: it makes one matrix of "
+                "one latent vector; 'ae', 'vae' and 'vqvae' with 'joint' channels are possible"
+            )
+        if self.decoder != "mirror" and self.name == "vqvae" and self.bottleneck == "grid":
+            raise ValueError(
+                f"decoder={self.decoder!r} with bottleneck='grid': it needs one latent vector; 'pooled' is possible"
+            )
         return self
 
     @model_validator(mode="after")
@@ -236,19 +275,36 @@ class ContrastiveConfig(_Group):
     """The contrastive term; weight 0: none."""
 
     weight: NonNegativeFloat
-    form: Literal["channels", "pull", "replicates"]
+    form: Literal["views", "channels", "pull", "replicates"]
     temperature: PositiveFloat
     treatment: Annotated[str, Field(min_length=1)]
 
+    @property
+    def compares_views(self) -> bool:
+        """Whether a loss needs another random view of every image."""
+        return self.weight > 0 and self.form == "views"
+
+
+class MatrixConfig(_Group):
+    """What a predicted distance matrix costs; read when data.kind is "shapes"."""
+
+    reindexed: bool
+    diagonal: NonNegativeFloat
+    symmetry: NonNegativeFloat
+    non_negativity: NonNegativeFloat
+    triangle: NonNegativeFloat
+
 
 class ObjectiveConfig(_Group):
-    """What is minimised, beside the reconstruction."""
+    """What is minimised."""
 
+    reconstruction: NonNegativeFloat
     beta: NonNegativeFloat
     free_nats: NonNegativeFloat
     kl_warmup_steps: NonNegativeInt
     fourier_weight: NonNegativeFloat
     contrastive: ContrastiveConfig
+    matrix: MatrixConfig
 
 
 class OptimizerConfig(_Group):
@@ -312,6 +368,7 @@ class EvalConfig(_Group):
     image_size: Size
     label: Annotated[str, Field(min_length=1)]
     group: Annotated[str, Field(min_length=1)]
+    append: Names
     probe_control: str
     folds: Annotated[int, Field(ge=2)]
     knn_k: PositiveInt
@@ -334,6 +391,7 @@ class Config(_Group):
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
+        shapes = self.data.kind == "shapes"
         if self.optimizer.warmup_epochs >= self.train.epochs:
             raise ValueError(
                 f"optimizer.warmup_epochs={self.optimizer.warmup_epochs} leaves nothing of "
@@ -355,6 +413,10 @@ class Config(_Group):
                 )
         if (0 in self.eval.image_size) != (self.eval.image_size == (0, 0)):
             raise ValueError(f"eval.image_size={self.eval.image_size}: (0, 0) means the whole image")
+        if shapes and self.eval.image_size != (0, 0):
+            raise ValueError(
+                f"eval.image_size={self.eval.image_size} with data.kind='shapes': an outline is seen whole, (0, 0)"
+            )
         if has_fixed_size(self.model) and self.eval.image_size not in ((0, 0), self.data.crop_size):
             raise ValueError(
                 f"eval.image_size={self.eval.image_size}: with model.spread='dense' or learnt positions a network has "
@@ -364,8 +426,26 @@ class Config(_Group):
             raise ValueError(
                 f"data.crop_size={self.data.crop_size} with data.augment.rotate90=True: only squares can be turned"
             )
+        if not shapes and (self.model.encoder == "ring" or self.model.decoder != "mirror"):
+            raise ValueError(
+                f"model.encoder={self.model.encoder!r}, model.decoder={self.model.decoder!r} with data.kind='images': "
+                "they are of distance matrices; for images model.decoder='mirror' and another encoder are possible"
+            )
+        if not shapes and self.objective.matrix != MatrixConfig(
+            reindexed=False, diagonal=0.0, symmetry=0.0, non_negativity=0.0, triangle=0.0
+        ):
+            raise ValueError("objective.matrix with data.kind='images': its terms are of distance matrices")
+        random = {"nothing": (), "direction": ("start_and_direction",), "start": ("start", "start_and_direction")}
+        keeps, reindex = self.model.ring.keeps, self.data.outline.reindex
+        if self.model.encoder == "ring" and reindex in random[keeps]:
+            raise ValueError(
+                f"model.ring.keeps={keeps!r} with data.outline.reindex={reindex!r}: what it keeps would be random; "
+                + ("'none' is possible" if keeps == "start" else "'start' and 'none' are possible")
+            )
+        if shapes and self.model.name == "mae":
+            raise ValueError("model.name='mae' with data.kind='shapes': 'ae', 'vae' and 'vqvae' are possible")
         contrastive = self.objective.contrastive
-        if contrastive.weight and contrastive.form != "replicates" and self.model.channels == "joint":
+        if contrastive.weight and contrastive.form in ("channels", "pull") and self.model.channels == "joint":
             raise ValueError(
                 f"objective.contrastive.form={contrastive.form!r} with model.channels='joint': it compares the "
                 "embeddings of channels; 'independent' and 'tokens' have them"

@@ -1,10 +1,10 @@
-"""Reading a built set: pixels by row number, and everything else as a table that needs no pixel."""
+"""Reading a built set: pixels, or outlines, by row number, and everything else as a table that needs no pixel."""
 
 import dataclasses
 import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,14 @@ _HOW_TO_BUILD = {
         "python -m data.build bbbc021 --source=FOLDER",
         "a folder with bbbc021_subset.npz and wells.csv (data/bbbc021/README.md)",
     ),
+    "mnist_shapes": (
+        "python -m data.build mnist --kind=shapes",
+        "the network for 11.6 MB, or --source=FOLDER with them (data/mnist/README.md)",
+    ),
+    "osteosarcoma": (
+        "python -m data.build osteosarcoma --kind=shapes --source=FOLDER",
+        "a folder with cells.txt, cell_lines.txt and treatments.txt (data/osteosarcoma/README.md)",
+    ),
     "idr0093": (
         "python -m data.build idr0093 --source=FOLDER --annotation=idr0093-screenA-annotation.csv.gz",
         "the study's images (1.62 TB in all; a part of the plates will do) and IDR's annotation table "
@@ -31,7 +39,7 @@ _HOW_TO_BUILD = {
 
 
 class SetNotBuiltError(FileNotFoundError):
-    """There is no such set; the message says where it was looked for and which command builds it."""
+    """There is no such set, or only an outdated one; the message says where, and which command builds it."""
 
 
 class DamagedSetError(OSError):
@@ -40,18 +48,19 @@ class DamagedSetError(OSError):
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """A built set of images of one shape.
+    """A built set of images of one shape, or of outlines of one number of points.
 
     Random access, opened when first read: it can be handed to threads and, unopened or not, to spawned processes.
 
     Attributes:
         name: of the set.
         directory: where it lies.
+        kind: "images", or "shapes": outlines, points by (row, column) in px.
         metadata: one row per image, in the order of the records: `plate`, `well`, `site`, `label`, `source` and more.
         channel_names: C names.
         pixel_size_um: micrometres per pixel; None where the source does not say.
         bit_depth: bits that carry information.
-        image_shape: (H, W, C).
+        image_shape: (H, W, C); of outlines (P, 2, 1).
         dtype: of the pixels.
         statistics: `overall` and `plates`, exact intensity statistics per channel.
         simulated: whether no microscope was involved.
@@ -60,6 +69,7 @@ class ImageSet:
 
     name: str
     directory: Path
+    kind: Literal["images", "shapes"]
     metadata: pd.DataFrame
     channel_names: tuple[str, ...]
     pixel_size_um: float | None
@@ -184,25 +194,31 @@ def open_image_set(name: str, data_dir: str | Path) -> ImageSet:
         data_dir: folder of built sets.
 
     Raises:
-        SetNotBuiltError: if there is none.
+        SetNotBuiltError: if there is none, or it is of a builder that did not say what is in it.
     """
     folder = Path(data_dir) / name
+    command, needs = _HOW_TO_BUILD.get(
+        name, (f"python -m data.build {name} --source=IMAGES", "images of any common kind (data/README.md)")
+    )
     versions = [path.parent for path in folder.glob("*/statistics.json")]
     if not versions:
         built = sorted({path.parent.parent.name for path in Path(data_dir).glob("*/*/statistics.json")})
         have = f"there are {', '.join(built)}" if built else "there are no built sets"
-        command, needs = _HOW_TO_BUILD.get(
-            name, (f"python -m data.build {name} --source=IMAGES", "images of any common kind (data/README.md)")
-        )
         raise SetNotBuiltError(
             f"the set {name!r} is not built in {Path(data_dir).absolute()} ({have}). This builds it: {command} "
             f"It needs {needs}."
         )
     directory = max(versions, key=lambda path: tuple(int(part) for part in path.name.split(".")))
     described = json.loads((directory / "statistics.json").read_text())
+    if "kind" not in described:
+        raise SetNotBuiltError(
+            f"{directory}: was built by an earlier version, which did not say whether it holds images or shapes. This "
+            f"builds it anew: {command} It needs {needs}."
+        )
     return ImageSet(
         name=name,
         directory=directory,
+        kind=described["kind"],
         metadata=read_parquet(directory / "metadata.parquet"),
         channel_names=tuple(described["channel_names"]),
         pixel_size_um=described["pixel_size_um"],

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bie_jax.losses import contrastive
+from bie_jax.losses import contrastive, shape
 from bie_jax.losses.divergence import active_units, free_bits, gaussian_kl
 from bie_jax.losses.fourier import fourier_error
 from bie_jax.losses.reconstruction import masked_patch_error, mean_squared_error
@@ -33,6 +33,7 @@ class Batch:
         channel_mask: `weight` > 0 for the model, or None where all channels of all images are known to be there.
         plate: [B] int32, equal for images of one plate.
         treatment: [B] int32, equal for images of one treatment; -1: none.
+        other_view: [B, H, W, C], another random view of the same images, for a loss that compares the two.
     """
 
     image: jax.Array
@@ -40,6 +41,7 @@ class Batch:
     channel_mask: jax.Array | None
     plate: jax.Array
     treatment: jax.Array
+    other_view: jax.Array | None = None
 
 
 def unlabelled_batch(image: jax.Array, weight: jax.Array) -> Batch:
@@ -69,7 +71,8 @@ class Method(NamedTuple):
     """A way to learn embeddings.
 
     Attributes:
-        build: (checked `model` group, number of channels, *, remat, parts) -> network; see `models.build_autoencoder`.
+        build: (checked `model` group, number of channels, *, image_size, remat, parts) -> network; see
+            `models.build_autoencoder`.
         objective: see the top of this file.
         summarise: host copies of `Aux.totals` -> numbers to log.
     """
@@ -90,12 +93,14 @@ def ae(
     *,
     train: bool,
 ) -> tuple[jax.Array, Aux]:
-    """L = mean (x - x')^2, a mean over pixels, channels and images.
+    """L = w mean (x - x')^2, a mean over pixels, channels and images.
+
+    Of shapes the images are distance matrices, and x may be the best re-indexing of each (`config.matrix.reindexed`).
 
     Args:
         model: an autoencoder (`bie_jax.models`).
-        config: the checked `objective` group; here and in all others its `contrastive` term is added where it has a
-            weight.
+        config: the checked `objective` group; w is its `reconstruction`. Here and in all others its `contrastive` term
+            and, of autoencoders, those of a predicted distance `matrix` are added where they have a weight.
         params: the network's parameters.
         model_state: its other collections.
         batch: see `Batch`.
@@ -104,8 +109,9 @@ def ae(
         train: whether batch statistics and codebooks are updated.
     """
     reconstruction, out, model_state = _apply(model, params, model_state, batch, key, train)
-    terms = {"recon": _mean(mean_squared_error(batch.image, reconstruction, batch.weight), batch)}
-    return _finish(terms["recon"], terms, {}, config, batch, out, model_state, reconstruction)
+    terms = {"recon": _mean(_error(config, batch, reconstruction), batch)}
+    loss = config.reconstruction * terms["recon"]
+    return _finish(loss, terms, {}, config, batch, out, model_state, reconstruction)
 
 
 def vae(
@@ -119,14 +125,14 @@ def vae(
     *,
     train: bool,
 ) -> tuple[jax.Array, Aux]:
-    """L = 1/2 sum (x - x')^2 + beta sum KL(q(z|x) || N(0, 1)), sums per image, mean over the batch, nats.
+    """L = w / 2 sum (x - x')^2 + beta sum KL(q(z|x) || N(0, 1)), sums per image, mean over the batch, nats.
 
     The first term is -log p(x|z) of unit variance without its constant (Kingma & Welling 2013, arXiv 1312.6114; beta:
     Higgins et al. 2017). Each dimension's KL costs at least `free_nats` (Kingma et al. 2016, arXiv 1606.04934), and
     beta grows from 0 over `kl_warmup_steps`. Arguments as `ae`.
     """
     reconstruction, out, model_state = _apply(model, params, model_state, batch, key, train)
-    recon = mean_squared_error(batch.image, reconstruction, batch.weight)
+    recon = _error(config, batch, reconstruction)
     values = batch.image.shape[1] * batch.image.shape[2] * batch.weight.sum(axis=1)
     # One latent vector per image, or one per channel.
     counts = batch.weight.max(axis=1) if out["mean"].ndim == 2 else batch.weight
@@ -136,7 +142,7 @@ def vae(
     kl_per_dim = kl.sum(axis=axes) / total  # [d]
     warmup = jnp.minimum(1.0, (step + 1) / max(config.kl_warmup_steps, 1))
     nll = _mean(0.5 * values * recon, batch)
-    loss = nll + config.beta * warmup * free_bits(kl_per_dim, config.free_nats)
+    loss = config.reconstruction * nll + config.beta * warmup * free_bits(kl_per_dim, config.free_nats)
     mean = out["mean"].astype(jnp.float32)
     totals = {
         "count": counts.sum(),
@@ -159,7 +165,7 @@ def vqvae(
     *,
     train: bool,
 ) -> tuple[jax.Array, Aux]:
-    """L = mean (x - x')^2 + beta mean ||z_e - sg[e]||^2 (van den Oord et al. 2017, arXiv 1711.00937, eq. 3).
+    """L = w mean (x - x')^2 + beta mean ||z_e - sg[e]||^2 (van den Oord et al. 2017, arXiv 1711.00937, eq. 3).
 
     A codebook that is learnt by gradient adds alpha mean ||sg[z_e] - e||^2; one that is learnt by moving averages does
     not. Every term is a mean over batch and positions, so the loss does not depend on the batch size. Arguments as
@@ -167,10 +173,10 @@ def vqvae(
     """
     reconstruction, out, model_state = _apply(model, params, model_state, batch, key, train)
     terms = {
-        "recon": _mean(mean_squared_error(batch.image, reconstruction, batch.weight), batch),
+        "recon": _mean(_error(config, batch, reconstruction), batch),
         "vq": _mean(out["commitment"], batch),
     }
-    loss = terms["recon"] + terms["vq"]
+    loss = config.reconstruction * terms["recon"] + terms["vq"]
     terms["perplexity"] = out["perplexity"]
     return _finish(loss, terms, {"code_counts": out["code_counts"]}, config, batch, out, model_state, reconstruction)
 
@@ -186,7 +192,7 @@ def mae(
     *,
     train: bool,
 ) -> tuple[jax.Array, Aux]:
-    """L = mean over removed patches of the mean (x - x')^2 (He et al. 2021, arXiv 2111.06377) + w Fourier error.
+    """L = w mean over removed patches of the mean (x - x')^2 (He et al. 2021, arXiv 2111.06377) + w Fourier error.
 
     The Fourier term is of Kraus et al. 2024 (arXiv 2404.10242). Arguments as `ae`; `model` is an `MAE`.
     """
@@ -197,7 +203,7 @@ def mae(
     removed = (removed > 0) & (batch.weight > 0)[:, :, None]
     patches = (prediction, target, removed)
     terms = {"recon": _mean(masked_patch_error(*patches), batch)}
-    loss = terms["recon"]
+    loss = config.reconstruction * terms["recon"]
     if config.fourier_weight:
         terms["fourier"] = _mean(fourier_error(*patches), batch)
         loss = loss + config.fourier_weight * terms["fourier"]
@@ -230,22 +236,58 @@ METHODS = {
 }
 
 
+_MATRIX_TERMS = {
+    "diagonal": shape.zero_diagonal,
+    "symmetry": shape.symmetry,
+    "non_negativity": shape.non_negativity,
+    "triangle": shape.triangle_inequality,
+}
+
+
 def build_model(config: Any, num_channels: int) -> nn.Module:
     """The network that a checked configuration describes, for images of `num_channels` channels."""
     method = METHODS[config.model.name]
-    return method.build(config.model, num_channels, remat=config.train.remat, parts=config.train.accumulate_steps)
+    return method.build(
+        config.model,
+        num_channels,
+        image_size=config.data.crop_size,
+        remat=config.train.remat,
+        parts=config.train.accumulate_steps,
+    )
 
 
 def _apply(
     model: nn.Module, params: Any, model_state: Any, batch: Batch, key: jax.Array, train: bool
 ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
-    """Reconstruction, `out`, and the model's collections after the batch."""
+    """Reconstruction, `out`, and the model's collections after the batch.
+
+    Of another view only the embedding is needed, `out["other_embedding"]`, and nothing is learnt from it twice.
+    """
     variables = {"params": params, **model_state}
     mutable = list(model_state) if train else []
     (reconstruction, out), changed = model.apply(
         variables, batch.image, batch.channel_mask, train=train, rngs={"noise": key}, mutable=mutable
     )
+    if batch.other_view is not None:
+        other_key = jax.random.fold_in(key, 1)
+        (_, other), _ = model.apply(
+            variables,
+            batch.other_view,
+            batch.channel_mask,
+            train=train,
+            rngs={"noise": other_key},
+            mutable=mutable,
+            method="encode",
+        )
+        out = out | {"other_embedding": other["embedding"]}
     return reconstruction, out, changed if train else model_state
+
+
+def _error(config: Any, batch: Batch, reconstruction: jax.Array) -> jax.Array:
+    """Mean squared error of each image [B]; of a distance matrix from any start point, where that is asked for."""
+    if not config.matrix.reindexed:
+        return mean_squared_error(batch.image, reconstruction, batch.weight)
+    return shape.reindexed_mse(batch.image[..., 0], reconstruction[..., 0])
 
 
 def _mean(per_image: jax.Array, batch: Batch) -> jax.Array:
@@ -264,7 +306,12 @@ def _finish(
     model_state: Any,
     reconstruction: jax.Array,
 ) -> tuple[jax.Array, Aux]:
-    """Add the contrastive term and put everything together."""
+    """Add the terms that any method may have, and put everything together."""
+    for name, term in _MATRIX_TERMS.items():
+        weight = getattr(config.matrix, name)
+        if weight:
+            terms = terms | {name: term(reconstruction[..., 0])}
+            loss = loss + weight * terms[name]
     settings = config.contrastive
     if settings.weight:
         terms = terms | {"contrastive": _contrast(settings, batch, out)}
@@ -273,6 +320,10 @@ def _finish(
 
 
 def _contrast(settings: Any, batch: Batch, out: dict[str, jax.Array]) -> jax.Array:
+    if settings.form == "views":
+        pairs = jnp.stack([out["embedding"], out["other_embedding"]], axis=1)
+        there = jnp.broadcast_to(batch.weight.max(axis=1)[:, None] > 0, pairs.shape[:2])
+        return contrastive.info_nce(pairs, there, settings.temperature)
     if settings.form == "replicates":
         treatment = jnp.where(batch.weight.max(axis=1) > 0, batch.treatment, -1)
         return contrastive.info_nce_replicates(out["embedding"], treatment, batch.plate, settings.temperature)

@@ -31,12 +31,7 @@ def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[
             f"config.train.batch_size={batch_size} cannot be shared by {devices} devices{in_parts}; "
             f"the nearest that can: {max(1, batch_size // shares) * shares} or {-(-batch_size // shares) * shares}"
         )
-    for key, size in (("data.crop_size", config.data.crop_size), ("eval.image_size", config.eval.image_size)):
-        if size[0] > mixture.window[0] or size[1] > mixture.window[1]:
-            raise ConfigError(
-                f"config.{key}={size} is larger than the images of {mixture.name!r}, "
-                f"{mixture.window[0]} x {mixture.window[1]} pixels"
-            )
+    _check_size(config, mixture)
     channels = len(mixture.channel_names)
     if config.model.channel_readout == "concat" and config.model.latent_dim % channels:
         raise ConfigError(
@@ -63,6 +58,13 @@ def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[
                 f"config.eval.{key}={column!r} is no column of {main.name!r}; "
                 f"there are {', '.join(main.metadata.columns)}"
             )
+    numbers = list(main.metadata.select_dtypes("number").columns)
+    for column in config.eval.append:
+        if column not in numbers:
+            raise ConfigError(
+                f"config.eval.append={config.eval.append}: {column!r} is no column of numbers of {main.name!r}; there "
+                f"are {', '.join(numbers)}"
+            )
     train_rows, val_rows = [], []
     for member, image_set in enumerate(mixture.sets):
         try:
@@ -78,6 +80,29 @@ def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[
             f"that are left to train on ({sum(map(len, val_rows))} are for validation)"
         )
     return train_rows, val_rows
+
+
+def _check_size(config: Config, mixture: Mixture) -> None:
+    """Whether the sets are of the kind and the size that the configuration is for."""
+    kinds = {image_set.kind for image_set in mixture.sets}
+    if kinds != {config.data.kind}:
+        raise ConfigError(
+            f"config.data.kind={config.data.kind!r}, but {mixture.name!r} is a set of {' and '.join(sorted(kinds))}"
+        )
+    crop_size = config.data.crop_size
+    if config.data.kind == "shapes":
+        if mixture.window[0] % crop_size[0]:
+            raise ConfigError(
+                f"config.data.crop_size={crop_size}: the outlines of {mixture.name!r} have {mixture.window[0]} points, "
+                "of which every one, every second, every third, ... is taken: expected (P, P), P a divisor of that"
+            )
+        return
+    for key, size in (("data.crop_size", crop_size), ("eval.image_size", config.eval.image_size)):
+        if size[0] > mixture.window[0] or size[1] > mixture.window[1]:
+            raise ConfigError(
+                f"config.{key}={size} is larger than the images of {mixture.name!r}, "
+                f"{mixture.window[0]} x {mixture.window[1]} pixels"
+            )
 
 
 def describe_dataset(mixture: Mixture, workdir: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from bie_jax.metric_logger import MetricLogger
 from bie_jax.mixture import Mixture
 from bie_jax.objectives import METHODS, build_model
 from bie_jax.optimizer import build_optimizer
+from bie_jax.outline_grid import draw_outlines
 from bie_jax.preflight import check_run, compile_step, describe_dataset
 from bie_jax.reconstruction_grid import draw_reconstructions
 from bie_jax.step_profiler import StepProfiler
@@ -268,7 +269,12 @@ def _treatment_of_row(mixture: Mixture, config: Config) -> np.ndarray:
 def _draw(pictures: tuple[np.ndarray, np.ndarray], mixture: Mixture, workdir: Path, step: int) -> Path:
     path = workdir / "reconstructions" / f"step_{step:08d}.png"
     simulated = " (simulated)" if any(image_set.simulated for image_set in mixture.sets) else ""
-    title = f"{mixture.name}{simulated}: validation images at step {step}"
+    kind = mixture.sets[0].kind
+    title = f"{mixture.name}{simulated}: validation {kind} at step {step}"
+    if kind == "shapes":
+        d, d_hat = pictures
+        draw_outlines(d[..., 0], d_hat[..., 0], title, path)
+        return path
     # The pictures are of the first set, whose images come first.
     draw_reconstructions(*pictures, mixture.channel_names, mixture.sets[0].pixel_size_um, title, path)
     return path

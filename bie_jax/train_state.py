@@ -82,6 +82,8 @@ def create_train_state(
 
     def aux_of(params: Any) -> Aux:  # for the names and shapes of what is summed
         batch = unlabelled_batch(image, jnp.ones((len(image), num_channels)))
+        if config.objective.contrastive.compares_views:
+            batch = dataclasses.replace(batch, other_view=image)
         objective = METHODS[config.model.name].objective
         return objective(model, config.objective, params, variables, batch, jnp.int32(0), key, train=True)[1]
 

@@ -3,6 +3,7 @@
 No file and no loop here, so that a step can be measured alone.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from bie_jax import augment
 from bie_jax.config import Config
 from bie_jax.objectives import METHODS, Aux, Batch
 from bie_jax.train_state import TrainState
+from bie_jax.views import VIEWS
 
 
 def build_train_step(
@@ -25,6 +27,7 @@ def build_train_step(
     normalisation alone sees the parts: its statistics are those of B / k images.
     """
     objective = METHODS[config.model.name].objective
+    view = VIEWS[config.data.kind].train
     dtype = jnp.dtype(config.train.compute_dtype)
     all_there = _all_there(table)
 
@@ -33,12 +36,17 @@ def build_train_step(
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         view_key, noise_key = jax.random.split(key)
         weight = table.present[batch["plate"]]
+
+        def look(key: jax.Array) -> jax.Array:
+            return view(key, batch["image"], batch["plate"], table, config.data).astype(dtype)
+
         seen = Batch(
-            image=augment.train_view(view_key, batch["image"], batch["plate"], table, config.data).astype(dtype),
+            image=look(view_key),
             weight=weight,
             channel_mask=None if all_there else weight > 0,
             plate=batch["plate"],
             treatment=batch["treatment"],
+            other_view=look(jax.random.fold_in(view_key, 1)) if config.objective.contrastive.compares_views else None,
         )
 
         def gradients_of(model_state: Any, part: Batch, key: jax.Array) -> tuple[Any, Aux]:
@@ -80,10 +88,11 @@ def build_eval_step(
     What a method draws is drawn the same way in every validation, so that two of them compare.
     """
     objective = METHODS[config.model.name].objective
+    views = VIEWS[config.data.kind]
     dtype = jnp.dtype(config.train.compute_dtype)
 
     def eval_step(params, model_state, batch):
-        image = augment.eval_view(batch["image"], batch["plate"], table, config.data.crop_size, config.data)
+        image = views.evaluate(batch["image"], batch["plate"], table, config.data.crop_size, config.data)
         weight = table.present[batch["plate"]] * batch["weight"][:, None]
         seen = Batch(
             image=image.astype(dtype),
@@ -93,6 +102,9 @@ def build_eval_step(
             treatment=batch["treatment"],
         )
         key = jax.random.key(config.train.seed)
+        if config.objective.contrastive.compares_views:  # the image as it is, and a random view of it
+            other = views.train(key, batch["image"], batch["plate"], table, config.data)
+            seen = dataclasses.replace(seen, other_view=other.astype(dtype))
         # The warmup of a loss term is over here: validations before and after its end compare.
         step = jnp.int32(config.objective.kl_warmup_steps)
         cast = _cast(params, dtype)

@@ -28,15 +28,38 @@ def get_config(variant: str, file: str) -> ConfigDict:
     return config
 
 
+def get_shape_config(variant: str, file: str) -> ConfigDict:
+    """The table for outlines: a network over the ring of their points, and one that draws points.
+
+    Args:
+        variant: "": minutes on 2 CPU cores. "tiny": two epochs of the same; what the tests run.
+        file: name of the asking file, for the message.
+
+    Raises:
+        ValueError: for another variant.
+    """
+    if variant not in ("", "tiny"):
+        raise ValueError(f"configs/{file}.py:{variant}: the variants are 'tiny' and none")
+    config = _seed_table()
+    _shapes(config)
+    if variant == "tiny":
+        _tiny(config)
+        config.model.ring.width, config.model.ring.depth = 16, 2
+        config.model.quantizer.num_groups = 2
+    return config
+
+
 def _seed_table() -> ConfigDict:
     config = ConfigDict()
 
     config.data = ConfigDict()
+    config.data.kind = "images"  # "shapes": a set of outlines (data.build --kind=shapes), seen as distance matrices
     config.data.name = "idr0093"  # the set that is trained on, embedded and scored
     config.data.mix_with = ()  # further sets to train on; channels of other names are joined, missing ones masked
     config.data.mix_weights = (1.0,)  # share of each set in the batches: name's, then those of mix_with
     config.data.data_dir = "datasets"  # folder of built sets
-    config.data.crop_size = (224, 224)  # pixels, height and width of a training view
+    # Pixels, height and width of a training view; of shapes (P, P), the points of each outline: a divisor of the set's.
+    config.data.crop_size = (224, 224)
     # "zscore": mean 0, sd 1; "percentile": 0.1 % to 0, 99.9 % to 1, not clipped; "percentile_clip": cut to 0..1
     config.data.normalization = "zscore"
     config.data.normalization_scope = "set"  # numbers of the whole "set", of each "plate", or of each "image"
@@ -45,14 +68,22 @@ def _seed_table() -> ConfigDict:
     config.data.fold = 0  # which of the folds is held out
     config.data.split_by = "well"  # "image", "site", "well", "plate" or a column: a group is never on both sides
     config.data.read_threads = 16
-    config.data.augment = ConfigDict()
+    config.data.augment = ConfigDict()  # read when kind = "images", like normalization
     config.data.augment.flip = True
     config.data.augment.rotate90 = True
     config.data.augment.brightness = 0.1  # each channel times U(0.9, 1.1)
+    config.data.outline = ConfigDict()  # read when kind = "shapes"
+    # What of a view is random: "start", "start_and_direction", or "none".
+    config.data.outline.reindex = "start_and_direction"
+    config.data.outline.noise = 0.02  # sd of a smooth displacement of the boundary, of the outline's RMS radius
+    config.data.outline.stretch = 0.1  # the outline is longer by a factor up to e^0.1 along some axis, thinner across
+    config.data.outline.unevenness = 0.2  # points stand closer here and further apart there, by up to this share
 
     config.model = ConfigDict()
     config.model.name = "vqvae"  # or "ae", "vae", "mae"
-    config.model.encoder = "residual_stack"  # or "resnet", "vit"
+    config.model.encoder = "residual_stack"  # or "resnet", "vit"; of shapes also "ring"
+    # "mirror": the encoder's own counterpart; of shapes also "points", whose distances are the matrix, and "matrix".
+    config.model.decoder = "mirror"
     config.model.pretrained = (
         ""  # folder or .safetensors file of Hugging Face weights for the encoder; "": random start
     )
@@ -68,6 +99,14 @@ def _seed_table() -> ConfigDict:
     config.model.residual_stack.num_halvings = 2  # stride 4
     config.model.resnet = ConfigDict()  # read when encoder = "resnet"
     config.model.resnet.depth = 18  # 18, 34, 50, 101, 152
+    config.model.resnet.padding = "zeros"  # "circular": for the matrices of closed outlines
+    config.model.ring = ConfigDict()  # read when encoder = "ring"
+    config.model.ring.width = 128
+    config.model.ring.depth = 5  # convolutions
+    config.model.ring.kernel_size = 5  # points
+    # What an embedding depends on beside the form: "nothing"; the "direction" of the outline, so that mirror images
+    # differ; or its "start", and with it how the outline lies.
+    config.model.ring.keeps = "nothing"
     config.model.vit = ConfigDict()  # read when encoder = "vit"
     config.model.vit.size = "S"  # "Ti", "S", "B", "L", "H"
     config.model.vit.patch_size = 16  # pixels: 8, 14, 16
@@ -99,17 +138,24 @@ def _seed_table() -> ConfigDict:
     config.model.mae.norm_pix_loss = True  # patches are predicted less their mean, over their standard deviation
 
     config.objective = ConfigDict()
+    config.objective.reconstruction = 1.0  # weight of the reconstruction's term
     config.objective.beta = 1.0  # weight of the KL divergence; read by "vae", like the next two
     config.objective.free_nats = 0.0  # nats per dimension that cost nothing
     config.objective.kl_warmup_steps = 0  # optimiser steps in which beta grows from 0
     config.objective.fourier_weight = 0.0  # of the Fourier term; read by "mae"
     config.objective.contrastive = ConfigDict()
     config.objective.contrastive.weight = 0.0  # 0: no contrastive term
-    # "channels": the other channels of an image are its positives; "pull": the same without negatives; "replicates":
-    # images of the same treatment on another plate.
+    # "views": another random view of an image is its positive; "channels": its other channels are; "pull": the same
+    # without negatives; "replicates": images of the same treatment on another plate.
     config.objective.contrastive.form = "channels"
     config.objective.contrastive.temperature = 0.1
     config.objective.contrastive.treatment = "label"  # column; read when form = "replicates"
+    config.objective.matrix = ConfigDict()  # read when data.kind = "shapes"; the last four are weights
+    config.objective.matrix.reindexed = False  # True: the error is that of the best start point and direction
+    config.objective.matrix.diagonal = 0.0
+    config.objective.matrix.symmetry = 0.0
+    config.objective.matrix.non_negativity = 0.0
+    config.objective.matrix.triangle = 0.0
 
     # The seed's table also has momentum 0.9, t_max 50 and cycle_momentum False: names that its optimiser (LAMB) and its
     # scheduler never read. Its opt is `name` here, its warmup_lr `warmup_init_lr`.
@@ -151,6 +197,7 @@ def _seed_table() -> ConfigDict:
     config.eval.image_size = (0, 0)  # pixels, the middle part that is embedded; (0, 0): all of it
     config.eval.label = "label"  # column that is predicted
     config.eval.group = "plate"  # column that is left out in turn
+    config.eval.append = ()  # columns of numbers that are put beside the embedding, e.g. ("scale_px", "area_px")
     config.eval.probe_control = "scrambled"  # label of the negative controls; "": none
     config.eval.folds = 5
     config.eval.knn_k = 1
@@ -179,6 +226,38 @@ def _simulated(config: ConfigDict) -> None:
     config.train.eval_every_epochs = 6
     config.train.checkpoint_every_steps = 200
     config.train.early_stopping_patience_epochs = 0
+    config.eval.bootstrap = 500
+
+
+def _shapes(config: ConfigDict) -> None:
+    """What `experiments/shapes` found to serve digits and cells alike."""
+    config.data.kind = "shapes"
+    config.data.crop_size = (64, 64)
+    config.data.split_by = "image"
+    config.data.read_threads = 2
+    config.model.name = "vae"
+    config.model.encoder = "ring"
+    config.model.decoder = "points"
+    config.model.latent_dim = 128
+    config.model.bottleneck = "pooled"
+    config.model.quantizer.num_codes = 64
+    config.model.quantizer.code_dim = 8
+    config.model.quantizer.num_groups = 16
+    config.objective.beta = 0.1
+    config.objective.matrix.reindexed = True
+    config.objective.contrastive.weight = 10.0
+    config.objective.contrastive.form = "views"
+    config.optimizer.name = "adamw"
+    config.optimizer.decay_biases_and_norms = False
+    config.optimizer.warmup_epochs = 1
+    config.optimizer.min_lr = 1e-5
+    config.optimizer.cooldown_epochs = 0
+    config.train.epochs = 20
+    config.train.batch_size = 256
+    config.train.log_every_steps = 20
+    config.train.early_stopping_patience_epochs = 0
+    config.eval.batch_size = 256
+    config.eval.probe_control = ""
     config.eval.bootstrap = 500
 
 

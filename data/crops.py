@@ -3,19 +3,26 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterator
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from skimage.measure import regionprops_table
 
 from data.errors import BadInputError
 from data.fields import Field, assemble
+from data.records import Kind
 
 Crop = tuple[np.ndarray, dict[str, int | float | str]]
 
 
 class Cut(Protocol):
-    """How one image becomes examples."""
+    """How one image becomes examples.
+
+    Attributes:
+        kind: what these are.
+    """
+
+    kind: ClassVar[Kind]
 
     @property
     def columns(self) -> dict[str, type]:
@@ -34,6 +41,8 @@ class Cut(Protocol):
 @dataclasses.dataclass(frozen=True)
 class Whole:
     """The field as it is."""
+
+    kind: ClassVar[Kind] = "images"
 
     @property
     def columns(self) -> dict[str, type]:
@@ -54,6 +63,7 @@ class Tiles:
         overlap: pixels that neighbours share.
     """
 
+    kind: ClassVar[Kind] = "images"
     size: int
     overlap: int
 
@@ -81,6 +91,7 @@ class RandomWindows:
         seed: another seed, other windows.
     """
 
+    kind: ClassVar[Kind] = "images"
     size: int
     count: int
     seed: int
@@ -110,6 +121,7 @@ class AroundPoints:
         extra: names and types of the further columns of `Field.objects`.
     """
 
+    kind: ClassVar[Kind] = "images"
     size: int
     extra: dict[str, type]
 
@@ -138,6 +150,7 @@ class AroundMasks:
         channel: of the field, whose pixels are 0 outside objects and the object's number inside.
     """
 
+    kind: ClassVar[Kind] = "images"
     size: int
     channel: str
 

@@ -15,7 +15,7 @@ from data.fields import AxisChoice, Field, Index, assemble
 from data.illumination import FIELDS_PER_PLATE, Illumination, estimate_function
 from data.records import Description, Example, write_set
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 BASE_COLUMNS = {"plate": str, "well": str, "site": int, "label": str, "source": str}  # of every set
 
 
@@ -50,13 +50,18 @@ class FieldMaker:
         Raises:
             BadInputError: if a plane of the field cannot be read.
         """
-        source = field.planes[min(field.planes)].source
         for image, kept in assemble(field, self.channels, self.z, self.t):
             if self.illumination is not None:
-                image = self.illumination.correct(image, field.plate, source)
+                image = self.illumination.correct(image, field.plate, field.source)
             for crop, place in self.cut(field, image):
                 label = str(field.metadata[self.label]) if self.label else ""
-                base = {"plate": field.plate, "well": field.well, "site": field.site, "label": label, "source": source}
+                base = {
+                    "plate": field.plate,
+                    "well": field.well,
+                    "site": field.site,
+                    "label": label,
+                    "source": field.source,
+                }
                 yield crop, base | {k: v for k, v in field.metadata.items() if k != "label"} | kept | place
 
     def own_columns(self) -> dict[str, type]:
@@ -122,7 +127,7 @@ def build_fields(
         name: of the set.
         index: the fields.
         maker: what becomes of them.
-        channel_names: in the set, one for each of the maker's channels.
+        channel_names: in the set, one for each channel of the maker's examples.
         data_dir: folder of built sets.
         num_workers: processes.
         skip_bad: csv for what cannot be read; None: it stops the build.
@@ -149,6 +154,7 @@ def build_fields(
     description = Description(
         name=name,
         version=version,
+        kind=maker.cut.kind,
         channel_names=channel_names,
         pixel_size_um=index.pixel_size_um,
         image_shape=shape,

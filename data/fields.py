@@ -36,6 +36,11 @@ class Field:
     metadata: dict[str, str | int | float] = dataclasses.field(default_factory=dict)
     objects: tuple[tuple[float, float, dict[str, str | int | float]], ...] = ()
 
+    @property
+    def source(self) -> str:
+        """File or URL of its first plane."""
+        return self.planes[min(self.planes)].source
+
     def __str__(self) -> str:
         return f"plate {self.plate}, well {self.well}, site {self.site}"
 
@@ -79,7 +84,7 @@ def assemble(
     times = sorted({t_ for _, _, t_ in field.planes})
     if isinstance(t, int):
         if t not in times:
-            raise BadInputError(_first(field).source, str(field), f"there is no time point {t}, only {times}")
+            raise BadInputError(field.source, str(field), f"there is no time point {t}, only {times}")
         times = [t]
     if t == "each" or isinstance(t, int):
         for time in times:
@@ -117,7 +122,7 @@ def _read(field: Field, channel: str, z: int, t: int) -> np.ndarray:
     plane = field.planes.get((channel, z, t))
     if plane is None:
         there = sorted(f"{c} z {'projected' if z_ == PROJECTED else z_} t {t_}" for c, z_, t_ in field.planes)
-        raise BadInputError(_first(field).source, place, f"its plane is missing; there are {', '.join(there[:12])}")
+        raise BadInputError(field.source, place, f"its plane is missing; there are {', '.join(there[:12])}")
     try:
         pixels = plane.read()
     except BadInputError as error:
@@ -154,12 +159,8 @@ def to_stored(pixels: np.ndarray, source: str, place: str) -> np.ndarray:
 def _stack(field: Field, planes: list[np.ndarray], axis: int = -1) -> np.ndarray:
     kinds = {(plane.shape, str(plane.dtype)) for plane in planes}
     if len(kinds) > 1:
-        raise BadInputError(_first(field).source, str(field), f"its planes differ in size or type: {sorted(kinds)}")
+        raise BadInputError(field.source, str(field), f"its planes differ in size or type: {sorted(kinds)}")
     return np.stack(planes, axis=axis)
-
-
-def _first(field: Field) -> Plane:
-    return field.planes[min(field.planes)]
 
 
 def project(stack: np.ndarray, how: AxisChoice) -> np.ndarray:

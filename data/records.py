@@ -16,7 +16,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -28,13 +28,16 @@ from tqdm import tqdm
 from bie_jax.parquet import read_parquet
 from data import workers
 from data.errors import BadInputError, BuildError
-from data.statistics import Intensities
+from data.statistics import PERCENTILES, Intensities
 
 SPLIT = "images"
 SHARD_BYTES = 16 << 20  # least size of a shard: what a kill can cost each worker
 MOST_SHARDS = 500  # of a set; each is an open file of the reader
 
 Example = tuple[np.ndarray, dict[str, Any]]
+
+# What the examples of a set are: pixels, or outlines (P, 2, 1): points by (row, column), px.
+Kind = Literal["images", "shapes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +47,10 @@ class Description:
     Attributes:
         name: of the set, and of its folder.
         version: of the builder; another version, another folder.
+        kind: what the examples are.
         channel_names: C names, in the order of the last axis.
         pixel_size_um: micrometres per pixel; None where the source does not say.
-        image_shape: (H, W, C).
+        image_shape: (H, W, C); of outlines (P, 2, 1).
         dtype: of the pixels, "uint8", "uint16" or "float32".
         columns: metadata columns and their Python types, in order; among them plate, well, site, label, source.
         text: a sentence or two on what this is and where it is from.
@@ -55,6 +59,7 @@ class Description:
 
     name: str
     version: str
+    kind: Kind
     channel_names: tuple[str, ...]
     pixel_size_um: float | None
     image_shape: tuple[int, int, int]
@@ -349,6 +354,7 @@ def _merge_statistics(description: Description, shards: list[_Shard]) -> dict[st
     summary = overall.summary()
     pixels = int(np.prod(description.image_shape[:2]))
     return {
+        "kind": description.kind,
         "channel_names": list(description.channel_names),
         "pixel_size_um": description.pixel_size_um,
         # Bits that the largest value needs: cameras of 12 and 14 bits write files of 16.
@@ -415,11 +421,13 @@ def print_summary(directory: Path, seconds: float, bytes_in: int) -> None:
     out = sys.stdout
     print(f"{directory}{' (SIMULATED)' if statistics['simulated'] else ''}", file=out)
     print(f"  {statistics['description']}", file=out)
-    shape = " x ".join(map(str, statistics["image_shape"]))
-    bits = f"{statistics['bit_depth']} of {8 * np.dtype(statistics['dtype']).itemsize} bits in use"
+    bits = ""
+    if statistics["kind"] == "images":
+        stored = 8 * np.dtype(statistics["dtype"]).itemsize
+        bits = f" {statistics['dtype']} ({statistics['bit_depth']} of {stored} bits in use)"
     print(
-        f"  {len(metadata)} images {shape} {statistics['dtype']} ({bits}), {metadata['plate'].nunique()} plates, "
-        f"{wells} wells, {sites} sites",
+        f"  {len(metadata)} {examples_in(statistics)}{bits}, {metadata['plate'].nunique()} plates, {wells} wells, "
+        f"{sites} sites",
         file=out,
     )
     read = f"{bytes_in / 1e6:.1f} MB read, " if bytes_in else ""
@@ -427,15 +435,31 @@ def print_summary(directory: Path, seconds: float, bytes_in: int) -> None:
         f"  {read}{size / 1e6:.1f} MB written, {seconds:.0f} s, {size / 1e6 / seconds:.0f} MB/s",
         file=out,
     )
-    percentiles = statistics["overall"]["percentiles"]
-    for c, name in enumerate(statistics["channel_names"]):
-        spread = ", ".join(f"{q} %: {percentiles[q][c]:.5g}" for q in percentiles)
-        print(f"  {name}: {spread}", file=out)
+    for name, percentiles in _spreads(statistics, metadata):
+        print(f"  {name}: {', '.join(f'{q} %: {value:.5g}' for q, value in percentiles.items())}", file=out)
     for key, value in notes.items():
         if isinstance(value, list):
             print(f"  {key}: {len(value)}" + (f", e.g. {_shown(value[0])}" if value else ""), file=out)
         else:
             print(f"  {key}: {value}", file=out)
+
+
+def examples_in(statistics: dict[str, Any]) -> str:
+    """The examples of `statistics.json`: "images 24 x 32 x 2" or "outlines of 256 points"."""
+    shape = statistics["image_shape"]
+    if statistics["kind"] == "shapes":
+        return f"outlines of {shape[0]} points"
+    return f"images {' x '.join(map(str, shape))}"
+
+
+def _spreads(statistics: dict[str, Any], metadata: pd.DataFrame) -> Iterator[tuple[str, dict[str, float]]]:
+    """Percentiles of each channel's pixels, or of the outlines' sizes."""
+    if statistics["kind"] == "shapes":
+        for column in ("area_px", "scale_px"):
+            yield column, {str(q): float(metadata[column].quantile(q / 100)) for q in PERCENTILES}
+        return
+    for c, name in enumerate(statistics["channel_names"]):
+        yield name, {q: values[c] for q, values in statistics["overall"]["percentiles"].items()}
 
 
 def _shown(entry: Any) -> str:

@@ -65,6 +65,7 @@ def two_sets(datasets, tmp_path_factory):
     description = Description(
         name="other",
         version="1.0.0",
+        kind="images",
         channel_names=("actin", "DNA"),
         pixel_size_um=None,
         image_shape=(36, 40, 2),

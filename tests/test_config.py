@@ -5,13 +5,23 @@ import pytest
 from ml_collections import ConfigDict
 
 from bie_jax.config import ConfigError, check_config, load_config, save_config
-from configs import ae_idr0093, mae_idr0093, vae_idr0093, vqvae_bbbc021, vqvae_idr0093
+from configs import (
+    ae_idr0093,
+    mae_idr0093,
+    shape_vae_cells,
+    shape_vae_mnist,
+    shape_vqvae_mnist,
+    vae_idr0093,
+    vqvae_bbbc021,
+    vqvae_idr0093,
+)
 
-METHODS = (ae_idr0093, vae_idr0093, vqvae_idr0093, mae_idr0093)
+VARIANTS = dict.fromkeys((ae_idr0093, vae_idr0093, vqvae_idr0093, mae_idr0093), ("", "simulated", "tiny"))
+VARIANTS |= dict.fromkeys((shape_vae_mnist, shape_vqvae_mnist, shape_vae_cells), ("", "tiny"))
 ALL = {
     f"{module.__name__.removeprefix('configs.')}:{variant}": module.get_config(variant)
-    for module in METHODS
-    for variant in ("", "simulated", "tiny")
+    for module, variants in VARIANTS.items()
+    for variant in variants
 } | {"vqvae_bbbc021": vqvae_bbbc021.get_config()}
 
 
@@ -50,7 +60,7 @@ def test_the_seeds_table():
             "gan",
             "config.model.name='gan': there is no such method; 'ae', 'vae', 'vqvae', 'mae' are possible",
         ),
-        ("model.encoder", "resnet9", "config.model.encoder='resnet9': .*'residual_stack', 'resnet' or 'vit'"),
+        ("model.encoder", "resnet9", "config.model.encoder='resnet9': .*'residual_stack', 'resnet', 'vit' or 'ring'"),
         ("model.resnet.depth", 20, "config.model.resnet.depth=20: .*18, 34, 50, 101 or 152"),
         ("model.vit.patch_size", 15, "config.model.vit.patch_size=15: .*8, 14 or 16"),
         ("model.vit.decoder_heads", 7, "decoder_width=512 is not a multiple of decoder_heads=7"),
@@ -88,6 +98,35 @@ def test_what_cannot_run_is_refused_by_name(key, value, message):
     target[last] = value
     with pytest.raises(ConfigError, match=message):
         check_config(ConfigDict(config))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.kind": "images"}, "model.encoder='ring', model.decoder='points' with data.kind='images'"),
+        ({"data.crop_size": (64, 32)}, r"crop_size=\(64, 32\).*\(P, P\) for P points"),
+        ({"data.mix_with": ("cells",), "data.mix_weights": (1.0, 1.0)}, "mix_with=.* comes from one set"),
+        ({"model.decoder": "mirror"}, "decoder='mirror' with encoder='ring': 'points' and 'matrix' are possible"),
+        ({"model.name": "vqvae", "model.bottleneck": "grid"}, "with bottleneck='grid'.*'pooled' is possible"),
+        ({"model.ring.keeps": "start"}, "reindex='start_and_direction': what it keeps would be random; 'none' is"),
+        ({"model.ring.keeps": "direction"}, "what it keeps would be random; 'start' and 'none' are possible"),
+        ({"eval.image_size": (32, 32)}, "an outline is seen whole"),
+        ({"model.name": "mae"}, "encoder='ring' with name='mae': only 'vit'"),
+        ({"objective.contrastive.form": "channels"}, "form='channels' with model.channels='joint'"),
+    ],
+)
+def test_what_shapes_cannot_be_is_refused_by_name(changes, message):
+    config = shape_vae_mnist.get_config()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ConfigError, match=message):
+        check_config(config)
+
+
+def test_terms_of_matrices_are_refused_for_images():
+    config = vqvae_idr0093.get_config()
+    config.objective.matrix.triangle = 1.0
+    with pytest.raises(ConfigError, match=r"objective.matrix with data.kind='images'"):
+        check_config(config)
 
 
 def test_unknown_and_missing_keys_are_named():

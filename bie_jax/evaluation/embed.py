@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from bie_jax import augment, sharding
 from bie_jax.checkpoint import Checkpoints
-from bie_jax.config import Config, load_config
+from bie_jax.config import Config, ConfigError, load_config
 from bie_jax.image_set import ImageSet, open_image_set
 from bie_jax.input_pipeline import eval_batches, split_image_set
 from bie_jax.mixture import Mixture
@@ -28,6 +28,7 @@ from bie_jax.models import encoder_stride, has_fixed_size
 from bie_jax.models.lookup import capacity_bits
 from bie_jax.objectives import build_model
 from bie_jax.train_state import initial_variables
+from bie_jax.views import VIEWS
 
 # Columns that pycytominer and its kin look for; every other column of a set keeps its own name.
 _METADATA_NAMES = {"plate": "Metadata_Plate", "well": "Metadata_Well", "site": "Metadata_Site"}
@@ -40,6 +41,7 @@ class Embedder:
         model_name: e.g. "vqvae"; the prefix of feature columns.
         channel_names: the channels the network takes, in its order.
         dim: numbers per image.
+        image_shape: (H, W, C) of the images of the set that is embedded; (P, 2, 1) of outlines.
         num_codes: K of each codebook; of a VQ-VAE only.
     """
 
@@ -50,6 +52,7 @@ class Embedder:
         self.num_codes: int = config.model.quantizer.num_codes
         self._config = config
         self._sets = dataset["sets"]
+        self.image_shape: tuple[int, int, int] = tuple(self._sets[0]["image_shape"])
         self._table_rows = augment.table_rows(self._sets)
         self._mesh = sharding.data_mesh()
         split, everywhere = sharding.split_batch(self._mesh), sharding.replicated(self._mesh)
@@ -59,9 +62,10 @@ class Embedder:
             self._sets, self.channel_names, config.data.normalization, config.data.normalization_scope
         )
 
+        view = VIEWS[config.data.kind].evaluate
+
         def look(image, plate):
-            size = self.input_size(*image.shape[1:3])
-            return augment.eval_view(image, plate, table, size, config.data)
+            return view(image, plate, table, self.input_size(*image.shape[1:3]), config.data)
 
         def encode(variables, image, plate):
             _, out = model.apply(variables, look(image, plate), table.present[plate] > 0, train=False, method="encode")
@@ -72,15 +76,21 @@ class Embedder:
             noise = {"noise": jax.random.key(config.train.seed)}  # patches to remove, of a method that does
             return view, model.apply(variables, view, table.present[plate] > 0, train=False, rngs=noise)[0]
 
+        def decode(variables, embedding):
+            return model.apply(variables, embedding, *self._map_size, method="decode")
+
         blank = jnp.zeros((1, *config.data.crop_size, len(self.channel_names)))
         row = jnp.zeros(1, jnp.int32)
         self.dim: int = jax.eval_shape(encode, self._variables, blank, row)[0].shape[-1]
+        encoded = jax.eval_shape(lambda v: model.apply(v, blank, train=False, method="encode")[0], self._variables)
+        self._map_size = encoded.shape[1:3]
         shardings = {"in_shardings": (everywhere, split, split), "out_shardings": everywhere}
         self._encode = jax.jit(encode, **shardings)
         self._reconstruct = jax.jit(reconstruct, **shardings)
+        self._decode = jax.jit(decode)
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """The middle part of an image that is looked at, pixels.
+        """The middle part of an image that is looked at, pixels; of outlines (P, P), the size of their matrices.
 
         `eval.image_size`, or for (0, 0) the whole image, cut to a multiple of the network's stride (a network of fixed
         size has that of training).
@@ -88,6 +98,8 @@ class Embedder:
         Raises:
             ValueError: if the image is smaller than that.
         """
+        if self._config.data.kind == "shapes":
+            return self._config.data.crop_size
         stride = encoder_stride(self._config.model)
         size = self._config.eval.image_size
         if size == (0, 0) and has_fixed_size(self._config.model):
@@ -106,7 +118,8 @@ class Embedder:
         """Features of images.
 
         Args:
-            images: [N, H, W, C] camera counts, uint8, uint16 or float, as the training images were before any
+            images: of shapes outlines [N, P', 2, 1], px, with the number of points P' of the training set; else
+                [N, H, W, C] camera counts, uint8, uint16 or float, as the training images were before any
                 normalisation.
             channels: names of the C channels; they may come in any order. None: they are in the model's order. A model
                 of several sets takes the channels of any one of them.
@@ -152,6 +165,13 @@ class Embedder:
         """[B, H, W, C] counts -> normalised images and reconstructions, the part that is looked at."""
         placed = sharding.put_batch({"image": image, "plate": plate}, self._split)
         return jax.device_get(self._reconstruct(self._variables, placed["image"], placed["plate"]))
+
+    def decode(self, embeddings: np.ndarray) -> np.ndarray:
+        """What the decoder makes of any points [N, D] of the latent space: [N, H, W, C], normalised as its input is.
+
+        Of autoencoders whose bottleneck has one vector per image.
+        """
+        return np.asarray(self._decode(self._variables, jnp.asarray(embeddings, jnp.float32)), np.float32)
 
     def _set_of(self, count: int, channels: Sequence[str] | None) -> dict[str, Any]:
         """The first of the training sets that has these channels."""
@@ -274,7 +294,7 @@ class CodeUse:
 
 
 def write_embeddings(workdir: str | Path) -> pd.DataFrame:
-    """Embed the set that a workdir was trained on.
+    """Embed the set that a workdir was trained on; columns of `eval.append` stand behind the embedding.
 
     Writes `embeddings.parquet` (`Metadata_*`, then `<model>_0000` ...), `embeddings.h5ad`, `reconstructions.npz`
     (validation images) and, for a VQ-VAE, `codebook.npz`, each whole or not at all.
@@ -292,7 +312,8 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
     metadata = image_set.metadata.rename(columns=lambda name: _METADATA_NAMES.get(name, f"Metadata_{name}"))
     is_val = np.isin(np.arange(len(image_set)), val_rows)
     metadata = metadata.reset_index(drop=True).assign(Metadata_split=np.where(is_val, "val", "train"))
-    names = [f"{embedder.model_name}_{i:04d}" for i in range(embedder.dim)]
+    features = np.concatenate([features, appended_columns(image_set, config)], axis=1)
+    names = [f"{embedder.model_name}_{i:04d}" for i in range(features.shape[1])]
     table = pd.concat([metadata, pd.DataFrame(features, columns=pd.Index(names))], axis=1)
     _write_whole(workdir / "embeddings.parquet", lambda path: table.to_parquet(path, index=False))
 
@@ -321,6 +342,25 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
             capacity_bits=code_use.capacity_bits,
         )
     return table
+
+
+def appended_columns(image_set: ImageSet, config: Config) -> np.ndarray:
+    """The columns of `eval.append`: known numbers, such as the size of an outline, that stand behind an embedding.
+
+    Returns:
+        [N, k] float32, k may be 0.
+
+    Raises:
+        ConfigError: for a column that is not there, or not of numbers.
+    """
+    numbers = list(image_set.metadata.select_dtypes("number").columns)
+    for name in config.eval.append:
+        if name not in numbers:
+            raise ConfigError(
+                f"config.eval.append={config.eval.append}: {name!r} is no column of numbers of {image_set.name!r}; "
+                f"there are {', '.join(numbers)}"
+            )
+    return image_set.metadata[list(config.eval.append)].to_numpy(np.float32).reshape(len(image_set), -1)
 
 
 def _write_whole(path: Path, write: Any) -> None:

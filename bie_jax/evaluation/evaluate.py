@@ -1,12 +1,12 @@
 """From the embeddings in a workdir to `scores.json` and `report/index.html`.
 
 The trained encoder is scored beside the baselines that it has to beat: the majority class, its own architecture with
-random weights (published encoders have lost to that), principal components of the pixels, and hand-made intensity,
-texture and region features. `score_features` is the part that takes arrays only.
+random weights (published encoders have lost to that), principal components of the pixels or the matrices, and hand-made
+features: intensity, texture and regions of images, region properties and Fourier descriptors of shapes.
+`score_features` is the part that takes arrays only.
 """
 
 import collections.abc
-import dataclasses
 import json
 import os
 import time
@@ -17,48 +17,25 @@ import pandas as pd
 from tqdm import tqdm
 
 from bie_jax.config import ConfigError, EvalConfig, load_config
-from bie_jax.evaluation import baselines, embed, probe, project, report, thumbnails
+from bie_jax.evaluation import embed, probe, project, report
+from bie_jax.evaluation.feature_set import FeatureSet, HandMade
+from bie_jax.evaluation.image_features import image_features
+from bie_jax.evaluation.shape_features import shape_features
+from bie_jax.evaluation.shape_invariance import invariances
+from bie_jax.evaluation.shape_pictures import shape_pictures
 from bie_jax.image_set import ImageSet, open_image_set
 from bie_jax.parquet import read_parquet
 
 TRAINED = "trained_encoder"
 RANDOM = "random_encoder"
 RANDOM_POOLED = "random_encoder_pooled"
-PIXEL_PCA = "pixel_pca"
-INTENSITY = "intensity"
-CLASSICAL = "intensity_texture_regions"
-PIXEL_COMPONENTS = 64
-BATCH = 64  # images held at a time while features are computed
+# Objects that the table of invariances is made of, and others that its classifier learns from, at most.
+INVARIANCE_OBJECTS, INVARIANCE_TRAINING = 200, 5000
+HAND_MADE: dict[str, collections.abc.Callable[..., HandMade]] = {"images": image_features, "shapes": shape_features}
 
 
 class EvaluationError(ConfigError):
     """A configuration that cannot be scored on this set and workdir; the message says what does not fit."""
-
-
-@dataclasses.dataclass(frozen=True)
-class FeatureSet:
-    """Features [N, D] of all images; `components` principal components of them are fitted in each training fold."""
-
-    key: str
-    title: str
-    description: str
-    features: np.ndarray
-    components: int | None = None
-
-    @property
-    def dim(self) -> int:
-        """Number of features that reach the classifier."""
-        return self.components or self.features.shape[1]
-
-
-@dataclasses.dataclass(frozen=True)
-class ClassicalFeatures:
-    """What one pass over the pixels gives: features by kind, and thumbnails of the chosen images."""
-
-    pixels: np.ndarray
-    intensity: np.ndarray
-    texture_and_regions: np.ndarray
-    tiles: list
 
 
 def read_embeddings(path: Path) -> tuple[pd.DataFrame, np.ndarray, str]:
@@ -94,8 +71,8 @@ def check_same_images(metadata: pd.DataFrame, image_set: ImageSet) -> None:
     """Refuse embeddings whose rows are not the set's images in order: every score would be of the wrong image."""
     if len(metadata) != len(image_set):
         raise EvaluationError(
-            f"embeddings.parquet has {len(metadata)} rows and the set {image_set.name} {len(image_set)} images; "
-            "run --stage=embed again on the set as it is now"
+            f"embeddings.parquet has {len(metadata)} rows and the set {image_set.name} {len(image_set)} "
+            f"{image_set.kind}; run --stage=embed again on the set as it is now"
         )
     for column in ("plate", "well", "site"):
         ours, theirs = (
@@ -125,50 +102,6 @@ def sample_points(count: int, limit: int, seed: int) -> np.ndarray:
     if count <= limit:
         return np.arange(count)
     return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
-
-
-def classical_features(
-    images: ImageSet | np.ndarray,
-    channel_names: tuple[str, ...],
-    pixel_size_um: float | None,
-    overall: dict,
-    shown: np.ndarray,
-    on_batch: collections.abc.Callable[[int], object] = lambda count: None,
-) -> ClassicalFeatures:
-    """Baselines and thumbnails in one pass, `BATCH` images at a time.
-
-    Args:
-        images: [N, H, W, C], or anything of that length whose items are [H, W, C].
-        channel_names: C names.
-        pixel_size_um: micrometres per pixel; None: unknown, lengths are then in pixels.
-        overall: intensity statistics of the whole set, as in `statistics.json`.
-        shown: rows that get a thumbnail.
-        on_batch: called with the number of images done, for a progress bar.
-    """
-    unit = 1.0 if pixel_size_um is None else pixel_size_um
-    low, high = np.asarray(overall["percentiles"]["1"]), np.asarray(overall["percentiles"]["99.9"])
-    pixels, intensity, rest, tiles = [], [], [], []
-    wanted = set(shown.tolist())
-    for start in range(0, len(images), BATCH):
-        rows = range(start, min(start + BATCH, len(images)))
-        batch = np.stack([images[i] for i in rows])
-        pixels.append(baselines.block_averaged_pixels(batch, np.asarray(overall["std"])))
-        intensity.append(baselines.intensity_features(batch, channel_names))
-        rest.append(
-            np.concatenate(
-                [
-                    baselines.texture_features(batch, channel_names),
-                    baselines.region_features(batch, channel_names, unit),
-                ],
-                axis=1,
-            )
-        )
-        side = thumbnails.tile_size(len(shown), max(batch.shape[1:3]))
-        chosen = [i - start for i in rows if i in wanted]
-        if chosen:
-            tiles += [thumbnails.shrink(picture, side) for picture in thumbnails.composite(batch[chosen], low, high)]
-        on_batch(len(rows))
-    return ClassicalFeatures(np.concatenate(pixels), np.concatenate(intensity), np.concatenate(rest), tiles)
 
 
 def _folds(
@@ -361,18 +294,11 @@ def evaluate(workdir: str | Path) -> dict:
     _column(metadata, settings.group, "group")
 
     shown = sample_points(len(metadata), settings.max_report_points, settings.seed)
-    with tqdm(total=len(image_set), desc="baselines", unit="image") as bar:
-        classical = classical_features(
-            image_set,
-            image_set.channel_names,
-            image_set.pixel_size_um,
-            image_set.statistics["overall"],
-            shown,
-            bar.update,
-        )
+    hand_made = HAND_MADE[image_set.kind](image_set, shown, classical=settings.classical_baseline)
+    appended = embed.appended_columns(image_set, config)
     untrained, untrained_pooled = (
-        embed.embed_image_set(embed.load_untrained(workdir, settings.seed, readout), image_set, progress=True)
-        for readout in ("embedding", "features")
+        np.concatenate([embed.embed_image_set(embedder, image_set, progress=True), appended], axis=1)
+        for embedder in (embed.load_untrained(workdir, settings.seed, readout) for readout in ("embedding", "features"))
     )
 
     feature_sets = [
@@ -386,25 +312,8 @@ def evaluate(workdir: str | Path) -> dict:
             "The same random weights, read before the bottleneck as the mean over positions.",
             untrained_pooled,
         ),
-        FeatureSet(
-            PIXEL_PCA,
-            "Pixel PCA",
-            f"{PIXEL_COMPONENTS} principal components of the block-averaged pixels, fitted in each training fold.",
-            baselines.rotate_to_span(classical.pixels),
-            PIXEL_COMPONENTS,
-        ),
-        FeatureSet(INTENSITY, "Intensity", "12 statistics of each channel over the whole image.", classical.intensity),
+        *hand_made.feature_sets,
     ]
-    if settings.classical_baseline:
-        feature_sets.append(
-            FeatureSet(
-                CLASSICAL,
-                "Intensity, texture, regions",
-                "Intensity statistics, grey-level co-occurrence texture, correlation of channels, and properties of "
-                "segmented nuclei.",
-                np.concatenate([classical.intensity, classical.texture_and_regions], axis=1),
-            )
-        )
     with tqdm(desc="scores", unit="fold") as bar:
         scored = score_features(feature_sets, metadata, settings, bar.update)
 
@@ -412,6 +321,7 @@ def evaluate(workdir: str | Path) -> dict:
     scores = {
         "set": {
             "name": image_set.name,
+            "kind": image_set.kind,
             "simulated": image_set.simulated,
             "description": image_set.description,
             "images": len(metadata),
@@ -424,6 +334,9 @@ def evaluate(workdir: str | Path) -> dict:
         "model": model,
         **scored,
         "transductive": _transductive_note(metadata),
+        "invariances": _invariances(workdir, image_set, features, metadata, settings)
+        if image_set.kind == "shapes"
+        else None,
         "seconds": None,
     }
     projections = report_projections(feature_sets, shown, settings.seed, settings.umap)
@@ -435,17 +348,37 @@ def evaluate(workdir: str | Path) -> dict:
         scores=scores,
         metadata=metadata.iloc[shown].assign(row=shown).reset_index(drop=True),
         projections=projections,
-        tiles=classical.tiles,
+        tiles=hand_made.tiles,
+        pictures=shape_pictures(workdir, image_set, features, np.asarray(metadata[settings.label]), settings.seed)
+        if image_set.kind == "shapes"
+        else [],
         control=settings.probe_control,
     )
     return scores
 
 
+def _invariances(
+    workdir: Path, image_set: ImageSet, features: np.ndarray, metadata: pd.DataFrame, settings: EvalConfig
+) -> list[dict]:
+    """What turning, moving, mirroring, another start, and pixels do to the embedding itself (without what is appended
+    to it)."""
+    embedder = embed.load(workdir)
+    return invariances(
+        embedder.embed,
+        image_set.images(np.arange(len(image_set)))[..., 0],
+        features[:, : embedder.dim],
+        _column(metadata, settings.label, "label"),
+        num_objects=INVARIANCE_OBJECTS,
+        most_training=INVARIANCE_TRAINING,
+        seed=settings.seed,
+    )
+
+
 def report_projections(
     feature_sets: list[FeatureSet], shown: np.ndarray, seed: int, with_umap: bool
 ) -> list[report.Projection]:
-    """Maps of the trained embeddings, and principal components of the hand-made features and random weights to compare
-    with.
+    """Maps of the trained embeddings, and principal components of the random weights and of one set of hand-made
+    features to compare with.
 
     Principal components are fitted on all images; UMAP on the images shown alone, as its time grows with them.
     """
@@ -464,9 +397,8 @@ def report_projections(
                 "minimal distance 0.1).",
             )
         )
-    for key in (TRAINED, RANDOM, CLASSICAL, INTENSITY):
-        if key not in by_key:
-            continue
+    shown_by_hand = [feature_set.key for feature_set in feature_sets if feature_set.components is None][-1:]
+    for key in dict.fromkeys((TRAINED, RANDOM, *shown_by_hand)):
         coordinates, shares = project.pca_projection(by_key[key].features)
         name = "the trained embeddings" if key == TRAINED else by_key[key].title.lower() + " features"
         projections.append(

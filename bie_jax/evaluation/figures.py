@@ -7,7 +7,7 @@ at their own size.
 import collections.abc
 import io
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -53,6 +53,14 @@ STYLE: dict[Any, Any] = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
+
+
+class Picture(NamedTuple):
+    """One figure of the report: what it is, SVG text, and a sentence or two on how it was made."""
+
+    title: str
+    svg: str
+    caption: str
 
 
 def _svg(figure: Figure) -> str:
@@ -335,4 +343,39 @@ def score_intervals(rows: collections.abc.Sequence[dict], chance: float, title: 
         axis.tick_params(axis="y", length=0)
         axis.set_title(title, parse_math=False)
         figure.legend(loc="outside lower right", ncols=3)
+        return _svg(figure)
+
+
+def outline_grid(
+    outlines: np.ndarray, row_titles: collections.abc.Sequence[str], column_titles: collections.abc.Sequence[str]
+) -> str:
+    """Outlines side by side, at one scale.
+
+    Args:
+        outlines: [R, C, K, P, 2] (row, column) in RMS distances between points: K outlines, one over the other, in each
+            of R x C cells; NaN where there is none.
+        row_titles: R.
+        column_titles: C.
+    """
+    rows, columns, layers = outlines.shape[:3]
+    spacing = 2.16 * max(float(np.nanmax(np.abs(outlines))), 0.1)  # collapsed outlines are dots
+    with _style():
+        figure, axis = plt.subplots(figsize=(1.05 * columns + 1.6, 1.05 * rows + 0.7), layout="constrained")
+        colours = [(INK, 1.3)] if layers == 1 else [("#a9b4c0", 3.2), (RED, 1.3)]
+        for row, column, layer in np.ndindex(rows, columns, layers):
+            points = outlines[row, column, layer]
+            if np.isnan(points).any():
+                continue
+            closed = np.concatenate([points, points[:1]])
+            colour, width = colours[layer]
+            axis.plot(closed[:, 1] + column * spacing, closed[:, 0] + row * spacing, color=colour, linewidth=width)
+        axis.set_xlim(-spacing / 2, (columns - 0.5) * spacing)
+        axis.set_ylim((rows - 0.5) * spacing, -spacing / 2)
+        axis.set_aspect("equal")
+        axis.set_xticks(spacing * np.arange(columns), column_titles)
+        axis.set_yticks(spacing * np.arange(rows), row_titles)
+        axis.tick_params(length=0)
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+        axis.set_xlabel(f"each cell is {spacing:.2f} x {spacing:.2f} RMS distances between points", fontsize=8)
         return _svg(figure)

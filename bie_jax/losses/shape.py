@@ -102,15 +102,23 @@ def reindexed_mse(d: jax.Array, d_hat: jax.Array) -> jax.Array:
     d, d_hat = _matrices(d), _matrices(d_hat)
     batch, num_points = d.shape[:-2], d.shape[-1]
     d, d_hat = d.reshape(-1, num_points, num_points), d_hat.reshape(-1, num_points, num_points)
-    shift, flip = jax.lax.stop_gradient(_best_reindexing(d, d_hat))
+    shift, flip = jax.lax.stop_gradient(best_reindexing(d, d_hat))
     steps = jnp.where(flip[:, None], -1, 1) * jnp.arange(num_points)[None]
     order = (shift[:, None] + steps) % num_points
     best = jax.vmap(lambda matrix, order: matrix[order[:, None], order[None, :]])(d, order)
     return jnp.square(best - d_hat).mean(axis=(-2, -1)).reshape(batch)
 
 
-def _best_reindexing(d: jax.Array, d_hat: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """shift [B] int and flip [B] bool of the least squared error."""
+def best_reindexing(d: jax.Array, d_hat: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The re-indexing of D that comes nearest to a prediction, in the least squared error.
+
+    Args:
+        d: [B, P, P] float, symmetric.
+        d_hat: [B, P, P] float.
+
+    Returns:
+        shift [B] int and flip [B] bool, for `bie_jax.shapes.distance_matrix.reindex`.
+    """
     num_points = d.shape[-1]
     spectrum = jnp.fft.rfft(_cyclic_diagonals(d), axis=-1)  # [B, k, frequency]
     target = jnp.conj(jnp.fft.rfft(_cyclic_diagonals(d_hat), axis=-1))

@@ -1,5 +1,6 @@
 """Networks. The builders here are the one place where a configuration becomes a network."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,32 +13,41 @@ from bie_jax.models.gradient_quantizer import GradientVectorQuantizer
 from bie_jax.models.mae import MAE
 from bie_jax.models.quantizer import VectorQuantizer
 from bie_jax.models.residual_quantizer import ResidualQuantizer
+from bie_jax.models.ring import MatrixDecoder, PointsDecoder, RingEncoder
 from bie_jax.models.vit import SIZES, ViTDecoder, ViTEncoder
 
 # Channels of the map that a latent vector is spread to.
 _MAP_FEATURES = 512
 
 
-def build_autoencoder(config: Any, num_channels: int, *, remat: bool, parts: int) -> nn.Module:
+def build_autoencoder(
+    config: Any, num_channels: int, *, image_size: tuple[int, int], remat: bool, parts: int
+) -> nn.Module:
     """The network of "ae", "vae" and "vqvae".
 
     Args:
         config: the checked `model` group of a configuration.
         num_channels: C of the images.
+        image_size: (height, width) of a training view; decoders of shapes make matrices of this size.
         remat: whether blocks are computed again for the gradient instead of kept in memory.
         parts: calls of the network that make one optimiser step.
     """
     if config.channels == "independent":
         shares = num_channels if config.channel_readout == "concat" else 1
-        network = _autoencoder(Autoencoder, config, 1, config.latent_dim // shares, remat, parts)
+        bottleneck = _bottleneck(config, config.latent_dim // shares, parts)
+        network = Autoencoder(_encoder(config, remat), bottleneck, _decoder(config, 1, image_size, remat))
         return IndependentChannels(network, config.channel_readout)
     kind = ChannelTokenAutoencoder if config.channels == "tokens" else Autoencoder
-    return _autoencoder(kind, config, num_channels, config.latent_dim, remat, parts)
+    return kind(
+        _encoder(config, remat),
+        _bottleneck(config, config.latent_dim, parts),
+        _decoder(config, num_channels, image_size, remat),
+    )
 
 
-def build_mae(config: Any, num_channels: int, *, remat: bool, parts: int) -> MAE:
+def build_mae(config: Any, num_channels: int, *, image_size: tuple[int, int], remat: bool, parts: int) -> MAE:
     """The network of "mae" (arguments as `build_autoencoder`)."""
-    del parts  # it keeps no codes
+    del image_size, parts  # it decodes patches, and keeps no codes
     vit = config.vit
     return MAE(
         encoder=_vit_encoder(config, remat),
@@ -58,14 +68,16 @@ def encoder_stride(config: Any) -> int:
         "residual_stack": 2**config.residual_stack.num_halvings,
         "resnet": resnet.STRIDE,
         "vit": config.vit.patch_size,
+        "ring": 2,
     }[config.encoder]
 
 
 def has_fixed_size(config: Any) -> bool:
     """Whether a network takes images of one size only."""
     spreads_densely = config.name in ("ae", "vae") or (config.name == "vqvae" and config.bottleneck == "pooled")
+    decodes_points = config.decoder != "mirror"
     learns_positions = config.encoder == "vit" and config.vit.positions == "learnt"
-    return (spreads_densely and config.spread == "dense") or learns_positions
+    return (spreads_densely and config.spread == "dense") or learns_positions or decodes_points
 
 
 def build_quantizer(config: Any, *, parts: int) -> nn.Module:
@@ -96,14 +108,6 @@ def build_quantizer(config: Any, *, parts: int) -> nn.Module:
     return ResidualQuantizer(quantizer, config.num_residuals) if config.name == "residual" else quantizer
 
 
-def _autoencoder(
-    kind: type[Autoencoder], config: Any, num_channels: int, latent_dim: int, remat: bool, parts: int
-) -> Autoencoder:
-    pair = {"residual_stack": _residual_stack_pair, "resnet": _resnet_pair, "vit": _vit_pair}[config.encoder]
-    encoder, decoder = pair(config, num_channels, remat)
-    return kind(encoder, _bottleneck(config, latent_dim, parts), decoder)
-
-
 def _bottleneck(config: Any, latent_dim: int, parts: int) -> nn.Module:
     to_map = {"spread": config.spread, "map_features": _MAP_FEATURES}
     if config.name == "ae":
@@ -114,25 +118,30 @@ def _bottleneck(config: Any, latent_dim: int, parts: int) -> nn.Module:
     return GridBottleneck(quantizer) if config.bottleneck == "grid" else PooledBottleneck(quantizer, **to_map)
 
 
-def _residual_stack_pair(config: Any, num_channels: int, remat: bool) -> tuple[nn.Module, nn.Module]:
-    sizes = dict(config.residual_stack)
-    return (
-        residual_stack.ResidualStackEncoder(**sizes, remat=remat),
-        residual_stack.ResidualStackDecoder(num_channels=num_channels, **sizes, remat=remat),
-    )
+def _encoder(config: Any, remat: bool) -> nn.Module:
+    encoders: dict[str, Callable[[], nn.Module]] = {
+        "residual_stack": lambda: residual_stack.ResidualStackEncoder(**dict(config.residual_stack), remat=remat),
+        "resnet": lambda: resnet.ResNetEncoder(config.resnet.depth, remat, config.resnet.padding),
+        "vit": lambda: _vit_encoder(config, remat),
+        "ring": lambda: RingEncoder(**dict(config.ring)),
+    }
+    return encoders[config.encoder]()
 
 
-def _resnet_pair(config: Any, num_channels: int, remat: bool) -> tuple[nn.Module, nn.Module]:
-    depth = config.resnet.depth
-    return resnet.ResNetEncoder(depth, remat=remat), resnet.ResNetDecoder(depth, num_channels, remat=remat)
-
-
-def _vit_pair(config: Any, num_channels: int, remat: bool) -> tuple[nn.Module, nn.Module]:
+def _decoder(config: Any, num_channels: int, image_size: tuple[int, int], remat: bool) -> nn.Module:
     vit = config.vit
-    decoder = ViTDecoder(
-        num_channels, vit.patch_size, vit.decoder_width, vit.decoder_depth, vit.decoder_heads, remat=remat
-    )
-    return _vit_encoder(config, remat), decoder
+    decoders: dict[str, Callable[[], nn.Module]] = {
+        "residual_stack": lambda: residual_stack.ResidualStackDecoder(
+            num_channels=num_channels, **dict(config.residual_stack), remat=remat
+        ),
+        "resnet": lambda: resnet.ResNetDecoder(config.resnet.depth, num_channels, remat, config.resnet.padding),
+        "vit": lambda: ViTDecoder(
+            num_channels, vit.patch_size, vit.decoder_width, vit.decoder_depth, vit.decoder_heads, remat=remat
+        ),
+        "points": lambda: PointsDecoder(image_size[0]),
+        "matrix": lambda: MatrixDecoder(image_size[0]),
+    }
+    return decoders[config.encoder if config.decoder == "mirror" else config.decoder]()
 
 
 def _vit_encoder(config: Any, remat: bool) -> ViTEncoder:

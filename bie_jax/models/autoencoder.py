@@ -48,6 +48,19 @@ class Autoencoder(nn.Module):
         z, out = self.bottleneck(features, _valid(channel_mask), train=train)
         return z, out | {"features": features.mean(axis=(1, 2))}
 
+    def decode(self, embedding: jax.Array, height: int, width: int) -> jax.Array:
+        """Images of embeddings: what the decoder makes of points of the latent space.
+
+        Args:
+            embedding: [B, latent_dim], of a bottleneck that has one vector per image.
+            height: h of the decoder's input.
+            width: w of it.
+
+        Returns:
+            [B, H, W, C].
+        """
+        return self.decoder(self.bottleneck.decode(embedding, height, width), None, train=False)
+
 
 class ChannelTokenAutoencoder(Autoencoder):
     """An autoencoder whose ViT has tokens of its own for every channel.

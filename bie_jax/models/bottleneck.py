@@ -4,6 +4,8 @@ All have one call: features [B, h, w, F] and `valid` [B] bool (examples that cou
 [B, h, w, *] and `out`, which has `embedding` [B, latent_dim]. With a quantiser `out` also has `codes`, `commitment`
 [B], `perplexity` and `code_counts` (see `VectorQuantizer`). One code for a whole image would allow only K different
 reconstructions: quantise the grid, or the pooled vector in several groups.
+
+Those that have one vector per image also have `decode`: that vector [B, latent_dim] to the decoder's input.
 """
 
 from typing import Literal
@@ -56,15 +58,23 @@ class PooledBottleneck(nn.Module):
     spread: Literal["dense", "broadcast"]
     map_features: int
 
-    @nn.compact
+    def setup(self) -> None:
+        """The parts."""
+        self.project = nn.Dense(self.quantizer.vector_dim)
+        self.to_map = Spread(self.spread, self.map_features)
+
     def __call__(
         self, features: jax.Array, valid: jax.Array | None = None, *, train: bool
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """[B, h, w, F] -> [B, h, w, map_features], and `out` with `codes` [B, G]."""
-        z_e = nn.Dense(self.quantizer.vector_dim)(features.mean(axis=(1, 2)))  # [B, d]
+        z_e = self.project(features.mean(axis=(1, 2)))  # [B, d]
         z_q, out = self.quantizer(z_e, valid, train=train)
-        z = Spread(self.spread, self.map_features)(z_q, *features.shape[1:3])
+        z = self.to_map(z_q, *features.shape[1:3])
         return z, _of_codes(out, out["commitment"]) | {"embedding": z_e}
+
+    def decode(self, embedding: jax.Array, height: int, width: int) -> jax.Array:
+        """Quantise, and spread."""
+        return self.to_map(self.quantizer(embedding, None, train=False)[0], height, width)
 
 
 class DenseBottleneck(nn.Module):
@@ -80,14 +90,22 @@ class DenseBottleneck(nn.Module):
     spread: Literal["dense", "broadcast"]
     map_features: int
 
-    @nn.compact
+    def setup(self) -> None:
+        """The parts."""
+        self.project = nn.Dense(self.latent_dim)
+        self.to_map = Spread(self.spread, self.map_features)
+
     def __call__(
         self, features: jax.Array, valid: jax.Array | None = None, *, train: bool
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """[B, h, w, F] -> [B, h, w, map_features] and `out`; `valid` and `train` change nothing."""
         del valid, train
-        embedding = nn.Dense(self.latent_dim)(features.mean(axis=(1, 2)))  # [B, d]
-        return Spread(self.spread, self.map_features)(embedding, *features.shape[1:3]), {"embedding": embedding}
+        embedding = self.project(features.mean(axis=(1, 2)))  # [B, d]
+        return self.to_map(embedding, *features.shape[1:3]), {"embedding": embedding}
+
+    def decode(self, embedding: jax.Array, height: int, width: int) -> jax.Array:
+        """Spread."""
+        return self.to_map(embedding, height, width)
 
 
 class GaussianBottleneck(nn.Module):
@@ -106,20 +124,28 @@ class GaussianBottleneck(nn.Module):
     spread: Literal["dense", "broadcast"]
     map_features: int
 
-    @nn.compact
+    def setup(self) -> None:
+        """The parts."""
+        self.mean = nn.Dense(self.latent_dim)
+        self.logvar = nn.Dense(self.latent_dim)
+        self.to_map = Spread(self.spread, self.map_features)
+
     def __call__(
         self, features: jax.Array, valid: jax.Array | None = None, *, train: bool
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """[B, h, w, F] -> [B, h, w, map_features], and `out` with `mean` and `logvar` [B, d]; `valid` has no say."""
         del valid
         pooled = features.mean(axis=(1, 2))
-        mean = nn.Dense(self.latent_dim, name="mean")(pooled)
-        logvar = nn.Dense(self.latent_dim, name="logvar")(pooled)
+        mean, logvar = self.mean(pooled), self.logvar(pooled)
         z = mean
         if train:
             z = mean + jnp.exp(0.5 * logvar) * jax.random.normal(self.make_rng("noise"), mean.shape, mean.dtype)
         out = {"embedding": mean, "mean": mean, "logvar": logvar}
-        return Spread(self.spread, self.map_features)(z, *features.shape[1:3]), out
+        return self.to_map(z, *features.shape[1:3]), out
+
+    def decode(self, embedding: jax.Array, height: int, width: int) -> jax.Array:
+        """Spread."""
+        return self.to_map(embedding, height, width)
 
 
 class Spread(nn.Module):

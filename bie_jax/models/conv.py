@@ -7,6 +7,7 @@ loops alone: inside a scanned layer they would be 10 to 100 times slower. So the
 
 import functools
 from collections.abc import Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -17,6 +18,7 @@ from jax import lax
 _MAX_POSITIONS_AS_PRODUCT = 16
 
 _Padding = tuple[tuple[int, int], tuple[int, int]]
+PaddingMode = Literal["zeros", "circular"]
 
 
 class Conv(nn.Module):
@@ -26,8 +28,10 @@ class Conv(nn.Module):
         features: output channels.
         kernel_size: (height, width) of the kernel, pixels.
         strides: step between output positions, the same for both axes.
-        padding: ((top, bottom), (left, right)) zeros, pixels; written out because PyTorch's convention, which
-            published ResNets follow, differs from "SAME" at even sizes.
+        padding: ((top, bottom), (left, right)) pixels; written out because PyTorch's convention, which published
+            ResNets follow, differs from "SAME" at even sizes.
+        padding_mode: "zeros", or "circular": what lies beyond a border is the other side of the image, as in the
+            distance matrix of a closed outline.
         use_bias: whether a bias is added.
         kernel_init: initialiser of the [kh, kw, C_in, C_out] kernel.
     """
@@ -36,6 +40,7 @@ class Conv(nn.Module):
     kernel_size: tuple[int, int]
     strides: int = 1
     padding: Sequence[tuple[int, int]] = ((0, 0), (0, 0))
+    padding_mode: PaddingMode = "zeros"
     use_bias: bool = True
     kernel_init: jax.nn.initializers.Initializer = nn.initializers.lecun_normal()
 
@@ -45,7 +50,10 @@ class Conv(nn.Module):
         kh, kw = self.kernel_size
         kernel = self.param("kernel", self.kernel_init, (kh, kw, x.shape[-1], self.features))
         (top, bottom), (left, right) = self.padding
-        y = convolve(x, kernel, self.strides, ((top, bottom), (left, right)))
+        padding = ((top, bottom), (left, right))
+        if self.padding_mode == "circular":
+            x, padding = jnp.pad(x, ((0, 0), *padding, (0, 0)), mode="wrap"), ((0, 0), (0, 0))
+        y = convolve(x, kernel, self.strides, padding)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).reshape(1, 1, 1, -1)
         return y
@@ -128,14 +136,16 @@ def _taps(x: jax.Array, kernel: jax.Array, strides: int, padding: _Padding) -> l
     ]
 
 
-def max_pool(x: jax.Array) -> jax.Array:
+def max_pool(x: jax.Array, padding_mode: PaddingMode = "zeros") -> jax.Array:
     """Greatest of each 3 x 3 window, step 2, of numbers that are not negative: [B, H, W, C] -> [B, H/2, W/2, C].
 
-    Along one axis after the other, each seen as pairs: the gradient of XLA's own pooling is 10 times slower on the CPU.
+    `padding_mode` as `Conv` has it ("circular" for even H and W). Along one axis after the other, each seen as pairs:
+    the gradient of XLA's own pooling is 10 times slower on the CPU.
     """
     for axis in (1, 2):
         size = x.shape[axis]
-        x = jnp.pad(x, [(1, 1 + size % 2) if i == axis else (0, 0) for i in range(x.ndim)])
+        mode = "wrap" if padding_mode == "circular" else "constant"
+        x = jnp.pad(x, [(1, 1 + size % 2) if i == axis else (0, 0) for i in range(x.ndim)], mode=mode)
         pairs = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
         first, second = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1))
         pooled = jnp.maximum(first, second)

@@ -14,7 +14,7 @@ import functools
 import flax.linen as nn
 import jax
 
-from bie_jax.models.conv import Conv, max_pool, upsample
+from bie_jax.models.conv import Conv, PaddingMode, max_pool, upsample
 
 # depth -> blocks in each of the four stages
 STAGE_SIZES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -39,18 +39,21 @@ class BasicBlock(nn.Module):
     Attributes:
         width: channels of both convolutions and of the output.
         strides: of the first convolution and the shortcut.
+        padding_mode: of the 3 x 3 convolutions, see `Conv`.
     """
 
     width: int
     strides: int = 1
+    padding_mode: PaddingMode = "zeros"
     expansion = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, valid: jax.Array | None = None, *, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, H/strides, W/strides, width]; `valid` as in `ResNetDecoder`."""
-        h = _conv3x3(self.width, strides=self.strides, name="conv1")(x)
+        conv3x3 = functools.partial(_conv3x3, self.width, padding_mode=self.padding_mode)
+        h = conv3x3(strides=self.strides, name="conv1")(x)
         h = nn.relu(_batch_norm(h, valid, train, "norm1"))
-        h = _batch_norm(_conv3x3(self.width, name="conv2")(h), valid, train, "norm2")
+        h = _batch_norm(conv3x3(name="conv2")(h), valid, train, "norm2")
         return nn.relu(_shortcut(x, h.shape, self.strides, valid, train) + h)
 
 
@@ -60,17 +63,19 @@ class BottleneckBlock(nn.Module):
     Attributes:
         width: channels of the first two convolutions; the output has 4 `width`.
         strides: of the 3 x 3 convolution and the shortcut.
+        padding_mode: of the 3 x 3 convolution, see `Conv`.
     """
 
     width: int
     strides: int = 1
+    padding_mode: PaddingMode = "zeros"
     expansion = 4
 
     @nn.compact
     def __call__(self, x: jax.Array, valid: jax.Array | None = None, *, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, H/strides, W/strides, 4 width]; `valid` as in `ResNetDecoder`."""
         h = nn.relu(_batch_norm(_conv1x1(self.width, name="conv1")(x), valid, train, "norm1"))
-        h = _conv3x3(self.width, strides=self.strides, name="conv2")(h)
+        h = _conv3x3(self.width, strides=self.strides, padding_mode=self.padding_mode, name="conv2")(h)
         h = nn.relu(_batch_norm(h, valid, train, "norm2"))
         h = _batch_norm(_conv1x1(self.width * self.expansion, name="conv3")(h), valid, train, "norm3")
         return nn.relu(_shortcut(x, h.shape, self.strides, valid, train) + h)
@@ -93,6 +98,7 @@ class _Stage(nn.Module):
     index: int
     strides: int
     remat: bool
+    padding_mode: PaddingMode
 
     @nn.compact
     def __call__(self, x: jax.Array, valid: jax.Array | None, *, train: bool) -> jax.Array:
@@ -106,7 +112,7 @@ class _Stage(nn.Module):
         def wrap(prevent_cse: bool):
             return nn.remat(apply, prevent_cse=prevent_cse) if self.remat else apply
 
-        x, _ = wrap(prevent_cse=True)(block(width, self.strides, name="first"), x, valid)
+        x, _ = wrap(prevent_cse=True)(block(width, self.strides, self.padding_mode, name="first"), x, valid)
         scan = nn.scan(
             wrap(prevent_cse=unrolled),
             variable_axes={"params": 0, "batch_stats": 0},
@@ -115,7 +121,7 @@ class _Stage(nn.Module):
             length=length,
             unroll=length if unrolled else 1,
         )
-        x, _ = scan(block(width, name="layers"), x, valid)
+        x, _ = scan(block(width, padding_mode=self.padding_mode, name="layers"), x, valid)
         return x
 
 
@@ -125,10 +131,12 @@ class ResNetEncoder(nn.Module):
     Attributes:
         depth: a key of `STAGE_SIZES`.
         remat: whether the backward pass computes each block again instead of keeping what is inside it.
+        padding_mode: of all convolutions and of the pooling, see `Conv`.
     """
 
     depth: int
     remat: bool = False
+    padding_mode: PaddingMode = "zeros"
 
     @nn.compact
     def __call__(self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool) -> jax.Array:
@@ -141,10 +149,12 @@ class ResNetEncoder(nn.Module):
             train: whether the statistics are the batch's, and the running ones learn from it.
         """
         valid = None if channel_mask is None else channel_mask.any(axis=-1)
-        x = _conv(WIDTHS[0], kernel_size=(7, 7), strides=2, padding=((3, 3), (3, 3)), name="stem")(image)
-        x = max_pool(nn.relu(_batch_norm(x, valid, train, "stem_norm")))
+        mode = self.padding_mode
+        stem = _conv(WIDTHS[0], (7, 7), strides=2, padding=((3, 3), (3, 3)), padding_mode=mode, name="stem")
+        x = max_pool(nn.relu(_batch_norm(stem(image), valid, train, "stem_norm")), mode)
         for index in range(len(WIDTHS)):
-            stage = _Stage(self.depth, index, strides=2 if index > 0 else 1, remat=self.remat, name=f"stage{index + 1}")
+            strides = 2 if index > 0 else 1
+            stage = _Stage(self.depth, index, strides, self.remat, mode, name=f"stage{index + 1}")
             x = stage(x, valid, train=train)
         return x
 
@@ -156,11 +166,13 @@ class ResNetDecoder(nn.Module):
         depth: a key of `STAGE_SIZES`.
         num_channels: C of the output.
         remat: as in `ResNetEncoder`.
+        padding_mode: as in `ResNetEncoder`.
     """
 
     depth: int
     num_channels: int
     remat: bool = False
+    padding_mode: PaddingMode = "zeros"
 
     @nn.compact
     def __call__(self, z: jax.Array, valid: jax.Array | None = None, *, train: bool) -> jax.Array:
@@ -175,7 +187,13 @@ class ResNetDecoder(nn.Module):
         x = _conv1x1(WIDTHS[-1] * _BLOCKS[self.depth].expansion, name="entry")(z)
         x = nn.relu(_batch_norm(x, valid, train, "entry_norm"))
         for index in reversed(range(len(WIDTHS))):
-            x = _Stage(self.depth, index, strides=1, remat=self.remat, name=f"stage{index + 1}")(x, valid, train=train)
-            x = upsample(x)  # the last one undoes the max pooling
-        x = nn.relu(_batch_norm(_conv3x3(WIDTHS[0] // 2, name="exit")(x), valid, train, "exit_norm"))
-        return Conv(self.num_channels, (3, 3), padding=((1, 1), (1, 1)), name="output")(upsample(x))
+            stage = _Stage(self.depth, index, 1, self.remat, self.padding_mode, name=f"stage{index + 1}")
+            x = upsample(
+                stage(x, valid, train=train)
+            )  # the last one undoes the max pooling  # the last one undoes the max pooling
+        x = _conv3x3(WIDTHS[0] // 2, padding_mode=self.padding_mode, name="exit")(x)
+        x = nn.relu(_batch_norm(x, valid, train, "exit_norm"))
+        output = Conv(
+            self.num_channels, (3, 3), padding=((1, 1), (1, 1)), padding_mode=self.padding_mode, name="output"
+        )
+        return output(upsample(x))

@@ -111,6 +111,30 @@ def outer_boundary(mask: np.ndarray) -> np.ndarray:
     return _outlines_of_masks(mask[None], 0)[0]
 
 
+def largest_object(mask: np.ndarray) -> ObjectMask:
+    """The pixels that the outline of a mask is drawn around: its largest component above half of its maximum.
+
+    Args:
+        mask: [H, W], as in `masks_to_contours`.
+
+    Returns:
+        The component with the label 1; its holes are not part of it.
+
+    Raises:
+        ValueError: as `masks_to_contours`.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or mask.dtype.kind not in "buif":
+        raise ValueError(f"a mask is [H, W] numbers, got {mask.shape} of {mask.dtype}")
+    component = np.empty(mask.shape, np.int32)
+    scipy.ndimage.label(_inside(mask[None], 0)[0][0], np.ones((3, 3)), output=component)
+    first, pixels = _components(component)
+    (start,) = _largest(first, pixels, np.zeros(len(first), int), 1)
+    alone = component == component.ravel()[start]
+    (box,) = scipy.ndimage.find_objects(alone.astype(np.uint8))
+    return ObjectMask(1, alone[box], (box[0].start, box[1].start))
+
+
 def objects(label_image: np.ndarray) -> list[ObjectMask]:
     """The objects of a label image, in the order of their labels.
 
@@ -185,19 +209,8 @@ def _resample(points: np.ndarray, lengths: np.ndarray, num_points: int, method: 
 
 def _outlines_of_masks(masks: np.ndarray, number_of_first: int) -> tuple[np.ndarray, np.ndarray]:
     """Points [V, 2] of all outlines, one after the other, and how many of them each mask has [N]."""
-    if not masks.size:
-        raise ValueError(f"masks are {masks.shape}, there is no pixel")
-    if masks.dtype.kind == "f" and not np.isfinite(masks).all():
-        raise ValueError("masks have values that are not finite")
-    maximum = np.asarray(masks.max(axis=(1, 2)))
-    if not (maximum > 0).all():
-        empty = np.flatnonzero(maximum <= 0)
-        raise ValueError(
-            f"mask {number_of_first + empty[0]} is empty: no pixel is above 0, which is background (empty are "
-            f"{len(empty)} of the masks {number_of_first} to {number_of_first + len(masks) - 1})"
-        )
+    inside, maximum = _inside(masks, number_of_first)
     level = maximum / 2  # true division: 127.5 for 255, 0.5 for True
-    inside = masks if masks.dtype == bool else masks > _rounded_level(maximum)[:, None, None]
     # Only what lies around the objects, with the values next to them, which grey outlines are interpolated with.
     top, bottom = _extent(np.any(inside, axis=(0, 2)))
     left, right = _extent(np.any(inside, axis=(0, 1)))
@@ -218,6 +231,22 @@ def _outlines_of_masks(masks: np.ndarray, number_of_first: int) -> tuple[np.ndar
     points -= (1 - top, 1 - left)
     points[:, 0] -= np.repeat(float(height) * np.arange(num_masks), lengths)
     return points, lengths
+
+
+def _inside(masks: np.ndarray, number_of_first: int) -> tuple[np.ndarray, np.ndarray]:
+    """What is above half of each mask's maximum [N, H, W] bool, and the maxima [N]; raises as `masks_to_contours`."""
+    if not masks.size:
+        raise ValueError(f"masks are {masks.shape}, there is no pixel")
+    if masks.dtype.kind == "f" and not np.isfinite(masks).all():
+        raise ValueError("masks have values that are not finite")
+    maximum = np.asarray(masks.max(axis=(1, 2)))
+    if not (maximum > 0).all():
+        empty = np.flatnonzero(maximum <= 0)
+        raise ValueError(
+            f"mask {number_of_first + empty[0]} is empty: no pixel is above 0, which is background (empty are "
+            f"{len(empty)} of the masks {number_of_first} to {number_of_first + len(masks) - 1})"
+        )
+    return (masks if masks.dtype == bool else masks > _rounded_level(maximum)[:, None, None]), maximum
 
 
 def _rounded_level(maximum: np.ndarray) -> np.ndarray:

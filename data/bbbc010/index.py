@@ -11,7 +11,7 @@ from data.fields import Field, Index
 from data.planes import FilePlane, read_file
 from data.wells import well_name
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 TEXT = "BBBC010: C. elegans infected with E. faecalis, with and without ampicillin (Ausubel; Ljosa et al 2012)."
 LABEL = "outcome"
 CHANNELS = {"w1": "GFP", "w2": "brightfield"}
@@ -31,6 +31,7 @@ FILES = {
     ),
 }
 
+_OUTCOME_COLUMNS = {"treatment": str, "outcome": str}
 _LAST_TREATED_COLUMN = 12
 _IMAGE = re.compile(r"(?P<plate>.+)_(?P<well>[A-P]\d{2})_(?P<channel>w[12])_[0-9A-F-]{36}\.tif", re.IGNORECASE)
 _MASK = re.compile(r"(?P<well>[A-P]\d{2})_(?P<worm>\d+)(?:_\w+)?\.png", re.IGNORECASE)
@@ -88,8 +89,24 @@ def index_bbbc010(source: Path, masks: Path | None) -> Index:
         Field(plate, well, 1, dict(files), _outcome(well), tuple(objects.get(well, ())))
         for (plate, well), files in sorted(planes.items())
     ]
-    columns = {"treatment": str, "outcome": str}
-    return Index(tuple(CHANNELS), tuple(fields), columns, pixel_size_um=None, ignored=tuple(ignored))
+    return Index(tuple(CHANNELS), tuple(fields), _OUTCOME_COLUMNS, pixel_size_um=None, ignored=tuple(ignored))
+
+
+def index_worm_masks(folder: Path) -> Index:
+    """One field for each worm: plate "BBBC010", its well, and its number there as the site.
+
+    Args:
+        folder: as `masks` of `index_bbbc010`.
+
+    Raises:
+        BuildError: if there is no such folder, or no such mask in it.
+    """
+    fields = [
+        Field("BBBC010", well, worm, {("mask", 0, 0): FilePlane(path)}, _outcome(well))
+        for path, well, worm in _find_masks(folder)
+    ]
+    fields.sort(key=lambda field: (field.well, field.site))
+    return Index(("mask",), tuple(fields), _OUTCOME_COLUMNS, pixel_size_um=None, ignored=())
 
 
 def _outcome(well: str) -> dict[str, str | int | float]:
@@ -100,20 +117,26 @@ def _outcome(well: str) -> dict[str, str | int | float]:
 
 def _read_masks(folder: Path) -> dict[str, list[tuple[float, float, dict[str, str | int | float]]]]:
     """Well -> centre (y, x in pixels), number and area of each worm."""
-    if not folder.is_dir():
-        raise BuildError(f"{folder}: no such folder; data/bbbc010/README.md says what it is")
     worms: dict[str, list[tuple[float, float, dict[str, str | int | float]]]] = {}
-    for path in sorted(folder.rglob("*.png")):
-        match = _MASK.fullmatch(path.name)
-        if match is None:
-            continue
+    for path, well, worm in _find_masks(folder):
         mask = read_file(path)
         y, x = np.nonzero(mask if mask.ndim == 2 else mask[..., 0])
         if len(y) == 0:
             raise BuildError(f"{path}: the mask is empty")
-        well = well_name(match["well"], path, WELLS_PER_PLATE)
-        extra: dict[str, str | int | float] = {"worm": int(match["worm"]), "worm_area_px": len(y)}
+        extra: dict[str, str | int | float] = {"worm": worm, "worm_area_px": len(y)}
         worms.setdefault(well, []).append((float(y.mean()), float(x.mean()), extra))
-    if not worms:
-        raise BuildError(f"{folder}: no mask is named after a well and a worm, as A01_01_ground_truth.png")
     return worms
+
+
+def _find_masks(folder: Path) -> list[tuple[Path, str, int]]:
+    """(path, well, number of the worm), sorted by path."""
+    if not folder.is_dir():
+        raise BuildError(f"{folder}: no such folder; data/bbbc010/README.md says what it is")
+    found = []
+    for path in sorted(folder.rglob("*.png")):
+        match = _MASK.fullmatch(path.name)
+        if match is not None:
+            found.append((path, well_name(match["well"], path, WELLS_PER_PLATE), int(match["worm"])))
+    if not found:
+        raise BuildError(f"{folder}: no mask is named after a well and a worm, as A01_01_ground_truth.png")
+    return found

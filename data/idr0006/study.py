@@ -51,7 +51,7 @@ def read_annotation(path: Path) -> pd.DataFrame:
 
 IDR0006 = Study(
     name="idr0006",
-    version="1.0.0",
+    version="1.1.0",
     text="idr0006 (15,483 tagged proteins in HeLa cells, localised to nuclear bodies; CC BY-NC-SA 3.0, Fong et al).",
     channels={"DAPI": (), "TRITC": ()},
     pixel_size_um=None,

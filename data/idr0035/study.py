@@ -44,7 +44,7 @@ def read_annotation(path: Path) -> pd.DataFrame:
 
 IDR0035 = Study(
     name="idr0035",
-    version="1.0.0",
+    version="1.1.0",
     text="idr0035 (BBBC021: MCF-7 cells under 113 compounds; CC BY 4.0, AstraZeneca, Caie et al).",
     channels={"DAPI": ("w1",), "Tubulin": ("w2",), "Actin": ("w4",)},
     pixel_size_um=None,

@@ -41,7 +41,7 @@ def read_annotation(path: Path) -> pd.DataFrame:
 
 IDR0036 = Study(
     name="idr0036",
-    version="1.0.0",
+    version="1.1.0",
     text="idr0036 (BBBC022: Cell Painting of U2OS cells under 1,600 compounds; CC0 1.0, Gustafsdottir et al).",
     # Names as in IDR's .screen files, which also say which of the microscope's numbers is which.
     channels={

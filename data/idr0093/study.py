@@ -64,7 +64,7 @@ def _treatment(gene: str, control_type: str, comment: str) -> str:
 
 IDR0093 = Study(
     name="idr0093",
-    version="2.0.0",
+    version="2.1.0",
     text="idr0093 (genome-wide siRNA screen of cell size and RNA production; CC BY 4.0, Mueller et al).",
     # In the order of IDR's rendering_settings.yml; the microscope's file names end in C01 to C04.
     channels={

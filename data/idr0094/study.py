@@ -54,7 +54,7 @@ def read_annotation(path: Path) -> pd.DataFrame:
 
 IDR0094 = Study(
     name="idr0094",
-    version="1.0.0",
+    version="1.1.0",
     text="idr0094 (Caco-2 cells with SARS-CoV-2 under a library of known drugs; CC0 1.0, Ellinger et al).",
     channels={"cell body": ()},
     pixel_size_um=None,

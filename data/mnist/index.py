@@ -14,7 +14,7 @@ from data.download import fetch
 from data.errors import BadInputError, BuildError
 from data.fields import Field, Index
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 TEXT = "MNIST: 70,000 handwritten digits of 28 x 28 pixels (LeCun, Cortes and Burges); no microscope was involved."
 LABEL = "digit"
 CHANNEL = "intensity"

@@ -7,7 +7,7 @@ from pathlib import Path
 from data.records import Description, Example, write_set
 from data.simulated.simulation import CHANNEL_NAMES, PIXEL_SIZE_UM, Design, Well, layout, simulate_site
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 
 _COLUMNS = {
     "plate": str,
@@ -65,6 +65,7 @@ def build_simulated(data_dir: str | Path, design: Design, num_workers: int) -> P
     description = Description(
         name="simulated",
         version=VERSION,
+        kind="images",
         channel_names=CHANNEL_NAMES,
         pixel_size_um=PIXEL_SIZE_UM,
         image_shape=(design.image_size, design.image_size, len(CHANNEL_NAMES)),

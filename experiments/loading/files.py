@@ -110,6 +110,7 @@ def write_files(folder: Path, count: int, shape: tuple[int, int, int], data_dir:
     description = Description(
         name="records",
         version="1.0.0",
+        kind="images",
         channel_names=tuple(str(channel) for channel in range(shape[2])),
         pixel_size_um=None,
         image_shape=shape,

@@ -3,7 +3,9 @@
     python experiments/quality/compare.py --set=simulated                     every run, into runs/quality
     python experiments/quality/compare.py --set=bbbc021 --runs ae-resnet18 mae-vit
 
-Each run is `launch.py` with options; the table is read from their `scores.json`. A run that is there is not repeated.
+Windows of 32 x 32 px are learnt from, whole images are embedded: a latent vector is spread with positions as channels,
+for which any size will do. Each run is `launch.py` with options; the table is read from their `scores.json`. A run that
+is there is not repeated.
 """
 
 import argparse
@@ -15,7 +17,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-_CROP = ["--config.data.crop_size=(64, 64)"]
+_CROP = ["--config.data.crop_size=(32, 32)", "--config.model.spread=broadcast"]
 _RESNET = ["--config.model.encoder=resnet", *_CROP]
 _POOLED = ["--config.model.bottleneck=pooled", "--config.model.quantizer.num_codes=64"]
 _GROUPS = [*_POOLED, "--config.model.quantizer.num_groups=16", "--config.model.quantizer.code_dim=8"]

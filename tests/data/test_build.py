@@ -14,6 +14,7 @@ import pytest
 import tifffile
 
 from bie_jax.image_set import open_image_set
+from data.studies import STUDIES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REAL_TREES = REPOSITORY.parent / "shared/data/hcs_imagexpress_layout"
@@ -385,5 +386,5 @@ def test_what_a_source_does_not_have(plate_folder, tmp_path, flag, parts):
 
 def test_each_known_set_has_a_readme():
     """The messages send people there."""
-    for name in ("simulated", "bbbc010", "bbbc021", "mnist", "idr0006", "idr0035", "idr0036", "idr0093", "idr0094"):
+    for name in ("simulated", "bbbc010", "bbbc021", "mnist", "osteosarcoma", *STUDIES):
         assert (REPOSITORY / "data" / name / "README.md").is_file()

@@ -24,6 +24,7 @@ def _description(shape=(4, 6, 2), dtype="uint16"):
     return Description(
         name="simulated",
         version="1.0.0",
+        kind="images",
         channel_names=("a", "b"),
         pixel_size_um=0.5,
         image_shape=shape,

@@ -21,7 +21,7 @@ class FakeImageSet:
 
     def __init__(self, images, metadata, statistics):
         self.array, self.metadata, self.statistics = images, metadata, statistics
-        self.name, self.channel_names, self.pixel_size_um = "fake", CHANNELS, 0.5
+        self.name, self.kind, self.channel_names, self.pixel_size_um = "fake", "images", CHANNELS, 0.5
         self.image_shape, self.simulated, self.bit_depth = images.shape[1:], True, 16
         self.description = statistics["description"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bie_jax.evaluation import evaluate
+from bie_jax.evaluation import evaluate, image_features
 from tests.evaluation.conftest import CHANNELS, LABELS, write_workdir
 
 
@@ -184,9 +184,9 @@ def test_shown_images_are_a_seeded_sample():
 def test_classical_features_do_not_depend_on_the_batches(image_set, monkeypatch):
     shown = np.array([0, 7, 70])
     arguments = (image_set, CHANNELS, 0.5, image_set.statistics["overall"], shown)
-    whole = evaluate.classical_features(*arguments)
-    monkeypatch.setattr(evaluate, "BATCH", 10)
-    parts = evaluate.classical_features(*arguments)
+    whole = image_features.classical_features(*arguments)
+    monkeypatch.setattr(image_features, "BATCH", 10)
+    parts = image_features.classical_features(*arguments)
     np.testing.assert_allclose(whole.intensity, parts.intensity)
     np.testing.assert_allclose(whole.texture_and_regions, parts.texture_and_regions)
     np.testing.assert_allclose(whole.pixels, parts.pixels)

@@ -111,7 +111,7 @@ def test_pictures_that_do_not_belong_together_are_refused(finished, tmp_path):
     with pytest.raises(ValueError, match=r"\[2, 3\]"):
         report.write_report(
             tmp_path, config={}, scores=scores, metadata=pd.DataFrame({"label": ["a", "b"]}),
-            projections=[projection], tiles=[None, None], control="",
+            projections=[projection], tiles=[None, None], pictures=[], control="",
         )  # fmt: skip
 
 

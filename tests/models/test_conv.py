@@ -91,3 +91,22 @@ def test_upsample_repeats_every_pixel():
     x = np.random.default_rng(0).normal(size=(2, 3, 5, 4))
     expected = np.repeat(np.repeat(x, 2, axis=1), 2, axis=2)
     np.testing.assert_array_equal(upsample(jnp.asarray(x)), expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+def test_circular_padding_has_no_border(strides):
+    """Rolling the image rolls the result; with zeros beyond the border it does not."""
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    for mode in ("circular", "zeros"):
+        conv = Conv(4, (3, 3), strides, padding=((1, 1), (1, 1)), padding_mode=mode)
+        variables = conv.init(jax.random.key(1), x)
+        rolled = conv.apply(variables, jnp.roll(x, (2, 4), (1, 2)))
+        expected = jnp.roll(conv.apply(variables, x), (2 // strides, 4 // strides), (1, 2))
+        assert bool(jnp.allclose(rolled, expected, atol=1e-5)) == (mode == "circular")
+
+
+def test_circular_pooling_is_that_of_the_tiled_image():
+    x = jax.random.uniform(jax.random.key(0), (2, 6, 8, 3))
+    tiled = max_pool(jnp.tile(x, (1, 3, 3, 1)))[:, 3:6, 4:8]
+    np.testing.assert_array_equal(max_pool(x, "circular"), tiled)
+    assert np.abs(max_pool(x) - tiled).max() > 0

@@ -58,3 +58,23 @@ def test_an_example_without_channels_has_no_say_in_the_statistics():
     jax.tree.map(np.testing.assert_array_equal, run(image), run(disturbed))
     seen = run(image.at[1].multiply(2.0))
     assert np.abs(np.asarray(seen[0][0] - run(image)[0][0])).max() > 1e-4
+
+
+def test_a_circular_network_knows_no_border():
+    """An image rolled by the stride gives a map rolled by one position, and back."""
+    image = jax.random.normal(jax.random.key(0), (1, 64, 64, 1))
+    encoder, decoder = ResNetEncoder(18, padding_mode="circular"), ResNetDecoder(18, 1, padding_mode="circular")
+    variables = jax.jit(lambda key: encoder.init(key, image, train=False))(jax.random.key(1))
+    encode = jax.jit(lambda image: encoder.apply(variables, image, train=False))
+    z = encode(image)
+    rolled = encode(jnp.roll(image, (32, 32), (1, 2)))
+    np.testing.assert_allclose(rolled, jnp.roll(z, (1, 1), (1, 2)), atol=1e-4 * float(jnp.abs(z).max()))
+    assert jnp.abs(rolled - z).max() > 1e-2 * jnp.abs(z).max()
+    back = jax.jit(lambda key: decoder.init(key, z, train=False))(jax.random.key(1))
+    decode = jax.jit(lambda z: decoder.apply(back, z, train=False))
+    image = decode(z)
+    np.testing.assert_allclose(
+        decode(jnp.roll(z, (1, 1), (1, 2))),
+        jnp.roll(image, (32, 32), (1, 2)),
+        atol=1e-4 * float(jnp.abs(image).max()),
+    )

@@ -4,7 +4,14 @@ import scipy.ndimage
 import skimage.measure
 
 from bie_jax.shapes import contour
-from bie_jax.shapes.contour import label_image_to_contours, mask_to_contour, masks_to_contours, objects, outer_boundary
+from bie_jax.shapes.contour import (
+    label_image_to_contours,
+    largest_object,
+    mask_to_contour,
+    masks_to_contours,
+    objects,
+    outer_boundary,
+)
 from bie_jax.shapes.distance_matrix import pairwise_distances
 from bie_jax.shapes.mds import classical_mds
 from bie_jax.shapes.polygon import align, contour_to_mask, signed_area
@@ -272,3 +279,27 @@ def test_other_refusals():
         for function in (objects, label_image_to_contours):
             with pytest.raises(ValueError, match=message):
                 function(image)
+
+
+def test_the_largest_object_against_scikit_image(blobs):
+    for blob in blobs:
+        found = largest_object(blob)
+        parts = skimage.measure.regionprops(skimage.measure.label(blob > blob.max() / 2))
+        largest = max(parts, key=lambda part: part.area)
+        assert (found.label, found.origin) == (1, largest.bbox[:2])
+        np.testing.assert_array_equal(found.mask, largest.image)
+
+
+def test_of_equal_objects_the_first_from_the_top_is_the_largest():
+    mask = np.zeros((9, 9), np.uint8)
+    mask[5:7, 0:2] = mask[2:4, 6:8] = 3
+    assert largest_object(mask).origin == (2, 6)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [(np.zeros((4, 5)), "mask 0 is empty"), (np.zeros((2, 4, 5)), r"a mask is \[H, W\] numbers, got \(2, 4, 5\)")],
+)
+def test_no_largest_object(mask, message):
+    with pytest.raises(ValueError, match=message):
+        largest_object(mask)

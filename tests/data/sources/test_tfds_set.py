@@ -151,7 +151,9 @@ def test_a_set_of_our_own(tmp_path, site):
         )
         for i in range(5)
     ]
-    description = Description("ours", "1.0.0", ("DNA", "RNA"), None, (4, 6, 2), "uint16", columns, "numbers", False)
+    description = Description(
+        "ours", "1.0.0", "images", ("DNA", "RNA"), None, (4, 6, 2), "uint16", columns, "numbers", False
+    )
     index = index_tfds(write_set(description, parts, Given(), tmp_path))
     assert index.channels == ("DNA", "RNA")
     order = [0, 2, 4, 1, 3]  # by plate

@@ -1,0 +1,133 @@
+"""How much an embedding of outlines changes where a shape does not, or hardly: the table of invariances.
+
+Two kinds of change. An outline itself is moved, turned, enlarged, mirrored, and started elsewhere: what is left there
+is rounding and the choice of points. And the object is drawn as a mask again, turned or at another size, and traced
+anew, as another picture of it would be: what is left there is the cost of pixels.
+"""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from bie_jax.outline_views import random_noise
+from bie_jax.shapes.contour import mask_to_contour
+from bie_jax.shapes.polygon import contour_to_mask
+
+DEGREES = tuple(range(7, 360, 7))
+SIZES = (0.5, 0.71, 1.41, 2.0)
+NOISES = (0.01, 0.02, 0.05)
+
+
+def invariances(
+    embed: Callable[[np.ndarray], np.ndarray],
+    outlines: np.ndarray,
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    num_objects: int,
+    most_training: int,
+    seed: int,
+) -> list[dict]:
+    """What each change does to the embedding of objects drawn at random, and to the F1 of a classifier of the others.
+
+    Args:
+        embed: outlines [n, P', 2, 1] px -> [n, D].
+        outlines: [N, P', 2] px, of the whole set.
+        features: [N, D], their embeddings.
+        labels: [N] str, "" where there is none.
+        num_objects: how many objects are drawn, of those with a label if there are any.
+        most_training: others that the classifier (logistic regression) learns from, at most.
+        seed: of what is drawn.
+
+    Returns:
+        A row for each change: `change`, its name; `of`, "outline" or "mask"; `embedding` and `embedding_max`, the
+        distance of the changed object's embedding from its own, as a share of the RMS distance between two objects,
+        mean over objects and angles and the greatest mean of an angle; `macro_f1`, or None without two labels; and
+        `lost`, how many objects had too few pixels to be drawn, and are left out. The first row is no change.
+    """
+    rng = np.random.default_rng(seed)
+    known = np.flatnonzero(labels != "") if len(np.unique(labels[labels != ""])) > 1 else np.arange(len(labels))
+    drawn = rng.choice(known, min(num_objects, max(len(known) // 2, 1)), replace=False)
+    others = np.setdiff1d(known, drawn)
+    learnt = rng.choice(others, min(most_training, len(others)), replace=False)
+    classifier = None
+    if len(np.unique(labels[learnt])) > 1 and (labels[learnt] != "").all():
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
+        with threadpool_limits(1, user_api="blas"):
+            classifier.fit(features[learnt], labels[learnt])
+    originals = outlines[drawn].astype(np.float64)
+    own = embed(originals[..., None].astype(np.float32))
+    # Twice the summed variance is the mean squared distance between two objects drawn independently.
+    spread = np.sqrt(2 * features.var(axis=0).sum())
+    rows = []
+    for of, name, versions in _changes(originals, rng):
+        distances, scores, lost = [], [], 0
+        for version in versions:
+            there = np.isfinite(version).all(axis=(1, 2))
+            lost = max(lost, int((~there).sum()))
+            changed = embed(version[there, ..., None].astype(np.float32))
+            distances.append(np.linalg.norm(changed - own[there], axis=1).mean() / max(spread, 1e-12))
+            if classifier is not None:
+                guessed = classifier.predict(changed)
+                scores.append(f1_score(labels[drawn][there], guessed, average="macro", zero_division=0))  # type: ignore[reportArgumentType]
+        rows.append(
+            {
+                "change": name,
+                "of": of,
+                "embedding": float(np.mean(distances)),
+                "embedding_max": float(np.max(distances)),
+                "macro_f1": float(np.mean(scores)) if scores else None,
+                "lost": lost,
+            }
+        )
+    return rows
+
+
+def _changes(points: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, str, Iterator[np.ndarray]]]:
+    """Of what, the change's name, and the changed outlines [n, P', 2], several versions of a change of many degrees."""
+    count, num_points, _ = points.shape
+    every_seventh = f"turned by every 7 degrees, {DEGREES[0]} to {DEGREES[-1]}"
+    yield "outline", "none", iter([points])
+    yield "outline", every_seventh, (_turned(points, angle) for angle in DEGREES)
+    yield "outline", "moved by 1000 px", iter([points + 1000.0])
+    yield "outline", "0.5 times the size", iter([0.5 * points])
+    yield "outline", "2 times the size", iter([2.0 * points])
+    yield "outline", "mirrored, and traced the same way round", iter([(points * [1.0, -1.0])[:, ::-1]])
+    yield "outline", "in the other direction", iter([points[:, ::-1]])
+    shifts = rng.integers(1, num_points, count)
+    order = (np.arange(num_points)[None] + shifts[:, None]) % num_points
+    yield "outline", "from another start point", iter([np.take_along_axis(points, order[..., None], axis=1)])
+    for amount in NOISES:
+        key = jax.random.key(int(rng.integers(2**31)))
+        centre = points.mean(axis=1, keepdims=True)
+        noisy = np.asarray(random_noise(key, jax.numpy.asarray(points - centre, jax.numpy.float32), amount)) + centre
+        yield "outline", f"boundary displaced smoothly by {amount:.0%} of the radius", iter([noisy])
+    yield "mask", "drawn as it is", iter([_traced_again(points)])
+    yield "mask", every_seventh, (_traced_again(_turned(points, angle)) for angle in DEGREES)
+    yield "mask", "mirrored", iter([_traced_again(points * [1.0, -1.0])])
+    for size in SIZES:
+        yield "mask", f"{size:g} times the pixels along each side", iter([_traced_again(size * points)])
+
+
+def _turned(points: np.ndarray, degrees: float) -> np.ndarray:
+    angle = np.deg2rad(degrees)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    centre = points.mean(axis=1, keepdims=True)
+    return (points - centre) @ turn + centre
+
+
+def _traced_again(points: np.ndarray) -> np.ndarray:
+    """Each outline filled with pixels, and the outline of those; NaN where no pixel's centre is inside."""
+    traced = np.full_like(points, np.nan)
+    for number, outline in enumerate(points):
+        corner = np.floor(outline.min(axis=0)) - 1
+        mask = contour_to_mask(outline - corner, tuple(np.ptp(outline, axis=0).astype(int) + 4))
+        if mask.any():
+            traced[number] = mask_to_contour(mask, points.shape[1]) + corner
+    return traced

@@ -1,0 +1,146 @@
+"""Networks over the ring of an outline's points: an encoder of distance matrices, and two decoders that make them.
+
+The cyclic diagonal k of a matrix, a_k(i) = D[i, (i + k) mod P], is the chord from each point to the k-th next. With the
+diagonals as channels a matrix is a signal on a ring of P points: another start rolls it, the other direction reverses
+it. Circular convolutions, both directions averaged, and statistics over the ring are the same for all 2 P re-indexings.
+"""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bie_jax.models.conv import Conv, upsample
+from bie_jax.shapes.distance_matrix import normalized_distances
+
+# Parts of the ring whose means are kept apart where the start matters.
+_PARTS = 16
+# Width of the hidden layers of the decoder of points.
+_HIDDEN = 512
+# Sides of the map that a matrix grows from are P over this.
+_GROWTH = 8
+
+
+class RingEncoder(nn.Module):
+    """[B, P, P, C] distance matrices -> [B, 1, 1, F].
+
+    What `keeps` says is what the features depend on beside the form itself. With "nothing" all 2 P re-indexings of a
+    matrix have the same features, which are averages over both directions, and F = 3 `width`: mean, greatest and
+    standard deviation over the ring. With "direction" only the P starts have, so that an outline and its mirror image,
+    traced the same way round, are told apart. With "start" the features are means of 16 equal parts of the ring, F =
+    16 `width`, and where an outline begins tells how it lies.
+
+    Attributes:
+        width: channels.
+        depth: convolutions.
+        kernel_size: points that a convolution sees, an odd number.
+        keeps: see above.
+    """
+
+    width: int
+    depth: int
+    kernel_size: int
+    keeps: Literal["nothing", "direction", "start"]
+
+    def setup(self) -> None:
+        """The layers, one after the other."""
+        self.convolutions = [
+            nn.Conv(self.width, (self.kernel_size,), padding="CIRCULAR", name=f"conv{number + 1}")
+            for number in range(self.depth)
+        ]
+        self.norms = [nn.LayerNorm(name=f"norm{number + 1}") for number in range(self.depth)]
+
+    def __call__(self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool) -> jax.Array:
+        """Encode symmetric matrices; `channel_mask` and `train` change nothing."""
+        del channel_mask, train
+        x = self._along_ring(image)
+        if self.keeps == "start":
+            features = x.reshape(len(x), _PARTS, -1, self.width).mean(axis=2).reshape(len(x), -1)
+        else:
+            features = _statistics(x)
+        if self.keeps == "nothing":
+            features = (features + _statistics(self._along_ring(image[:, ::-1, ::-1]))) / 2
+        return features[:, None, None, :]
+
+    def _along_ring(self, d: jax.Array) -> jax.Array:
+        """[B, P, P, C] -> [B, P, width], in the direction in which the matrix runs."""
+        x = chords(d)
+        for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+            h = norm(convolution(x))
+            x = nn.gelu(h if number == 0 else x + h)
+        return x
+
+
+class PointsDecoder(nn.Module):
+    """[B, h, w, F] -> P points, and their normalised distances [B, P, P, 1].
+
+    What comes out is a distance matrix by construction: its diagonal is zero, it is symmetric, not negative, and keeps
+    the triangle inequality.
+
+    Attributes:
+        num_points: P.
+    """
+
+    num_points: int
+
+    @nn.compact
+    def __call__(self, z: jax.Array, valid: jax.Array | None = None, *, train: bool) -> jax.Array:
+        """Decode; `valid` and `train` change nothing."""
+        del valid, train
+        x = z.reshape(len(z), -1)
+        for number in range(2):
+            x = nn.gelu(nn.Dense(_HIDDEN, name=f"layer{number + 1}")(x))
+        points = nn.Dense(2 * self.num_points, name="points")(x).reshape(-1, self.num_points, 2)
+        # A circle to begin with: from points in one place there is no way out.
+        angle = 2 * np.pi * np.arange(self.num_points) / self.num_points
+        circle = np.stack([np.sin(angle), np.cos(angle)], axis=1)
+        return normalized_distances(points + jnp.asarray(circle, points.dtype)[None])[0][..., None]
+
+
+class MatrixDecoder(nn.Module):
+    """[B, h, w, F] -> any [B, P, P, 1]: a small map, doubled three times with a circular convolution after each.
+
+    Attributes:
+        num_points: P, a multiple of 8.
+        width: channels of the maps.
+    """
+
+    num_points: int
+    width: int = 32
+
+    @nn.compact
+    def __call__(self, z: jax.Array, valid: jax.Array | None = None, *, train: bool) -> jax.Array:
+        """Decode; `valid` and `train` change nothing."""
+        del valid, train
+        side = self.num_points // _GROWTH
+        x = nn.Dense(side * side * self.width, name="map")(z.reshape(len(z), -1))
+        x = nn.gelu(x.reshape(-1, side, side, self.width))
+        around = {"kernel_size": (3, 3), "padding": ((1, 1), (1, 1)), "padding_mode": "circular"}
+        for number in range(3):
+            x = nn.gelu(nn.LayerNorm()(Conv(self.width, **around, name=f"conv{number + 1}")(upsample(x))))
+        return Conv(1, **around, name="output")(x)
+
+
+def chords(d: jax.Array) -> jax.Array:
+    """A matrix as a signal on the ring of its points, each chord beside a circle's.
+
+    [B, P, P, C] symmetric, of RMS 1 -> [B, P, C P // 2]: D[i, (i + k) mod P] at point i, for k = 1 to P // 2, over the
+    chord of k steps in a circle of the same RMS, less 1. The diagonals k and P - k of a symmetric matrix are the same
+    numbers. A short chord is a hundredth of a long one and tells as much: so scaled, all count alike.
+    """
+    num_points = d.shape[1]
+    start, steps = np.arange(num_points)[:, None], np.arange(1, num_points // 2 + 1)
+    along = d[:, start, (start + steps) % num_points]  # [B, P, P // 2, C]
+    circle = np.sqrt(2) * np.sin(np.pi * steps / num_points)
+    relative = along / jnp.asarray(circle, d.dtype)[None, None, :, None] - 1
+    return relative.reshape(*relative.shape[:2], -1)
+
+
+def _statistics(x: jax.Array) -> jax.Array:
+    """[B, P, C] -> [B, 3 C]: mean, greatest and standard deviation over the ring."""
+    mean = x.mean(axis=1)
+    variance = jnp.square(x - mean[:, None]).mean(axis=1)
+    # The root's derivative at 0 is infinite, where a circle's statistics are; a floor bounds it.
+    return jnp.concatenate([mean, x.max(axis=1), jnp.sqrt(variance + 1e-6)], axis=-1)

@@ -1,0 +1,18 @@
+"""Variational autoencoder over the outlines of MNIST's digits, from any start point and in any direction.
+
+    python launch.py --config=configs/shape_vae_mnist.py          the whole set, once built
+    python launch.py --config=configs/shape_vae_mnist.py:tiny     two epochs of a small network; what the tests run
+
+`experiments/shapes` has its scores beside the baselines.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The configuration of one variant, "" or "tiny"."""
+    config = base.get_shape_config(variant, "shape_vae_mnist")
+    config.data.name = "mnist_shapes"
+    return config

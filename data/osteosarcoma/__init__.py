@@ -1,0 +1,1 @@
+"""Outlines of osteosarcoma cells. README.md says where they are from."""

@@ -1,0 +1,94 @@
+"""Image files that are masks: palettes, colours and transparency are ways to write one number for each pixel."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.errors import BadInputError
+from data.fields import Index
+from data.planes import FilePlane, Plane, read_file
+
+_CHANNEL = "mask"  # what the colours of a source of colour images become
+
+_PALETTE = 3  # the colour type of a PNG, the byte at 25
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskPlane:
+    """A page of a TIFF, PNG or JPEG of any colours, as a mask or a label image.
+
+    Attributes:
+        path: the file.
+        page: of a TIFF.
+        pages: that a TIFF must have; None: others may follow.
+        labels: whether values are labels. A grey image is taken as it is; of a palette the label is the index, and of
+            colours 65536 R + 256 G + B (of R = G = B: R). Otherwise values are brightness: of a palette and of colours
+            the greatest of R, G and B. What is wholly transparent is 0.
+    """
+
+    path: Path
+    page: int
+    pages: int | None
+    labels: bool
+
+    @property
+    def source(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def identity(self) -> str:
+        """As that of `FilePlane`, and whether values are labels."""
+        return f"{FilePlane(self.path, self.page, pages=self.pages).identity()}|{self.labels}"
+
+    def read(self) -> np.ndarray:
+        """[H, W]; raises BadInputError if it cannot be read whole, or has no meaning as a mask."""
+        pixels = read_file(self.path, self.page, self.pages)
+        if pixels.ndim == 2:
+            return pixels
+        if pixels.ndim != 3 or pixels.shape[2] > 4:
+            raise BadInputError(self.source, "", f"the image is {pixels.shape}: expected a mask, grey or of colours")
+        if self.labels and _has_palette(self.path):
+            with Image.open(self.path) as image:
+                return np.asarray(image)
+        has_alpha = pixels.shape[2] in (2, 4)
+        colours = pixels[..., :-1] if has_alpha else pixels
+        mask = self._numbers(colours) if self.labels else colours.max(axis=-1)
+        return np.where(pixels[..., -1] > 0, mask, np.zeros_like(mask)) if has_alpha else mask
+
+    def _numbers(self, colours: np.ndarray) -> np.ndarray:
+        if (colours == colours[..., :1]).all():
+            return colours[..., 0]
+        if colours.dtype != np.uint8:
+            raise BadInputError(self.source, "", f"labels as colours of {colours.dtype}: expected 8 bits")
+        red, green, blue = np.moveaxis(colours.astype(np.uint32), -1, 0)
+        return 65536 * red + 256 * green + blue
+
+
+def _has_palette(path: Path) -> bool:
+    with open(path, "rb") as file:
+        header = file.read(26)
+    return header.startswith(b"\x89PNG") and header[25] == _PALETTE
+
+
+def as_masks(index: Index, labels: bool) -> Index:
+    """The same fields, every image file read as a mask; colours, which were channels, become one.
+
+    Args:
+        index: of any source; planes that are not files stay as they are.
+        labels: see `MaskPlane`.
+    """
+    channels: dict[str, None] = {}
+    fields = []
+    for field in index.fields:
+        planes: dict[tuple[str, int, int], Plane] = {}
+        for (channel, z, t), plane in field.planes.items():
+            if isinstance(plane, FilePlane):
+                channel = channel if plane.colour is None else _CHANNEL
+                plane = MaskPlane(plane.path, plane.page, plane.pages, labels)
+            planes[channel, z, t] = plane
+            channels[channel] = None
+        fields.append(dataclasses.replace(field, planes=planes))
+    order = [channel for channel in (*index.channels, _CHANNEL) if channel in channels]
+    return dataclasses.replace(index, fields=tuple(fields), channels=tuple(dict.fromkeys(order)))

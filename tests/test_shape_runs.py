@@ -1,0 +1,199 @@
+"""Outlines go through the one loop: trained, embedded, scored, and drawn as they come back out of the latent space."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from bie_jax.config import ConfigError
+from bie_jax.evaluation import embed
+from bie_jax.evaluation.evaluate import evaluate
+from bie_jax.image_set import open_image_set
+from bie_jax.shapes import embed_masks
+from bie_jax.shapes.contour import mask_to_contour
+from bie_jax.shapes.polygon import contour_to_mask
+from bie_jax.train import train_and_evaluate
+from configs import shape_vae_cells, shape_vae_mnist, shape_vqvae_mnist
+from data.records import Description, write_set
+
+POINTS, PER_CLASS = 128, 40
+
+
+def _mask(number):
+    """A bent ellipse (even numbers) or a three-armed star, 48 x 48 px, of any size and turned by any angle."""
+    rng = np.random.default_rng(number)
+    angle = 2 * np.pi * np.arange(300) / 300
+    turned = angle + rng.uniform(0, 2 * np.pi)
+    radius = 1 + (0.45 * np.cos(3 * turned) if number % 2 else 0.2 * np.cos(2 * turned) + 0.1 * np.sin(3 * turned))
+    radius = radius * rng.uniform(9, 13)
+    return contour_to_mask(np.stack([24 + radius * np.sin(angle), 24 + radius * np.cos(angle)], axis=1), (48, 48))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outline:
+    def identity(self, part):
+        return repr(part)
+
+    def examples(self, part):
+        mask = _mask(part)
+        contour = mask_to_contour(mask, POINTS)
+        row = {
+            "plate": "p",
+            "well": "",
+            "site": part + 1,
+            "label": ("blob", "star")[part % 2],
+            "source": f"mask {part}",
+        }
+        size = {"area_px": float(mask.sum()), "scale_px": float(np.sqrt(2 * contour.var(axis=0).sum()))}
+        yield contour.astype(np.float32)[..., None], row | size
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """A data directory with the same set under the names that the configurations have."""
+    folder = tmp_path_factory.mktemp("shapes")
+    columns = {"plate": str, "well": str, "site": int, "label": str, "source": str, "area_px": float, "scale_px": float}
+    for name in ("mnist_shapes", "osteosarcoma"):
+        description = Description(
+            name=name,
+            version="1.0.0",
+            kind="shapes",
+            channel_names=("outline",),
+            pixel_size_um=None,
+            image_shape=(POINTS, 2, 1),
+            dtype="float32",
+            columns=columns,
+            text="blobs and stars",
+            simulated=True,
+        )
+        write_set(description, range(2 * PER_CLASS), _Outline(), folder)
+    return str(folder)
+
+
+def _tiny(module, shapes):
+    config = module.get_config("tiny")
+    config.data.data_dir = shapes
+    config.data.crop_size = (32, 32)
+    config.train.batch_size = 16
+    config.eval.umap = False
+    return config
+
+
+RUNS = {
+    "vae": (shape_vae_mnist, {}, {"val/recon", "val/kl", "val/contrastive"}),
+    "vqvae": (shape_vqvae_mnist, {}, {"val/vq", "val/perplexity"}),
+    "cells": (shape_vae_cells, {}, {"val/nll"}),
+    "matrices": (
+        shape_vae_mnist,
+        {
+            "model.decoder": "matrix",
+            "objective.matrix.diagonal": 1.0,
+            "objective.matrix.symmetry": 1.0,
+            "objective.matrix.non_negativity": 1.0,
+            "objective.matrix.triangle": 1.0,
+            "objective.contrastive.weight": 0.0,
+        },
+        {"val/diagonal", "val/symmetry", "val/non_negativity", "val/triangle"},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(shapes, tmp_path_factory):
+    """Workdirs by name, each trained when first asked for."""
+    done = {}
+
+    def workdir_of(name):
+        if name not in done:
+            module, changes, _ = RUNS[name]
+            config = _tiny(module, shapes)
+            for key, value in changes.items():
+                config.update_from_flattened_dict({key: value})
+            done[name] = tmp_path_factory.mktemp("runs") / name
+            train_and_evaluate(config, done[name])
+        return done[name]
+
+    return workdir_of
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_configuration_trains_embeds_and_is_scored(name, trained):
+    workdir = trained(name)
+    module, _, terms = RUNS[name]
+    last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+    assert terms <= last.keys()
+    assert len(list((workdir / "reconstructions").glob("*.png"))) == 3
+    table = embed.write_embeddings(workdir)
+    appended = 2 if module is shape_vae_cells else 0
+    features = table.filter(regex="^(ae|vae|vqvae)_").to_numpy()
+    assert features.shape == (2 * PER_CLASS, 16 + appended)
+    if appended:
+        np.testing.assert_allclose(features[:, -1], table["Metadata_area_px"], rtol=1e-6)
+    scores = evaluate(workdir)
+    assert scores["set"]["kind"] == "shapes"
+    expected = {"trained_encoder", "random_encoder", "matrix_pca", "spectrum_pca", "elliptic_fourier", "majority"}
+    assert expected | {"region_properties", "region_properties_size", "all_classical"} <= scores["feature_sets"].keys()
+    region = scores["feature_sets"]["region_properties"]["classifiers"]["random_forest"]["stratified_k_fold"]
+    assert region["macro_f1"] > 0.95  # blobs and stars are not hard
+    page = (workdir / "report" / "index.html").read_text()
+    for title in ("Neighbours in latent space", "From one object to another", "Shapes that nobody drew"):
+        assert title in page
+    assert "80 outlines of 128 points" in page
+
+
+def test_where_an_outline_starts_and_how_it_lies_is_not_in_the_embedding(trained, shapes):
+    embedder = embed.load(trained("vae"))
+    outlines = open_image_set("mnist_shapes", shapes).images(np.arange(8))
+    expected = embedder.embed(outlines)
+    turn = np.array([[0.6, 0.8], [0.8, -0.6]], np.float32)
+    other = np.roll(outlines[:, ::-1, :, 0], 4 * 5 + 1, axis=1) @ turn * 2.5 + 30
+    spread = expected.std(axis=0).mean()
+    np.testing.assert_allclose(embedder.embed(other[..., None]), expected, atol=1e-3 * spread)
+    assert np.abs(expected[0] - expected[1]).max() > spread
+
+
+def test_masks_are_embedded_as_the_set_was(trained):
+    workdir = trained("vae")
+    table = embed.write_embeddings(workdir)
+    expected = table.filter(regex="^vae_").to_numpy()[:6]
+    masks = np.stack([_mask(number) for number in range(6)])
+    np.testing.assert_allclose(embed_masks(masks, workdir), expected, atol=1e-5)
+    of_any_size = [np.pad(mask, number) for number, mask in enumerate(masks)]
+    np.testing.assert_allclose(embed_masks(of_any_size, workdir), expected, atol=1e-4)
+    with pytest.raises(ValueError, match="mask 1: "):
+        embed_masks([masks[0], np.zeros((9, 9))], workdir)
+
+
+def test_masks_need_a_run_on_shapes(trained_workdir):
+    with pytest.raises(
+        ConfigError, match=r"was trained on images; embed_masks needs a run with config.data.kind='shape"
+    ):
+        embed_masks(np.ones((1, 8, 8)), trained_workdir[0])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("data.crop_size", (48, 48), r"crop_size=\(48, 48\): the outlines of 'mnist_shapes' have 128 points"),
+        ("data.crop_size", (32, 64), r"crop_size=\(32, 64\).* with kind='shapes'"),
+        ("data.kind", "images", "model.encoder='ring', model.decoder='points' with data.kind='images'"),
+        ("model.decoder", "mirror", "decoder='mirror' with encoder='ring': 'points' and 'matrix' are possible"),
+        ("model.name", "mae", "mae"),
+        ("eval.append", ("scale",), r"eval.append=\('scale',\): 'scale' is no column of numbers .* area_px, scale_px"),
+        ("data.name", "osteo", "the set 'osteo' is not built"),
+    ],
+)
+def test_what_cannot_run_is_refused(key, value, message, shapes, tmp_path):
+    config = _tiny(shape_vae_mnist, shapes)
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises((ConfigError, FileNotFoundError), match=message):
+        train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_set_of_images_is_no_set_of_shapes(tiny_config, shapes, tmp_path):
+    tiny_config.data.data_dir, tiny_config.data.name = shapes, "mnist_shapes"
+    tiny_config.data.crop_size = (32, 32)
+    with pytest.raises(ConfigError, match=r"data.kind='images', but 'mnist_shapes' is a set of shapes"):
+        train_and_evaluate(tiny_config, tmp_path / "run")
