@@ -368,6 +368,8 @@ class EvalConfig(_Group):
     image_size: Size
     label: Annotated[str, Field(min_length=1)]
     group: Annotated[str, Field(min_length=1)]
+    readout: Literal["embedding", "features"]
+    components: NonNegativeInt
     append: Names
     probe_control: str
     folds: Annotated[int, Field(ge=2)]

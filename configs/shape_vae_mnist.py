@@ -13,6 +13,6 @@ from configs import base
 
 def get_config(variant: str = "") -> ConfigDict:
     """The configuration of one variant, "" or "tiny"."""
-    config = base.get_shape_config(variant, "shape_vae_mnist")
+    config = base.get_shape_config()
     config.data.name = "mnist_shapes"
-    return config
+    return base.apply_shape_variant(config, variant, "shape_vae_mnist")

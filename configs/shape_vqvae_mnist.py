@@ -13,7 +13,8 @@ from configs import base
 
 def get_config(variant: str = "") -> ConfigDict:
     """The configuration of one variant, "" or "tiny"."""
-    config = base.get_shape_config(variant, "shape_vqvae_mnist")
+    config = base.get_shape_config()
     config.data.name = "mnist_shapes"
     config.model.name = "vqvae"
-    return config
+    config.objective.reconstruction = 10.0  # of the mean squared error, about what the VAE has
+    return base.apply_shape_variant(config, variant, "shape_vqvae_mnist")

@@ -118,28 +118,43 @@ def trained(shapes, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_configuration_trains_embeds_and_is_scored(name, trained):
+def test_a_configuration_trains_and_embeds(name, trained):
     workdir = trained(name)
     module, _, terms = RUNS[name]
     last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
     assert terms <= last.keys()
     assert len(list((workdir / "reconstructions").glob("*.png"))) == 3
     table = embed.write_embeddings(workdir)
-    appended = 2 if module is shape_vae_cells else 0
     features = table.filter(regex="^(ae|vae|vqvae)_").to_numpy()
-    assert features.shape == (2 * PER_CLASS, 16 + appended)
-    if appended:
+    cells = module is shape_vae_cells
+    assert features.shape == (2 * PER_CLASS, 32 + 2 if cells else 3 * 16)  # components and size, or the ring's pool
+    if cells:
         np.testing.assert_allclose(features[:, -1], table["Metadata_area_px"], rtol=1e-6)
+        train = features[table["Metadata_split"] == "train", :32]
+        correlations = np.corrcoef(train[:, :10], rowvar=False)
+        np.testing.assert_allclose(correlations, np.eye(10), atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["vae", "cells"])
+def test_a_run_is_scored_and_drawn(name, trained):
+    workdir = trained(name)
+    embed.write_embeddings(workdir)
     scores = evaluate(workdir)
     assert scores["set"]["kind"] == "shapes"
     expected = {"trained_encoder", "random_encoder", "matrix_pca", "spectrum_pca", "elliptic_fourier", "majority"}
     assert expected | {"region_properties", "region_properties_size", "all_classical"} <= scores["feature_sets"].keys()
+    dims = {scores["feature_sets"][key]["dim"] for key in ("trained_encoder", "random_encoder_pooled")}
+    assert dims == {34 if name == "cells" else 48}
     region = scores["feature_sets"]["region_properties"]["classifiers"]["random_forest"]["stratified_k_fold"]
     assert region["macro_f1"] > 0.95  # blobs and stars are not hard
+    rows = {(row["of"], row["change"]): row for row in scores["invariances"]}
+    for change in ("none", "turned by every 7 degrees, 7 to 357", "moved by 1000 px", "in the other direction"):
+        assert rows["outline", change]["embedding_max"] < 0.01, change
     page = (workdir / "report" / "index.html").read_text()
     for title in ("Neighbours in latent space", "From one object to another", "Shapes that nobody drew"):
         assert title in page
     assert "80 outlines of 128 points" in page
+    assert "outline: in the other direction" in page
 
 
 def test_where_an_outline_starts_and_how_it_lies_is_not_in_the_embedding(trained, shapes):

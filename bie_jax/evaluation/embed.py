@@ -21,6 +21,7 @@ from tqdm import tqdm
 from bie_jax import augment, sharding
 from bie_jax.checkpoint import Checkpoints
 from bie_jax.config import Config, ConfigError, load_config
+from bie_jax.evaluation.components import Components
 from bie_jax.image_set import ImageSet, open_image_set
 from bie_jax.input_pipeline import eval_batches, split_image_set
 from bie_jax.mixture import Mixture
@@ -45,12 +46,21 @@ class Embedder:
         num_codes: K of each codebook; of a VQ-VAE only.
     """
 
-    def __init__(self, config: Config, dataset: dict[str, Any], model: Any, variables: dict[str, Any], readout: str):
-        """Ready to embed; `readout` is the entry of the model's `out` that is the image's row."""
+    def __init__(
+        self,
+        config: Config,
+        dataset: dict[str, Any],
+        model: Any,
+        variables: dict[str, Any],
+        readout: str,
+        components: Components | None,
+    ):
+        """Ready to embed; `readout` is the entry of the model's `out` that is the image's row, or its `components`."""
         self.model_name: str = config.model.name
         self.channel_names: tuple[str, ...] = tuple(dataset["channel_names"])
         self.num_codes: int = config.model.quantizer.num_codes
         self._config = config
+        self._components = components
         self._sets = dataset["sets"]
         self.image_shape: tuple[int, int, int] = tuple(self._sets[0]["image_shape"])
         self._table_rows = augment.table_rows(self._sets)
@@ -81,7 +91,8 @@ class Embedder:
 
         blank = jnp.zeros((1, *config.data.crop_size, len(self.channel_names)))
         row = jnp.zeros(1, jnp.int32)
-        self.dim: int = jax.eval_shape(encode, self._variables, blank, row)[0].shape[-1]
+        read = jax.eval_shape(encode, self._variables, blank, row)[0].shape[-1]
+        self.dim: int = read if components is None else components.axes.shape[1]
         encoded = jax.eval_shape(lambda v: model.apply(v, blank, train=False, method="encode")[0], self._variables)
         self._map_size = encoded.shape[1:3]
         shardings = {"in_shardings": (everywhere, split, split), "out_shardings": everywhere}
@@ -159,7 +170,8 @@ class Embedder:
     def encode_batch(self, image: np.ndarray, plate: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """[B, H, W, C] counts, [B] rows of the intensity table -> [B, D], and codes [B, ..., G] of a VQ-VAE."""
         placed = sharding.put_batch({"image": image, "plate": plate}, self._split)
-        return jax.device_get(self._encode(self._variables, placed["image"], placed["plate"]))
+        features, codes = jax.device_get(self._encode(self._variables, placed["image"], placed["plate"]))
+        return features if self._components is None else self._components(features), codes
 
     def reconstruct_batch(self, image: np.ndarray, plate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """[B, H, W, C] counts -> normalised images and reconstructions, the part that is looked at."""
@@ -206,12 +218,21 @@ class Embedder:
 
 
 def load(workdir: str | Path) -> Embedder:
-    """The trained network of a workdir, at its best validation.
+    """The trained network of a workdir, at its best validation, read as its configuration says.
 
     Raises:
-        ConfigError, FileNotFoundError: if nothing was trained there.
+        ConfigError, FileNotFoundError: if nothing was trained there, or components were asked for and the set was not
+            embedded, to which they are fitted.
     """
-    return _embedder(Path(workdir), seed=0, trained=True, readout="embedding")
+    workdir = Path(workdir)
+    settings = load_config(workdir).eval
+    components = Components.load(workdir) if settings.components else None
+    return _embedder(workdir, seed=0, trained=True, readout=settings.readout, components=components)
+
+
+def load_latents(workdir: str | Path) -> Embedder:
+    """The same network, read at its bottleneck whatever the configuration reads: points that `decode` takes."""
+    return _embedder(Path(workdir), seed=0, trained=True, readout="embedding", components=None)
 
 
 def load_untrained(workdir: str | Path, seed: int, readout: Literal["embedding", "features"]) -> Embedder:
@@ -224,10 +245,10 @@ def load_untrained(workdir: str | Path, seed: int, readout: Literal["embedding",
             output, before the bottleneck. Which of the two says more differs between networks and sets
             (`experiments/embedding`), and a baseline must be given its best reading: both are scored.
     """
-    return _embedder(Path(workdir), seed=seed, trained=False, readout=readout)
+    return _embedder(Path(workdir), seed=seed, trained=False, readout=readout, components=None)
 
 
-def _embedder(workdir: Path, seed: int, trained: bool, readout: str) -> Embedder:
+def _embedder(workdir: Path, seed: int, trained: bool, readout: str, components: Components | None) -> Embedder:
     config = load_config(workdir)
     dataset = json.loads((workdir / "dataset.json").read_text())
     model = build_model(config, len(dataset["channel_names"]))
@@ -238,7 +259,7 @@ def _embedder(workdir: Path, seed: int, trained: bool, readout: str) -> Embedder
         with Checkpoints(workdir) as checkpoints:
             loaded, _ = checkpoints.restore_model(template)
         variables = {"params": loaded["params"], **loaded["model_state"]}
-    return Embedder(config, dataset, model, variables, readout)
+    return Embedder(config, dataset, model, variables, readout, components)
 
 
 def embed_image_set(embedder: Embedder, image_set: ImageSet, progress: bool = True) -> np.ndarray:
@@ -303,12 +324,16 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
         The table as in the parquet file.
     """
     workdir = Path(workdir)
-    embedder = load(workdir)
     config = load_config(workdir)
+    embedder = _embedder(workdir, seed=0, trained=True, readout=config.eval.readout, components=None)
     image_set = open_image_set(config.data.name, config.data.data_dir)
     features, code_use = _embed_rows(embedder, image_set, progress=True)
 
-    _, val_rows = split_image_set(config, image_set)
+    train_rows, val_rows = split_image_set(config, image_set)
+    if config.eval.components:
+        components = Components.fit(features[train_rows], config.eval.components)
+        components.save(workdir)
+        features = components(features)
     metadata = image_set.metadata.rename(columns=lambda name: _METADATA_NAMES.get(name, f"Metadata_{name}"))
     is_val = np.isin(np.arange(len(image_set)), val_rows)
     metadata = metadata.reset_index(drop=True).assign(Metadata_split=np.where(is_val, "val", "train"))

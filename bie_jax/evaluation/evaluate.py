@@ -11,6 +11,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from bie_jax.config import ConfigError, EvalConfig, load_config
 from bie_jax.evaluation import embed, probe, project, report
+from bie_jax.evaluation.components import Components
 from bie_jax.evaluation.feature_set import FeatureSet, HandMade
 from bie_jax.evaluation.image_features import image_features
 from bie_jax.evaluation.shape_features import shape_features
@@ -296,15 +298,16 @@ def evaluate(workdir: str | Path) -> dict:
     shown = sample_points(len(metadata), settings.max_report_points, settings.seed)
     hand_made = HAND_MADE[image_set.kind](image_set, shown, classical=settings.classical_baseline)
     appended = embed.appended_columns(image_set, config)
+    embedded = features[:, : features.shape[1] - appended.shape[1]]
     untrained, untrained_pooled = (
-        np.concatenate([embed.embed_image_set(embedder, image_set, progress=True), appended], axis=1)
-        for embedder in (embed.load_untrained(workdir, settings.seed, readout) for readout in ("embedding", "features"))
+        np.concatenate([embed_untrained(workdir, readout, image_set, metadata, settings), appended], axis=1)
+        for readout in ("embedding", "features")
     )
 
     feature_sets = [
         FeatureSet(TRAINED, f"Trained encoder ({model})", "The embeddings of this run.", features),
         FeatureSet(
-            RANDOM, "Random encoder", "The same network with random weights, read as the trained one is.", untrained
+            RANDOM, "Random encoder", "The same network with random weights, read at the bottleneck.", untrained
         ),
         FeatureSet(
             RANDOM_POOLED,
@@ -334,7 +337,7 @@ def evaluate(workdir: str | Path) -> dict:
         "model": model,
         **scored,
         "transductive": _transductive_note(metadata),
-        "invariances": _invariances(workdir, image_set, features, metadata, settings)
+        "invariances": _invariances(workdir, image_set, embedded, metadata, settings)
         if image_set.kind == "shapes"
         else None,
         "seconds": None,
@@ -349,7 +352,7 @@ def evaluate(workdir: str | Path) -> dict:
         metadata=metadata.iloc[shown].assign(row=shown).reset_index(drop=True),
         projections=projections,
         tiles=hand_made.tiles,
-        pictures=shape_pictures(workdir, image_set, features, np.asarray(metadata[settings.label]), settings.seed)
+        pictures=shape_pictures(workdir, image_set, embedded, np.asarray(metadata[settings.label]), settings.seed)
         if image_set.kind == "shapes"
         else [],
         control=settings.probe_control,
@@ -357,16 +360,30 @@ def evaluate(workdir: str | Path) -> dict:
     return scores
 
 
+def embed_untrained(
+    workdir: Path,
+    readout: Literal["embedding", "features"],
+    image_set: ImageSet,
+    metadata: pd.DataFrame,
+    settings: EvalConfig,
+) -> np.ndarray:
+    """Features by random weights, with as many components as the trained network's and fitted to the same images."""
+    features = embed.embed_image_set(embed.load_untrained(workdir, settings.seed, readout), image_set, progress=True)
+    if not settings.components:
+        return features
+    count = min(settings.components, features.shape[1])
+    return Components.fit(features[(metadata["split"] == "train").to_numpy()], count)(features)
+
+
 def _invariances(
-    workdir: Path, image_set: ImageSet, features: np.ndarray, metadata: pd.DataFrame, settings: EvalConfig
+    workdir: Path, image_set: ImageSet, embedded: np.ndarray, metadata: pd.DataFrame, settings: EvalConfig
 ) -> list[dict]:
     """What turning, moving, mirroring, another start, and pixels do to the embedding itself (without what is appended
     to it)."""
-    embedder = embed.load(workdir)
     return invariances(
-        embedder.embed,
+        embed.load(workdir).embed,
         image_set.images(np.arange(len(image_set)))[..., 0],
-        features[:, : embedder.dim],
+        embedded,
         _column(metadata, settings.label, "label"),
         num_objects=INVARIANCE_OBJECTS,
         most_training=INVARIANCE_TRAINING,

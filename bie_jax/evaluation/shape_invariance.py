@@ -98,8 +98,10 @@ def _changes(points: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str
     yield "outline", "moved by 1000 px", iter([points + 1000.0])
     yield "outline", "0.5 times the size", iter([0.5 * points])
     yield "outline", "2 times the size", iter([2.0 * points])
-    yield "outline", "mirrored, and traced the same way round", iter([(points * [1.0, -1.0])[:, ::-1]])
-    yield "outline", "in the other direction", iter([points[:, ::-1]])
+    # The other way round, from the same point.
+    reversed_points = np.roll(points[:, ::-1], 1, axis=1)
+    yield "outline", "mirrored, and traced the same way round", iter([reversed_points * [1.0, -1.0]])
+    yield "outline", "in the other direction", iter([reversed_points])
     shifts = rng.integers(1, num_points, count)
     order = (np.arange(num_points)[None] + shifts[:, None]) % num_points
     yield "outline", "from another start point", iter([np.take_along_axis(points, order[..., None], axis=1)])

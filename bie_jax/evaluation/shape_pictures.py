@@ -35,13 +35,12 @@ def shape_pictures(
     Args:
         workdir: of the run.
         image_set: of shapes.
-        features: [N, D and more]: the embeddings, whatever is appended behind them.
+        features: [N, D] embeddings, without what is appended to them.
         labels: [N], of any type; what is missing is NaN or None.
         seed: of what is drawn at random.
     """
     config = load_config(workdir)
-    embedder = embed.load(workdir)
-    latents = features[:, : embedder.dim]
+    embedder = embed.load_latents(workdir)
     rng = np.random.default_rng(seed)
     step = image_set.image_shape[0] // config.data.crop_size[0]
     names = np.where(pd.isna(labels), "", labels.astype(str))
@@ -49,8 +48,9 @@ def shape_pictures(
     def outlines_of(rows: np.ndarray) -> np.ndarray:
         return image_set.images(rows)[:, ::step, :, 0].astype(np.float64)
 
-    pictures = [_neighbours(latents, outlines_of, names, rng)]
+    pictures = [_neighbours(features, outlines_of, names, rng)]
     if config.objective.reconstruction:
+        latents = embed.embed_image_set(embedder, image_set)
         classes = [name for name in np.unique(names) if name][:CLASSES]
         pictures += [
             _reconstructions(workdir, image_set, step),

@@ -1,8 +1,9 @@
 """Networks over the ring of an outline's points: an encoder of distance matrices, and two decoders that make them.
 
-The cyclic diagonal k of a matrix, a_k(i) = D[i, (i + k) mod P], is the chord from each point to the k-th next. With the
-diagonals as channels a matrix is a signal on a ring of P points: another start rolls it, the other direction reverses
-it. Circular convolutions, both directions averaged, and statistics over the ring are the same for all 2 P re-indexings.
+The cyclic diagonal k of a matrix, a_k(i) = D[i, (i + k) mod P], is the chord from each point to the k-th next. With
+diagonals as channels, and beside them how the outline turns, a matrix is a signal on a ring of P points: another start
+rolls it, the other direction reverses it. Circular convolutions, both directions averaged, and statistics over the ring
+are the same for all 2 P re-indexings.
 """
 
 from typing import Literal
@@ -17,6 +18,9 @@ from bie_jax.shapes.distance_matrix import normalized_distances
 
 # Parts of the ring whose means are kept apart where the start matters.
 _PARTS = 16
+# Of outlines of RMS 1: area (a circle has 1.6) and length below which a direction would be one of rounding.
+_NO_AREA = 5e-3
+_NO_LENGTH = 1e-3
 # Width of the hidden layers of the decoder of points.
 _HIDDEN = 512
 # Sides of the map that a matrix grows from are P over this.
@@ -24,7 +28,7 @@ _GROWTH = 8
 
 
 class RingEncoder(nn.Module):
-    """[B, P, P, C] distance matrices -> [B, 1, 1, F].
+    """[B, P, P, 1] distance matrices -> [B, 1, 1, F].
 
     What `keeps` says is what the features depend on beside the form itself. With "nothing" all 2 P re-indexings of a
     matrix have the same features, which are averages over both directions, and F = 3 `width`: mean, greatest and
@@ -55,18 +59,21 @@ class RingEncoder(nn.Module):
     def __call__(self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool) -> jax.Array:
         """Encode symmetric matrices; `channel_mask` and `train` change nothing."""
         del channel_mask, train
-        x = self._along_ring(image)
+        d = image[..., 0]
+        turning = turns(d)
+        x = self._along_ring(chords(d), turning)
         if self.keeps == "start":
             features = x.reshape(len(x), _PARTS, -1, self.width).mean(axis=2).reshape(len(x), -1)
         else:
             features = _statistics(x)
         if self.keeps == "nothing":
-            features = (features + _statistics(self._along_ring(image[:, ::-1, ::-1]))) / 2
+            other_way = self._along_ring(chords(d[:, ::-1, ::-1]), turning[:, ::-1])
+            features = (features + _statistics(other_way)) / 2
         return features[:, None, None, :]
 
-    def _along_ring(self, d: jax.Array) -> jax.Array:
-        """[B, P, P, C] -> [B, P, width], in the direction in which the matrix runs."""
-        x = chords(d)
+    def _along_ring(self, chords: jax.Array, turns: jax.Array) -> jax.Array:
+        """[B, P, K] and [B, P, K'] -> [B, P, width], in the direction in which they run."""
+        x = jnp.concatenate([chords, turns], axis=-1)
         for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             h = norm(convolution(x))
             x = nn.gelu(h if number == 0 else x + h)
@@ -124,18 +131,66 @@ class MatrixDecoder(nn.Module):
 
 
 def chords(d: jax.Array) -> jax.Array:
-    """A matrix as a signal on the ring of its points, each chord beside a circle's.
+    """How far points lie apart that are some steps apart, beside a circle.
 
-    [B, P, P, C] symmetric, of RMS 1 -> [B, P, C P // 2]: D[i, (i + k) mod P] at point i, for k = 1 to P // 2, over the
-    chord of k steps in a circle of the same RMS, less 1. The diagonals k and P - k of a symmetric matrix are the same
-    numbers. A short chord is a hundredth of a long one and tells as much: so scaled, all count alike.
+    Args:
+        d: [B, P, P] distances of outlines, of RMS 1.
+
+    Returns:
+        [B, P, K]: D[i, i + k] over the chord of k steps in a circle of the same RMS, less 1, at point i, for the steps
+        of `ring_steps`. A short chord is a hundredth of a long one and tells as much: so scaled, all count alike.
     """
     num_points = d.shape[1]
-    start, steps = np.arange(num_points)[:, None], np.arange(1, num_points // 2 + 1)
-    along = d[:, start, (start + steps) % num_points]  # [B, P, P // 2, C]
+    steps = ring_steps(num_points)
     circle = np.sqrt(2) * np.sin(np.pi * steps / num_points)
-    relative = along / jnp.asarray(circle, d.dtype)[None, None, :, None] - 1
-    return relative.reshape(*relative.shape[:2], -1)
+    return _at_steps(d, steps) / jnp.asarray(circle, d.dtype)[None, None] - 1
+
+
+def turns(d: jax.Array) -> jax.Array:
+    """How the outline turns at each point, inwards or outwards, beside a circle.
+
+    Distances alone do not say at once whether a bend is a bump or a bay; together they do. The inner products of the
+    centred points are G = -1/2 J D^2 J, as in classical scaling, and with x the cross product in the plane,
+    (u x v) 2 A = sum_j (u . p_j)(v . p_j+1) - (u . p_j+1)(v . p_j), where A is the area in the direction of the points.
+    The other direction changes the sign of both factors, and so does a reflection: their product stays.
+
+    Args:
+        d: [B, P, P] distances of outlines, of RMS 1.
+
+    Returns:
+        [B, P, K']: sine of the angle between the ways from point i - k to i and from i to i + k, positive where the
+        outline is convex, less that of a circle, for the steps up to P // 4. Where an outline encloses no area, or
+        points coincide, it is as if it ran straight.
+    """
+    num_points = d.shape[1]
+    squares = jnp.square(d)
+    of_point = squares.mean(axis=2, keepdims=True)
+    inner = -(squares - of_point - jnp.swapaxes(of_point, 1, 2) + squares.mean(axis=(1, 2), keepdims=True)) / 2
+    products = jnp.einsum("bij,bkj->bik", inner, jnp.roll(inner, -1, axis=2), precision="highest")
+    products = products - jnp.swapaxes(products, 1, 2)  # p_i x p_k 2 A
+    point = np.arange(num_points)[:, None]
+    following = (point + 1) % num_points
+    squared = products[:, point, following].sum(axis=1, keepdims=True)  # (2 A)^2
+    area = jnp.sqrt(jnp.maximum(squared, (2 * _NO_AREA) ** 2))
+    steps = ring_steps(num_points)
+    steps = steps[steps <= num_points // 4]
+    before, after = (point - steps) % num_points, (point + steps) % num_points
+    cross = products[:, before, point] + products[:, point, after] - products[:, before, after]
+    lengths = d[:, before, point] * d[:, point, after]
+    circle = np.sin(2 * np.pi * steps / num_points)
+    sine = cross / (area * jnp.maximum(lengths, _NO_LENGTH**2))
+    return jnp.clip(sine, -1, 1) - jnp.asarray(circle, d.dtype)[None, None]
+
+
+def ring_steps(num_points: int) -> np.ndarray:
+    """Steps along the ring that are looked at, each about sqrt 2 times the one before: 1, 2, 3, 4, 6, 8 ... P // 2."""
+    return np.unique(np.round(2 ** np.arange(0, np.log2(num_points // 2) + 0.01, 0.5)).astype(int))
+
+
+def _at_steps(d: jax.Array, steps: np.ndarray) -> jax.Array:
+    """[B, P, P] -> [B, P, K]: D[i, (i + k) mod P]."""
+    start = np.arange(d.shape[1])[:, None]
+    return d[:, start, (start + steps) % d.shape[1]]
 
 
 def _statistics(x: jax.Array) -> jax.Array:

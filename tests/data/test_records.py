@@ -15,6 +15,8 @@ from bie_jax.image_set import SetNotBuiltError, open_image_set
 from data import records
 from data.errors import BadInputError, BuildError
 from data.records import Description, write_set
+from data.simulated.build import VERSION, build_simulated
+from data.simulated.simulation import Design
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COLUMNS = {"plate": str, "well": str, "site": int, "label": str, "source": str, "dose": float}
@@ -219,9 +221,6 @@ def test_a_changed_part_is_written_again(tmp_path, small_shards):
 
 def test_the_number_of_processes_changes_no_byte(tmp_path, small_shards):
     """Two builds in one process and one in three, each in its own folder."""
-    from data.simulated.build import build_simulated
-    from data.simulated.simulation import Design
-
     design = Design(plates=2, control_wells=2, wells_per_sirna=1, sites=1, image_size=32)
     contents = []
     for number, num_workers in enumerate((1, 1, 3)):
@@ -293,7 +292,7 @@ def test_a_stopped_build_goes_on_to_the_same_bytes(tmp_path, how, num_workers):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert _started(program, "fast", whole, 1).wait() == 0
     with _started(program, "slow", stopped, num_workers) as process:
-        building = stopped / ".building-simulated-1.0.0"
+        building = stopped / f".building-simulated-{VERSION}"
         _wait_for(lambda: any(building.glob("shard-*")))
         process.send_signal(how)
         process.wait()
@@ -306,9 +305,10 @@ def test_a_stopped_build_goes_on_to_the_same_bytes(tmp_path, how, num_workers):
 
     assert _started(program, "fast", stopped, num_workers).wait() == 0
     assert [path.name for path in stopped.iterdir()] == ["simulated"]
-    files = [{path.name: path.read_bytes() for path in (top / "simulated/1.0.0").iterdir()} for top in (whole, stopped)]
+    sets = [top / "simulated" / VERSION for top in (whole, stopped)]
+    files = [{path.name: path.read_bytes() for path in directory.iterdir()} for directory in sets]
     assert files[0] == files[1]
-    assert kept <= {path.stat().st_mtime_ns for path in (stopped / "simulated/1.0.0").iterdir()}
+    assert kept <= {path.stat().st_mtime_ns for path in sets[1].iterdir()}
 
 
 def test_a_full_disk_is_one_line_and_nothing_is_lost(tmp_path):

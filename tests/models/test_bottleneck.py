@@ -112,7 +112,7 @@ def test_a_pooled_vector_is_projected_embedded_quantised_and_spread():
     bottleneck = PooledBottleneck(QUANTIZERS["groups"], "dense", 7)
     variables = _initialised(bottleneck, FEATURES)
     z, out = _run(bottleneck, variables, FEATURES)
-    dense, spread = variables["params"]["Dense_0"], variables["params"]["Spread_0"]["Dense_0"]
+    dense, spread = variables["params"]["project"], variables["params"]["to_map"]["Dense_0"]
     z_e = FEATURES.mean(axis=(1, 2)) @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"])
     np.testing.assert_allclose(out["embedding"], z_e, rtol=1e-4, atol=1e-5)
     codebook = np.asarray(variables["codebook"]["quantizer"]["codebook"])
@@ -162,7 +162,7 @@ def test_a_posterior_is_sampled_in_training_and_embedded_by_its_mean():
     np.testing.assert_allclose(out["embedding"][0], mean, rtol=1e-5)
     np.testing.assert_allclose(out["mean"][7], mean, rtol=1e-5)
     np.testing.assert_allclose(out["logvar"][7], logvar, rtol=1e-5)
-    spread = variables["params"]["Spread_0"]["Dense_0"]
+    spread = variables["params"]["to_map"]["Dense_0"]
     latent = (np.asarray(z) - np.asarray(spread["bias"])) @ np.linalg.pinv(np.asarray(spread["kernel"]))
     # 20,000 draws: standard errors are 0.7 % of sd for the mean, 0.5 % for the sd.
     np.testing.assert_allclose(latent.mean(axis=0), mean, atol=0.03 * np.exp(logvar / 2).max())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bie_jax.losses.shape import non_negativity, symmetry, triangle_inequality, zero_diagonal
-from bie_jax.models.ring import MatrixDecoder, PointsDecoder, RingEncoder, chords
+from bie_jax.models.ring import MatrixDecoder, PointsDecoder, RingEncoder, chords, ring_steps, turns
 from bie_jax.shapes.distance_matrix import normalized_distances
 
 POINTS = 32
@@ -35,19 +35,58 @@ def _features(keeps, d):
     return np.asarray(jax.jit(lambda d: encoder.apply(variables, d, train=False))(d))[:, 0, 0]
 
 
+def _cross(u, v):
+    return float(u[0] * v[1] - u[1] * v[0])
+
+
+def _circle():
+    angle = 2 * np.pi * np.arange(POINTS) / POINTS
+    return 7 * np.stack([np.sin(angle), np.cos(angle)], axis=-1)[None]
+
+
 def test_chords_by_loops(outlines):
-    """Each chord over that of k steps in a circle whose distances have RMS 1; a circle has none that differ from it."""
+    """Each chord over that of k steps in a circle whose distances have RMS 1."""
     d = np.asarray(_matrices(outlines))[..., 0]
-    loops = np.zeros((3, POINTS, POINTS // 2))
+    steps = [1, 2, 3, 4, 6, 8, 11, 16]
+    np.testing.assert_array_equal(ring_steps(POINTS), steps)
+    loops = np.zeros((3, POINTS, len(steps)))
     for b in range(3):
         for i in range(POINTS):
-            for k in range(1, POINTS // 2 + 1):
+            for number, k in enumerate(steps):
                 circle = 2 * np.sqrt(0.5) * np.sin(np.pi * k / POINTS)
-                loops[b, i, k - 1] = d[b, i, (i + k) % POINTS] / circle - 1
-    np.testing.assert_allclose(chords(jnp.asarray(d)[..., None]), loops, atol=1e-5)
-    angle = 2 * np.pi * np.arange(POINTS) / POINTS
-    circle = _matrices(7 * np.stack([np.sin(angle), np.cos(angle)], axis=-1)[None])
-    np.testing.assert_allclose(chords(circle), 0, atol=1e-5)
+                loops[b, i, number] = d[b, i, (i + k) % POINTS] / circle - 1
+    np.testing.assert_allclose(chords(jnp.asarray(d)), loops, atol=1e-5)
+
+
+def test_turns_are_those_of_the_points(outlines):
+    """From distances alone, the sine of the angle between the ways to and from each point, bumps positive."""
+    loops = np.zeros((3, POINTS, 6))
+    for b, points in enumerate(outlines):
+        area = sum(_cross(points[i - 1], points[i]) for i in range(POINTS))
+        for i in range(POINTS):
+            for number, k in enumerate([1, 2, 3, 4, 6, 8]):
+                coming, going = points[i] - points[i - k], points[(i + k) % POINTS] - points[i]
+                sine = _cross(coming, going) / (np.linalg.norm(coming) * np.linalg.norm(going))
+                loops[b, i, number] = sine * np.sign(area) - np.sin(2 * np.pi * k / POINTS)
+    found = turns(_matrices(outlines)[..., 0])
+    np.testing.assert_allclose(found, loops, atol=2e-4)
+    np.testing.assert_allclose(turns(_matrices(outlines * [1, -1])[..., 0]), found, atol=2e-4)  # mirrored
+    assert loops.min() < -0.3  # there are bays
+
+
+def test_a_circle_is_nothing():
+    d = _matrices(_circle())[..., 0]
+    np.testing.assert_allclose(chords(d), 0, atol=1e-5)
+    np.testing.assert_allclose(turns(d), 0, atol=1e-4)
+
+
+def test_what_has_no_area_turns_nowhere():
+    """A line there and back, but for its ends, and a single point."""
+    way = np.abs(np.arange(POINTS) - POINTS // 2)[None, :, None] * np.array([1.0, 2.0])
+    circle = np.sin(2 * np.pi * np.array([1, 2, 3, 4, 6, 8]) / POINTS)
+    for points in (way, np.zeros((1, POINTS, 2))):
+        found = np.asarray(turns(_matrices(points)[..., 0])) + circle
+        np.testing.assert_allclose(found, 0, atol=0.02)
 
 
 def test_all_re_indexings_have_the_same_features(outlines):
@@ -55,7 +94,7 @@ def test_all_re_indexings_have_the_same_features(outlines):
     every = _matrices(np.concatenate([outlines[:1, order] for order in orders]))
     features = _features("nothing", every)
     assert features.shape == (2 * POINTS, 24)
-    np.testing.assert_allclose(features, np.broadcast_to(features[:1], features.shape), atol=1e-5)
+    np.testing.assert_allclose(features, np.broadcast_to(features[:1], features.shape), atol=1e-3)  # of about 2
     assert np.abs(_features("nothing", _matrices(outlines))[1:] - features[0]).max() > 0.1
 
 
@@ -71,23 +110,21 @@ def test_what_is_kept_tells_apart_what_is_not(outlines):
         features = _features(keeps, as_it_is)
         for other, differs in ((started, of_start), (reversed_, of_direction)):
             change = np.abs(_features(keeps, other) - features).max()
-            assert change > 0.05 if differs else change < 1e-5, (keeps, differs, change)
+            assert change > 0.05 if differs else change < 1e-3, (keeps, differs, change)
 
 
 def test_the_parts_of_a_ring_are_its_means_in_order(outlines):
     """With a kept start the first of 16 parts are the first points, and so on: 2 points in each."""
     features = _features("start", _matrices(outlines)).reshape(3, 16, 8)
     rolled = _features("start", _matrices(np.roll(outlines, 2, axis=1))).reshape(3, 16, 8)
-    np.testing.assert_allclose(rolled, np.roll(features, 1, axis=1), atol=1e-5)
+    np.testing.assert_allclose(rolled, np.roll(features, 1, axis=1), atol=1e-3)
 
 
 @pytest.mark.parametrize("keeps", ["nothing", "direction", "start"])
 def test_gradients_are_finite_where_nothing_varies(keeps):
     """Of a circle, where all statistics' spreads are 0, and of points that are all in one place."""
-    angle = 2 * np.pi * np.arange(POINTS) / POINTS
-    circle = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
     encoder = _encoder(keeps)
-    d = jnp.concatenate([_matrices(circle[None]), jnp.zeros((1, POINTS, POINTS, 1))])
+    d = jnp.concatenate([_matrices(_circle()), jnp.zeros((1, POINTS, POINTS, 1))])
     variables = encoder.init(jax.random.key(0), d, train=False)
     gradient = jax.jit(jax.grad(lambda v: jnp.square(encoder.apply(v, d, train=True)).sum()))(variables)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
@@ -110,7 +147,7 @@ def test_points_begin_as_a_circle():
     decoder = PointsDecoder(POINTS)
     z = jnp.zeros((1, 1, 1, 4))
     variables = decoder.init(jax.random.key(0), z, train=False)
-    np.testing.assert_allclose(chords(decoder.apply(variables, z, train=False)), 0, atol=1e-5)
+    np.testing.assert_allclose(chords(decoder.apply(variables, z, train=False)[..., 0]), 0, atol=1e-5)
 
 
 def test_a_decoded_matrix_has_the_size_of_the_outline_and_may_be_any():

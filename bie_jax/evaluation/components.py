@@ -1,0 +1,73 @@
+"""Fewer numbers that say most of what many say: principal components of a readout.
+
+Profiles are commonly standardised and rotated like this before they are compared. A forest looks at one number at a
+time and a few at random, and does better with 32 axes that do not repeat each other, and the size of an object beside
+them, than with the same among hundreds.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+from bie_jax.config import ConfigError
+
+_FILE = "components.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Components:
+    """An affine map, fitted without labels.
+
+    Attributes:
+        mean: [D], subtracted.
+        scale: [D], divided by; 1 where a number never varied.
+        axes: [D, n], the directions of most variance, the first first.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    axes: np.ndarray
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """[N, D] -> [N, n] float32."""
+        return ((features - self.mean) / self.scale @ self.axes).astype(np.float32)
+
+    @classmethod
+    def fit(cls, features: np.ndarray, count: int) -> Self:
+        """Standardise, and rotate to the `count` principal axes of features [N, D].
+
+        Raises:
+            ConfigError: for more components than there are numbers or examples.
+        """
+        if count > min(features.shape):
+            raise ConfigError(
+                f"config.eval.components={count}: {len(features)} examples of {features.shape[1]} numbers have "
+                f"{min(features.shape)} at most"
+            )
+        values = features.astype(np.float64)
+        mean, scale = values.mean(axis=0), values.std(axis=0)
+        scale = np.where(scale > 0, scale, 1.0)
+        pca = PCA(count, svd_solver="full").fit((values - mean) / scale)
+        return cls(mean, scale, np.asarray(pca.components_).T)
+
+    def save(self, workdir: Path) -> None:
+        """Into a run's folder."""
+        with open(workdir / f".partial-{_FILE}", "wb") as file:
+            np.savez(file, mean=self.mean, scale=self.scale, axes=self.axes)
+        (workdir / f".partial-{_FILE}").replace(workdir / _FILE)
+
+    @classmethod
+    def load(cls, workdir: Path) -> Self:
+        """What the embedding of a run's set has left.
+
+        Raises:
+            FileNotFoundError: if it has not been embedded.
+        """
+        path = workdir / _FILE
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: run the same command with --stage=embed first")
+        with np.load(path, allow_pickle=False) as stored:
+            return cls(**{name: stored[name] for name in ("mean", "scale", "axes")})

@@ -1,0 +1,165 @@
+"""What do trained embeddings of outlines know, and what taught them: reconstruction, contrast, or both?
+
+    python experiments/shapes/quality.py mnist_test      the 10,000 test digits (data/mnist)
+    python experiments/shapes/quality.py mnist --runs "both, pose kept" --options config.train.epochs=5
+    python experiments/shapes/quality.py cells           data/osteosarcoma
+    python experiments/shapes/quality.py cells --folds --runs both
+
+Each run is `launch.py` with options, trained and embedded into runs/shapes; one that is there is not repeated. The
+scores are macro F1 of out-of-fold predictions, stratified 5-fold, by the report's own classifiers, and beside the
+trained network stands the same one with random weights, read as embedding and before the bottleneck. With `--folds` an
+encoder is trained five times, each time without one fifth of the objects, and classifies that fifth: nothing of a test
+object was seen, not even its outline without the label (its loss only chose the checkpoint).
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+import pandas as pd
+
+from bie_jax.config import load_config
+from bie_jax.evaluation import probe
+from bie_jax.evaluation.evaluate import embed_untrained, read_embeddings
+from bie_jax.image_set import open_image_set
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NO_CONTRAST = ["--config.objective.contrastive.weight=0.0"]
+ONLY_CONTRAST = ["--config.objective.reconstruction=0.0", "--config.objective.beta=0.0"]
+KEEPS_DIRECTION = ["--config.model.ring.keeps=direction", "--config.data.outline.reindex=start"]
+KEEPS_START = [
+    "--config.model.ring.keeps=start",
+    "--config.data.outline.reindex=none",
+    "--config.objective.matrix.reindexed=False",
+]
+# name -> (configuration's method, options)
+RUNS = {
+    "reconstruction": ("vae", NO_CONTRAST),
+    "contrast": ("vae", ONLY_CONTRAST),
+    "both": ("vae", []),
+    "both, codes": ("vqvae", []),
+    "both, handed": ("vae", KEEPS_DIRECTION),
+    "both, pose kept": ("vae", KEEPS_START),
+}
+SETS = {"mnist": "mnist_shapes", "mnist_test": "mnist_test_shapes", "cells": "osteosarcoma"}
+CONFIGS = {(name, "vae"): "shape_vae_cells" if name == "cells" else "shape_vae_mnist" for name in SETS}
+CONFIGS |= {(name, "vqvae"): "shape_vqvae_mnist" for name in SETS}
+TARGETS = {"mnist": ("label",), "mnist_test": ("label",), "cells": ("cell_line", "treatment")}
+SIZE = {"mnist": (), "mnist_test": (), "cells": ("scale_px", "area_px")}
+FOLDS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=SETS)
+    parser.add_argument("--data_dir", type=Path, default=REPOSITORY / "datasets")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "shapes")
+    parser.add_argument("--runs", nargs="*", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--folds", action="store_true")
+    parser.add_argument("--options", nargs="*", default=[], help="for launch.py, e.g. config.train.epochs=5")
+    arguments = parser.parse_args()
+    image_set = open_image_set(SETS[arguments.set], arguments.data_dir)
+    columns = [f"{target}, {classifier}" for target in TARGETS[arguments.set] for classifier in ("LR", "RF")]
+    print(f"{image_set.name}: {len(image_set)} outlines, macro F1\n")
+    print(f"| features | columns | {' | '.join(columns)} | seconds |\n|---|---|{'---|' * len(columns)}---|", flush=True)
+    for name in arguments.runs:
+        workdir = arguments.out / f"{arguments.set}-{name.replace(', ', '-').replace(' ', '-')}"
+        if arguments.folds:
+            of_folds(name, workdir, image_set.metadata, arguments)
+            continue
+        seconds = train(name, workdir, arguments, [])
+        show(name, read_embeddings(workdir / "embeddings.parquet")[1], image_set, arguments.set, f"{seconds:.0f}")
+        if name in ("both", "both, handed", "both, pose kept"):
+            metadata = read_embeddings(workdir / "embeddings.parquet")[0]
+            for readout in ("embedding", "features"):
+                values = embed_untrained(workdir, readout, image_set, metadata, load_config(workdir).eval)
+                show(f"{name}: random weights, {readout}", values, image_set, arguments.set, "")
+
+
+def train(name: str, workdir: Path, arguments: argparse.Namespace, more: list[str]) -> float:
+    """Train and embed; the seconds of both."""
+    kept = workdir / "seconds"
+    if not kept.is_file():
+        method, options = RUNS[name]
+        file = f"configs/{CONFIGS[arguments.set, method]}.py"
+        options = [*options, f"--config.data.name={SETS[arguments.set]}", *(f"--{o}" for o in arguments.options)]
+        command = [sys.executable, "launch.py", f"--config={file}", f"--workdir={workdir}"]
+        command += [
+            f"--config.data.data_dir={arguments.data_dir.resolve()}",
+            "--config.eval.append=()",
+            *options,
+            *more,
+        ]
+        start = time.perf_counter()
+        subprocess.run([*command, "--stage=train"], cwd=REPOSITORY, check=True, stdout=sys.stderr)
+        subprocess.run([*command, "--stage=embed"], cwd=REPOSITORY, check=True, stdout=sys.stderr)
+        kept.write_text(f"{time.perf_counter() - start:.0f}")
+    return float(kept.read_text())
+
+
+def show(title: str, features: np.ndarray, image_set, set_name: str, seconds: str) -> None:
+    """A row of scores, and one with the size beside the features where a set has one."""
+    with_size = {title: features}
+    if SIZE[set_name]:
+        size = np.log(image_set.metadata[list(SIZE[set_name])].to_numpy(np.float64))
+        with_size[f"{title}, with size"] = np.concatenate([features, size], axis=1)
+    for name, values in with_size.items():
+        cells = []
+        for target in TARGETS[set_name]:
+            labels = image_set.metadata[target].to_numpy().astype("U")
+            folds = probe.stratified_folds(labels, FOLDS, 0)
+            cells += [f"{f1(labels, p.values):.3f}" for p in probe.cross_validate(values, labels, folds).values()]
+        print("|", " | ".join([name, str(values.shape[1]), *cells, seconds]), "|", flush=True)
+
+
+def of_folds(name: str, workdir: Path, metadata: pd.DataFrame, arguments: argparse.Namespace) -> None:
+    """One row: each fifth is classified from an encoder and a classifier that have seen the other four."""
+    guessed = {}
+    total = 0.0
+    for fold in range(FOLDS):
+        one = workdir.with_name(f"{workdir.name}-fold{fold}")
+        more = [f"--config.data.num_folds={FOLDS}", f"--config.data.fold={fold}"]
+        total += train(name, one, arguments, more)
+        table, features, _ = read_embeddings(one / "embeddings.parquet")
+        assert load_config(one).data.fold == fold
+        held_out = np.flatnonzero(table["split"] == "val")
+        if SIZE[arguments.set]:
+            features = np.concatenate([features, np.log(metadata[list(SIZE[arguments.set])].to_numpy())], axis=1)
+        part = [probe.Fold(str(fold), np.flatnonzero(table["split"] == "train"), held_out)]
+        for target in TARGETS[arguments.set]:
+            labels = metadata[target].to_numpy().astype("U")
+            for classifier, values in predict(features, labels, part[0]).items():
+                guessed.setdefault((target, classifier), np.empty(len(labels), labels.dtype))[held_out] = values
+    cells = [f"{f1(metadata[target].to_numpy().astype('U'), values):.3f}" for (target, _), values in guessed.items()]
+    print(
+        "|",
+        " | ".join([f"{name}, training folds only", str(features.shape[1]), *cells, f"{total:.0f}"]),
+        "|",
+        flush=True,
+    )
+
+
+def predict(features: np.ndarray, labels: np.ndarray, fold: probe.Fold) -> dict[str, np.ndarray]:
+    """Predictions of a fold's test objects by each classifier."""
+    preparation = probe.build_preparation(len(fold.train), features.shape[1], None, 0)
+    learnt = preparation.fit_transform(features[fold.train])
+    return {
+        name: classifier.fit(learnt, labels[fold.train]).predict(preparation.transform(features[fold.test]))
+        for name, classifier in probe.build_classifiers(0).items()
+    }
+
+
+def f1(labels: np.ndarray, guessed: np.ndarray) -> float:
+    """Macro F1."""
+    classes = np.unique(labels)
+    confusion = probe.confusion_matrix(labels, guessed, classes)
+    return float(np.mean(2 * np.diag(confusion) / np.maximum(confusion.sum(axis=0) + confusion.sum(axis=1), 1)))
+
+
+if __name__ == "__main__":
+    main()
