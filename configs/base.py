@@ -266,7 +266,7 @@ def _shapes(config: ConfigDict) -> None:
     config.optimizer.warmup_epochs = 1
     config.optimizer.min_lr = 1e-5
     config.optimizer.cooldown_epochs = 0
-    config.train.epochs = 20
+    config.train.epochs = 10
     config.train.batch_size = 256
     config.train.log_every_steps = 20
     config.train.early_stopping_patience_epochs = 0

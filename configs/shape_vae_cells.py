@@ -21,7 +21,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.batch_size = 128
     config.train.epochs = 60
     config.train.log_every_steps = 4
-    # For a few hundred cells: hundreds of numbers would be more than there are cells of a class.
-    config.eval.components = 32
+    # A few hundred cells support few numbers.
+    config.model.latent_dim = 32
+    config.eval.components = 16
     config.eval.append = ("scale_px", "area_px")
     return base.apply_shape_variant(config, variant, "shape_vae_cells")

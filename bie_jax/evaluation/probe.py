@@ -191,6 +191,8 @@ def cross_validate(
     tested = np.sort(np.concatenate([fold.test for fold in folds]))
     if not np.array_equal(tested, np.arange(len(labels))):
         raise ValueError(f"the folds must test each of the {len(labels)} rows once, they test {len(tested)} rows")
+    # scikit-learn's forest takes words such as "7" for numbers in one place and for words in another: give it numbers.
+    classes, numbers = np.unique(labels, return_inverse=True)
     values = {name: np.empty(len(labels), dtype=labels.dtype) for name in classifiers}
     notes: dict[str, list[str]] = {name: [] for name in classifiers}
     # The matrices are small: two BLAS threads that wait for each other on busy cores took 40x the time of one.
@@ -203,7 +205,7 @@ def cross_validate(
                 model = build_classifiers(seed)[name]
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always", ConvergenceWarning)
-                    model.fit(train, labels[fold.train])
+                    model.fit(train, numbers[fold.train])
                 for warning in caught:
                     if issubclass(warning.category, ConvergenceWarning):
                         # It goes into the scores and the report: an unfinished fit must not pass for a finished one.
@@ -212,7 +214,7 @@ def cross_validate(
                         )
                     else:
                         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-                values[name][fold.test] = model.predict(test)
+                values[name][fold.test] = classes[model.predict(test)]
             on_fold()
     return {name: Predictions(values[name], tuple(notes[name])) for name in classifiers}
 
