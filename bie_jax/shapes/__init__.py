@@ -18,7 +18,7 @@ def embed_masks(masks: np.ndarray | Sequence[np.ndarray], workdir: str | Path) -
         workdir: of a run on a set of shapes that were traced in the same way ("linear" steps).
 
     Returns:
-        [N, D] float32, D = `model.latent_dim`.
+        [N, D] float32, as in the run's table; what it appends to the embedding (`eval.append`) is not there.
 
     Raises:
         ValueError: for a mask that is empty or not [H, W] of finite numbers; its number is named.

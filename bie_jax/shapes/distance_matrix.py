@@ -20,7 +20,8 @@ import scipy.spatial
 def pairwise_distances(points: typing.Any) -> typing.Any:
     """Euclidean distances between all points of each outline.
 
-    Symmetric to the bit, zero on the diagonal to the bit. The gradient of the distance of coincident points is zero.
+    Zero on the diagonal to the bit, and symmetric: to the bit alone, to rounding inside a larger compiled program. The
+    gradient of the distance of coincident points is zero.
 
     Args:
         points: [..., P, 2]; other numbers of coordinates than 2 work as well.
@@ -46,7 +47,10 @@ def pairwise_distances(points: typing.Any) -> typing.Any:
     squared = sum(
         jnp.square(points[..., :, None, axis] - points[..., None, :, axis]) for axis in range(points.shape[-1])
     )
-    return _root(squared, xp).astype(dtype)
+    # Inside a larger program a difference may be contracted with what made the points (a b - c d in one rounding), and a
+    # point is then at some 1e-8 from itself.
+    itself = jnp.eye(points.shape[-2], dtype=bool)
+    return _root(jnp.where(itself, 0, squared), xp).astype(dtype)
 
 
 def normalize_scale(d: typing.Any) -> tuple[typing.Any, typing.Any]:
@@ -219,9 +223,13 @@ def _namespace(array: typing.Any) -> tuple[typing.Any, types.ModuleType]:
 
 
 def _root(squares: typing.Any, xp: types.ModuleType) -> typing.Any:
-    """Square root, with the derivative 0 at 0: it is infinite, and infinity times the zero inside would be NaN."""
+    """Square root, with the derivative 0 at 0: it is infinite, and infinity times the zero inside would be NaN.
+
+    What stands in for 0 is itself next to nothing: a compiler that computes `squares` twice, and rounds them otherwise
+    the second time, may find them positive in one place alone.
+    """
     positive = squares > 0
-    return xp.where(positive, xp.sqrt(xp.where(positive, squares, 1)), 0)
+    return xp.where(positive, xp.sqrt(xp.where(positive, squares, xp.finfo(squares.dtype).tiny)), 0)
 
 
 def _at_least_float32(array: typing.Any, xp: types.ModuleType) -> typing.Any:

@@ -44,6 +44,22 @@ def test_symmetric_and_zero_on_the_diagonal_to_the_bit(num_points):
         np.testing.assert_array_equal(np.diagonal(found, axis1=-2, axis2=-1), 0)
 
 
+def test_a_point_is_at_no_distance_from_itself_in_any_program():
+    """Fused with what makes the points, and computed once for each use, 0 was sqrt(1) where two roundings disagreed."""
+    points = 30 * random_points(32, 128) + 200
+
+    @jax.jit
+    def used_twice(points):
+        d = normalized_distances(points.astype(jnp.float32))[0]
+        return d, d.sum(axis=(1, 2)), d[:, ::-1, ::-1]
+
+    found, _, reversed_matrix = used_twice(jnp.asarray(points))
+    expected = normalized_distances(points)[0]
+    np.testing.assert_array_equal(np.diagonal(found, axis1=1, axis2=2), 0)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(reversed_matrix, expected[:, ::-1, ::-1], atol=1e-5)
+
+
 def test_whole_numbers_do_not_wrap():
     points = np.asarray([[0, 0], [200, 0]], np.uint8)
     np.testing.assert_array_equal(pairwise_distances(points), [[0, 200], [200, 0]])
