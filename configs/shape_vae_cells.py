@@ -16,13 +16,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config = base.get_shape_config()
     config.data.name = "osteosarcoma"
     # Boundaries are traced finely, and how ragged they are tells the lines apart.
-    config.data.crop_size = (128, 128)
-    config.objective.reconstruction = 0.004  # about 30 of the mean squared error
-    config.train.batch_size = 128
-    config.train.epochs = 60
-    config.train.log_every_steps = 4
-    # A few hundred cells support few numbers.
+    config.data.crop_size = (256, 256)
     config.model.latent_dim = 32
-    config.eval.components = 16
+    config.objective.reconstruction = 0.001  # about 30 of the mean squared error
+    config.train.batch_size = 128
+    config.train.epochs = 50
+    config.train.log_every_steps = 4
+    config.eval.components = 12  # a few hundred cells support few numbers
     config.eval.append = ("scale_px", "area_px")
     return base.apply_shape_variant(config, variant, "shape_vae_cells")
