@@ -146,6 +146,7 @@ def test_a_run_is_scored_and_drawn(trained):
         assert scores["feature_sets"][key]["dim"] == 12 + 2
     region = scores["feature_sets"]["region_properties"]["classifiers"]["random_forest"]["stratified_k_fold"]
     assert region["macro_f1"] > 0.95  # blobs and stars are not hard
+    assert scores["interval_over"] == "images"  # nobody named a well
     rows = {(row["of"], row["change"]): row for row in scores["invariances"]}
     for change in ("none", "turned by every 7 degrees, 7 to 357", "moved by 1000 px", "in the other direction"):
         assert rows["outline", change]["embedding_max"] < 0.01, change

@@ -148,7 +148,7 @@ def score_features(
         on_step: called after each fold of each feature set, for a progress bar.
 
     Returns:
-        `classes`, `splits`, `feature_sets` and `notes`, as they stand in `scores.json`.
+        `classes`, `splits`, `interval_over`, `feature_sets` and `notes`, as they stand in `scores.json`.
 
     Raises:
         EvaluationError: a column that is not there, or folds that cannot be made (the class and its count are named).
@@ -167,7 +167,15 @@ def score_features(
     labels = all_labels[labelled]
     clusters = positions[labelled]
     few = [name for name in np.unique(labels) if len(np.unique(clusters[labels == name])) < 3]
-    if few:
+    # Fewer than three wells in all are none: digits, or cells whose source names no plate. Then images are drawn.
+    interval_over = "wells" if len(np.unique(clusters)) > 2 else "images"
+    drawn = clusters if interval_over == "wells" else np.arange(len(labels)).astype("U")
+    if interval_over == "images":
+        notes.append(
+            "The set has fewer than three wells: intervals resample single images, and say nothing of what sets wells, "
+            "plates or cultures apart."
+        )
+    elif few:
         notes.append(
             f"Fewer than three wells of {', '.join(map(str, few))}: intervals that resample wells are too narrow there."
         )
@@ -183,7 +191,7 @@ def score_features(
         )
 
     def scored(values: np.ndarray) -> dict:
-        return probe.classification_scores(labels, values, clusters, resamples=settings.bootstrap, seed=settings.seed)
+        return probe.classification_scores(labels, values, drawn, resamples=settings.bootstrap, seed=settings.seed)
 
     results = {}
     for feature_set in feature_sets:
@@ -244,6 +252,7 @@ def score_features(
         "label": settings.label,
         "classes": {str(name): int(count) for name, count in zip(names, counts)},
         "splits": {split: {"folds": len(parts), "held_out": [f.name for f in parts]} for split, parts in folds.items()},
+        "interval_over": interval_over,
         "feature_sets": results,
         "notes": notes,
     }

@@ -290,7 +290,7 @@ def codebook_use(code_counts: np.ndarray) -> str:
         return _svg(figure)
 
 
-def score_intervals(rows: collections.abc.Sequence[dict], chance: float, title: str) -> str:
+def score_intervals(rows: collections.abc.Sequence[dict], chance: float, title: str, interval_over: str) -> str:
     """Macro F1 of every feature set with its 95 % interval.
 
     Args:
@@ -298,6 +298,7 @@ def score_intervals(rows: collections.abc.Sequence[dict], chance: float, title: 
             encoder.
         chance: 1 / classes, drawn as a line.
         title: of the picture.
+        interval_over: what was resampled for the intervals, "wells" or "images".
     """
     with _style():
         figure, axis = plt.subplots(figsize=(8.6, 0.46 * len(rows) + 1.35), layout="constrained")
@@ -336,7 +337,7 @@ def score_intervals(rows: collections.abc.Sequence[dict], chance: float, title: 
         axis.set(
             xlim=(0, 1.005),
             ylim=(len(rows) - 0.45, -0.85),
-            xlabel="macro F1 (1 is perfect), with 95 % interval over wells",
+            xlabel=f"macro F1 (1 is perfect), with 95 % interval over {interval_over}",
         )
         axis.grid(axis="y", visible=False)
         axis.spines["left"].set_visible(False)

@@ -160,7 +160,7 @@ def _interval_figure(scores: dict) -> str:
         ]
         rows.append({"title": entry["title"], "marks": marks, "highlight": key == "trained_encoder"})
     title = f"Macro F1 of {scores['label']}, {split_title(split)}, by features"
-    svg = figures.score_intervals(rows, 1 / len(scores["classes"]), title)
+    svg = figures.score_intervals(rows, 1 / len(scores["classes"]), title, scores["interval_over"])
     return _image(svg, title)
 
 
@@ -511,6 +511,7 @@ def write_report(
         trust = "No whole plates are left out here, so what images of one plate share flatters all scores"
     values = {
         "trust": _text(trust),
+        "resampled": "whole wells" if scores["interval_over"] == "wells" else "single images",
         "title": _text(workdir.resolve().name),
         "css": (TEMPLATE / "report.css").read_text(),
         "js": (TEMPLATE / "report.js").read_text(),

@@ -47,7 +47,7 @@ def pairwise_distances(points: typing.Any) -> typing.Any:
     squared = sum(
         jnp.square(points[..., :, None, axis] - points[..., None, :, axis]) for axis in range(points.shape[-1])
     )
-    # Inside a larger program a difference may be contracted with what made the points (a b - c d in one rounding), and a
+    # Inside a larger program a difference may be contracted with what made the points (a b - c d in one rounding): a
     # point is then at some 1e-8 from itself.
     itself = jnp.eye(points.shape[-2], dtype=bool)
     return _root(jnp.where(itself, 0, squared), xp).astype(dtype)

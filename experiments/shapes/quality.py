@@ -6,7 +6,8 @@
     python experiments/shapes/quality.py cells --folds --runs both
 
 Each run is `launch.py` with options, trained and embedded into runs/shapes; one that is there is not repeated. The
-scores are macro F1 of out-of-fold predictions, stratified 5-fold, by the report's own classifiers, and beside the
+scores are macro F1 of out-of-fold predictions, stratified 5-fold (cells: mean and sd of five divisions), by the
+report's own classifiers, and beside the
 trained network stands the same one with random weights, read as embedding and before the bottleneck. With `--folds` an
 encoder is trained five times, each time without one fifth of the objects, and classifies that fifth: nothing of a test
 object was seen, not even its outline without the label (its loss only chose the checkpoint).
@@ -53,6 +54,7 @@ CONFIGS |= {(name, "vqvae"): "shape_vqvae_mnist" for name in SETS}
 TARGETS = {"mnist": ("label",), "mnist_test": ("label",), "cells": ("cell_line", "treatment")}
 SIZE = {"mnist": (), "mnist_test": (), "cells": ("scale_px", "area_px")}
 FOLDS = 5
+DIVISIONS = {"mnist": 1, "mnist_test": 1, "cells": 5}  # into folds; scores of a few hundred objects depend on it
 
 
 def main() -> None:
@@ -113,8 +115,13 @@ def show(title: str, features: np.ndarray, image_set, set_name: str, seconds: st
         cells = []
         for target in TARGETS[set_name]:
             labels = image_set.metadata[target].to_numpy().astype("U")
-            folds = probe.stratified_folds(labels, FOLDS, 0)
-            cells += [f"{f1(labels, p.values):.3f}" for p in probe.cross_validate(values, labels, folds).values()]
+            scores = []
+            for seed in range(DIVISIONS[set_name]):
+                folds = probe.stratified_folds(labels, FOLDS, seed)
+                found = probe.cross_validate(values, labels, folds, seed=seed)
+                scores.append([f1(labels, predictions.values) for predictions in found.values()])
+            spread = [f" ± {sd:.3f}" if len(scores) > 1 else "" for sd in np.std(scores, axis=0)]
+            cells += [f"{mean:.3f}{sd}" for mean, sd in zip(np.mean(scores, axis=0), spread, strict=True)]
         print("|", " | ".join([name, str(values.shape[1]), *cells, seconds]), "|", flush=True)
 
 

@@ -43,6 +43,7 @@ def test_scores_file_is_what_was_returned(finished):
 def test_every_feature_set_has_every_score(finished):
     _, scores = finished
     sets = scores["feature_sets"]
+    assert scores["interval_over"] == "wells"
     assert list(sets) == [
         "trained_encoder",
         "random_encoder",
@@ -116,6 +117,19 @@ def test_a_set_without_labels_still_gets_a_report(tmp_path, image_set, evaluate_
     assert "This model has no codebook." in page
     assert "This run has left no reconstructions." in page
     assert "No metrics were logged." in page
+
+
+def test_images_without_wells_are_resampled_one_by_one(settings):
+    """Every image in one well made an interval of no width."""
+    metadata, features = layout(plates=1)
+    features = features + 3 * np.random.default_rng(0).normal(size=features.shape)
+    scores = evaluate.score_features([feature_set(features)], metadata.assign(well=""), settings)
+    assert scores["interval_over"] == "images"
+    (entry, _) = scores["feature_sets"].values()
+    score = entry["classifiers"]["logistic_regression"]["stratified_k_fold"]
+    low, high = score["macro_f1_interval_95"]
+    assert low < score["macro_f1"] < high
+    assert any("resample single images" in note for note in scores["notes"])
 
 
 def test_one_plate_and_wells_as_groups(settings):
