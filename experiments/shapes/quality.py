@@ -7,10 +7,10 @@
 
 Each run is `launch.py` with options, trained and embedded into runs/shapes; one that is there is not repeated. The
 scores are macro F1 of out-of-fold predictions, stratified 5-fold (cells: mean and sd of five divisions), by the
-report's own classifiers, and beside the
-trained network stands the same one with random weights, read as embedding and before the bottleneck. With `--folds` an
-encoder is trained five times, each time without one fifth of the objects, and classifies that fifth: nothing of a test
-object was seen, not even its outline without the label (its loss only chose the checkpoint).
+report's own classifiers, and beside the trained network stands the same one with random weights, read as embedding and
+before the bottleneck. With `--folds` an encoder is trained five times, each time without one fifth of the objects, and
+classifies that fifth: nothing of a test object was seen, not even its outline without the label (its loss only chose
+the checkpoint).
 """
 
 import argparse
