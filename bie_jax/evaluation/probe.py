@@ -214,7 +214,7 @@ def cross_validate(
                         )
                     else:
                         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-                values[name][fold.test] = classes[model.predict(test)]
+                values[name][fold.test] = classes[np.asarray(model.predict(test), dtype=np.int64)]
             on_fold()
     return {name: Predictions(values[name], tuple(notes[name])) for name in classifiers}
 
