@@ -21,7 +21,7 @@ demo: install
 	$(RUN) launch.py --config=configs/vqvae_idr0093.py:simulated
 
 test: install
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(RUN) -m ruff check .

@@ -338,6 +338,7 @@ class TrainConfig(_Group):
     seed: NonNegativeInt
     init_from: str
     epochs: PositiveInt
+    min_epoch_steps: PositiveInt
     batch_size: PositiveInt
     accumulate_steps: PositiveInt
     compute_dtype: Literal["float32", "bfloat16"]

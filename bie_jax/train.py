@@ -75,7 +75,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
 
     # --- Model, optimiser, state
-    steps_per_epoch = sum(map(len, train_rows)) // checked.train.batch_size
+    steps_per_epoch = max(sum(map(len, train_rows)) // checked.train.batch_size, checked.train.min_epoch_steps)
     total_steps = (checked.train.epochs + checked.optimizer.cooldown_epochs) * steps_per_epoch
     channels = len(mixture.channel_names)
     method = METHODS[checked.model.name]

@@ -185,6 +185,7 @@ def _seed_table() -> ConfigDict:
     config.train.seed = 0
     config.train.init_from = ""  # workdir of another run whose weights are taken where they fit; "": random start
     config.train.epochs = 100  # without the cooldown
+    config.train.min_epoch_steps = 1  # a set that is smaller is gone through several times in what is called an epoch
     config.train.batch_size = 64  # images, over all devices
     config.train.accumulate_steps = 1  # equal parts that a batch is computed in, one after the other, to save memory
     config.train.compute_dtype = "float32"  # "bfloat16" on GPU and TPU; parameters and sums stay float32
@@ -267,6 +268,7 @@ def _shapes(config: ConfigDict) -> None:
     config.optimizer.min_lr = 1e-5
     config.optimizer.cooldown_epochs = 0
     config.train.epochs = 10
+    config.train.min_epoch_steps = 40
     config.train.batch_size = 256
     config.train.log_every_steps = 20
     config.train.early_stopping_patience_epochs = 0
@@ -284,6 +286,7 @@ def _tiny(config: ConfigDict) -> None:
     config.optimizer.warmup_epochs = 1
     config.optimizer.cooldown_epochs = 1
     config.train.epochs = 2
+    config.train.min_epoch_steps = 1
     config.train.log_every_steps = 2
     config.train.eval_every_epochs = 1
     config.train.checkpoint_every_steps = 3

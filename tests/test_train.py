@@ -59,6 +59,20 @@ def test_early_stopping_counts_epochs_without_a_better_validation(tiny_config, t
     assert len(epochs) < 15
 
 
+def test_a_small_set_is_gone_through_several_times_in_an_epoch(tiny_config, tmp_path, tiny_set):
+    tiny_config.train.min_epoch_steps = len(tiny_set) // tiny_config.train.batch_size + 2
+    tiny_config.train.log_every_steps = 1
+    train_and_evaluate(tiny_config, tmp_path / "run")
+    lines = _lines(tmp_path / "run")
+    epochs = tiny_config.train.epochs + tiny_config.optimizer.cooldown_epochs
+    assert lines[-1]["step"] == epochs * tiny_config.train.min_epoch_steps
+    assert [line["epoch"] for line in lines if "val/loss" in line] == list(range(1, epochs + 1))
+    rates = [line["optimizer/lr"] for line in lines if "optimizer/lr" in line]
+    highest = tiny_config.optimizer.warmup_epochs * tiny_config.train.min_epoch_steps
+    np.testing.assert_allclose(rates[highest], tiny_config.optimizer.lr, rtol=1e-6)
+    assert np.argmax(rates) == highest
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(tiny_config, tmp_path, tiny_set):
     tiny_config.optimizer.lr = 1e30
     tiny_config.optimizer.clip_norm = 1e30
