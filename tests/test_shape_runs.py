@@ -185,6 +185,8 @@ def test_masks_need_a_run_on_shapes(trained_workdir):
         ConfigError, match=r"was trained on images; embed_masks needs a run with config.data.kind='shape"
     ):
         embed_masks(np.ones((1, 8, 8)), trained_workdir[0])
+    with pytest.raises(ConfigError, match=r"nothing was trained in nowhere; [^$]* python -m data.build my_masks"):
+        embed_masks(np.ones((1, 8, 8)), "nowhere")
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,12 @@ def embed_masks(masks: np.ndarray | Sequence[np.ndarray], workdir: str | Path) -
     from bie_jax.evaluation.embed import load
     from bie_jax.shapes.contour import mask_to_contour, masks_to_contours
 
+    if not (Path(workdir) / "config.json").is_file():
+        raise ConfigError(
+            f"nothing was trained in {workdir}; a folder of such masks becomes a run there by\n"
+            "  python -m data.build my_masks --kind=shapes --source=FOLDER\n"
+            f"  python launch.py --config=configs/shape_vae_mnist.py --config.data.name=my_masks --workdir={workdir}"
+        )
     if load_config(Path(workdir)).data.kind != "shapes":
         raise ConfigError(f"{workdir} was trained on images; embed_masks needs a run with config.data.kind='shapes'")
     embedder = load(workdir)
