@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from pydantic import ConfigDict as PydanticConfig
 
-from bie_jax.models import encoder_stride, has_fixed_size
+from bie_jax.models import encoder_stride, has_fixed_size, ring
 from bie_jax.objectives import METHODS
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -164,7 +164,7 @@ class RingConfig(_Group):
 
     width: PositiveInt
     depth: PositiveInt
-    kernel_size: Annotated[int, Field(ge=1, le=63)]
+    kernel_size: Literal[1, 3, 5, 7, 9, 11, 13, 15]
     keeps: Literal["nothing", "direction", "start"]
 
 
@@ -445,8 +445,8 @@ class Config(_Group):
                 f"model.ring.keeps={keeps!r} with data.outline.reindex={reindex!r}: what it keeps would be random; "
                 + ("'none' is possible" if keeps == "start" else "'start' and 'none' are possible")
             )
-        if shapes and self.model.name == "mae":
-            raise ValueError("model.name='mae' with data.kind='shapes': 'ae', 'vae' and 'vqvae' are possible")
+        if shapes:
+            self._is_of_shapes()
         contrastive = self.objective.contrastive
         if contrastive.weight and contrastive.form in ("channels", "pull") and self.model.channels == "joint":
             raise ValueError(
@@ -459,6 +459,32 @@ class Config(_Group):
                 "'vit' has layers to tell apart; 1.0 is possible"
             )
         return self
+
+    def _is_of_shapes(self) -> None:
+        """Refuse what outlines cannot have."""
+        if self.model.name == "mae":
+            raise ValueError("model.name='mae' with data.kind='shapes': 'ae', 'vae' and 'vqvae' are possible")
+        if self.model.channels != "joint":
+            raise ValueError(
+                f"model.channels={self.model.channels!r} with data.kind='shapes': a matrix is one channel; 'joint' is "
+                "possible"
+            )
+        if self.model.name == "vqvae" and self.model.bottleneck != "pooled":
+            raise ValueError(
+                f"model.bottleneck={self.model.bottleneck!r} with data.kind='shapes': an outline is drawn from one "
+                "vector; 'pooled' is possible"
+            )
+        num_points = self.data.crop_size[0]
+        parts_of_ring = self.model.encoder == "ring" and self.model.ring.keeps == "start"
+        for needed, divisor, key in (
+            (self.model.decoder == "matrix", ring.GROWTH, "model.decoder='matrix'"),
+            (parts_of_ring, ring.PARTS, "model.ring.keeps='start'"),
+        ):
+            if needed and num_points % divisor:
+                raise ValueError(
+                    f"data.crop_size={self.data.crop_size} with {key}: the number of points must be a multiple of "
+                    f"{divisor}"
+                )
 
 
 def check_config(config: ConfigDict) -> Config:

@@ -310,7 +310,7 @@ def _finish(
     for name, term in _MATRIX_TERMS.items():
         weight = getattr(config.matrix, name)
         if weight:
-            terms = terms | {name: term(reconstruction[..., 0])}
+            terms = terms | {name: _mean(jax.vmap(term)(reconstruction[..., 0]), batch)}
             loss = loss + weight * terms[name]
     settings = config.contrastive
     if settings.weight:

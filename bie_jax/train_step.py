@@ -23,8 +23,9 @@ def build_train_step(
     """The compiled step: (state, {"image" counts, "plate", "treatment"}) -> (state, loss).
 
     The given state's buffers are reused. With `train.accumulate_steps` = k the batch is computed in k parts whose
-    gradients are averaged, which is the gradient of the whole batch, and codebooks learn once from all of them. Batch
-    normalisation alone sees the parts: its statistics are those of B / k images.
+    gradients are averaged, which is the gradient of the whole batch, and codebooks learn once from all of them. What
+    compares images sees the parts: batch normalisation takes its statistics, and a contrastive term its negatives, from
+    B / k images.
     """
     objective = METHODS[config.model.name].objective
     view = VIEWS[config.data.kind].train

@@ -8,6 +8,7 @@ from typing import Literal
 
 from bie_jax.shapes.resample import METHODS
 from data.fields import AxisChoice
+from data.sources.contours import is_of_contours
 from data.studies import STUDIES
 from data.wells import PLATE_FORMATS
 
@@ -108,7 +109,7 @@ def parse(arguments: list[str], description: str | None) -> argparse.Namespace:
 
 def _check_kind(parser: argparse.ArgumentParser, args: argparse.Namespace, typed: set[str]) -> None:
     """Refuse flags of the other kind of set, and fill in those of shapes."""
-    if args.kind == "shapes" and args.layout is args.pattern is None and str(args.source).lower().endswith(".txt"):
+    if args.kind == "shapes" and args.layout is args.pattern is None and is_of_contours(args.source):
         args.layout = "contours"
     of_contours = args.name == "osteosarcoma" or args.layout == "contours"
     if args.kind == "images":

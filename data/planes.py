@@ -14,7 +14,7 @@ from data.errors import BadInputError
 # What tifffile and imagecodecs raise on a damaged file; imagecodecs' own errors are RuntimeErrors.
 DAMAGED = (tifffile.TiffFileError, ValueError, KeyError, IndexError, struct.error, RuntimeError, OSError, EOFError)
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
@@ -97,14 +97,14 @@ def read_file(path: Path, page: int = 0, pages: int | None = None) -> np.ndarray
     try:
         with open(path, "rb") as file:
             start = file.read(8)
-            if start[:4] not in _TIFF:
+            if start[:4] not in TIFF:
                 content = start + file.read()
     except OSError as error:
         raise BadInputError(source, "", f"cannot be opened: {error.strerror}") from None
     if not start:
         raise BadInputError(source, "", "the file is empty")
     try:
-        if start[:4] in _TIFF:
+        if start[:4] in TIFF:
             return _read_tiff(path, page, pages)
         if start == _PNG:
             return imagecodecs.png_decode(content)
@@ -162,7 +162,7 @@ def count_pages(path: Path) -> int:
     """
     try:
         with open(path, "rb") as file:
-            if file.read(4) not in _TIFF:
+            if file.read(4) not in TIFF:
                 return 1
         with tifffile.TiffFile(path) as tiff:
             count = len(tiff.pages)

@@ -31,8 +31,10 @@ RNG = np.random.default_rng(0)
 
 def _objective_config(**changes):
     config = base.get_config("tiny", "base").objective
-    config.update({name: value for name, value in changes.items() if name != "contrastive"})
-    config.contrastive.update(changes.get("contrastive", {}))
+    groups = ("contrastive", "matrix")
+    config.update({name: value for name, value in changes.items() if name not in groups})
+    for name in groups:
+        config[name].update(changes.get(name, {}))
     return config
 
 
@@ -44,6 +46,16 @@ class _Known(nn.Module):
     def __call__(self, image, channel_mask, *, train):
         del channel_mask, train
         return jnp.zeros_like(image), self.out
+
+
+class _Says(nn.Module):
+    """Reconstructs what it is given."""
+
+    said: jax.Array
+
+    def __call__(self, image, channel_mask, *, train):
+        del image, channel_mask, train
+        return self.said, {}
 
 
 def _value(objective, out, image, weight, *, step=0, **changes):
@@ -221,6 +233,24 @@ def test_state_moves_only_in_training():
         aux = step(train)
         moved = jax.tree.map(lambda a, b: bool((a != b).any()), dict(aux.model_state), state)
         assert any(jax.tree.leaves(moved)) == train
+
+
+def test_what_pads_a_batch_counts_for_nothing_in_the_terms_of_matrices():
+    terms = dict.fromkeys(("diagonal", "symmetry", "non_negativity", "triangle"), 1.0)
+    config = _objective_config(matrix={"reindexed": True, **terms})
+    d, d_hat = jax.random.normal(KEY, (2, 3, 9, 9, 1))
+    d = d + d.swapaxes(1, 2)
+
+    def metrics(rows, weight):
+        batch = unlabelled_batch(d[rows], weight)
+        return ae(_Says(d_hat[rows]), config, {}, {}, batch, jnp.int32(0), KEY, train=False)[1].metrics
+
+    padded = metrics(slice(3), jnp.asarray([[1.0], [1.0], [0.0]]))
+    alone = metrics(slice(2), jnp.ones((2, 1)))
+    assert terms.keys() < alone.keys()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), padded, alone)
+    diagonals = np.diagonal(d_hat[:2, ..., 0], axis1=1, axis2=2)
+    np.testing.assert_allclose(alone["diagonal"], np.square(diagonals).mean(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from bie_jax.config import ConfigError
+from bie_jax.config import ConfigError, check_config
 from bie_jax.evaluation import embed
 from bie_jax.evaluation.evaluate import evaluate
+from bie_jax.evaluation.shape_features import shape_features
 from bie_jax.image_set import open_image_set
 from bie_jax.shapes import embed_masks
 from bie_jax.shapes.contour import mask_to_contour
@@ -87,6 +88,9 @@ RUNS = {
     "matrices": (
         shape_vae_mnist,
         {
+            "model.encoder": "vit",
+            "model.vit.size": "Ti",
+            "model.vit.patch_size": 8,
             "model.decoder": "matrix",
             "objective.matrix.diagonal": 1.0,
             "objective.matrix.symmetry": 1.0,
@@ -127,7 +131,8 @@ def test_a_configuration_trains_and_embeds(name, trained):
     table = embed.write_embeddings(workdir)
     features = table.filter(regex="^(ae|vae|vqvae)_").to_numpy()
     cells = module is shape_vae_cells
-    assert features.shape == (2 * PER_CLASS, 12 + 2 if cells else 3 * 16)  # components and size, or the ring's pool
+    # Components and size, the mean of the ViT's tokens, or the ring's mean, greatest and deviation.
+    assert features.shape == (2 * PER_CLASS, {"cells": 12 + 2, "matrices": 192}.get(name, 3 * 16))
     if cells:
         np.testing.assert_allclose(features[:, -1], table["Metadata_area_px"], rtol=1e-6)
         train = features[table["Metadata_split"] == "train", :12]
@@ -185,7 +190,9 @@ def test_masks_need_a_run_on_shapes(trained_workdir):
         ConfigError, match=r"was trained on images; embed_masks needs a run with config.data.kind='shape"
     ):
         embed_masks(np.ones((1, 8, 8)), trained_workdir[0])
-    with pytest.raises(ConfigError, match=r"nothing was trained in nowhere; [^$]* python -m data.build my_masks"):
+    with pytest.raises(
+        ConfigError, match=r"nothing was trained in nowhere; [^$]* data.build my_masks .* --layout=folder"
+    ):
         embed_masks(np.ones((1, 8, 8)), "nowhere")
 
 
@@ -196,7 +203,10 @@ def test_masks_need_a_run_on_shapes(trained_workdir):
         ("data.crop_size", (32, 64), r"crop_size=\(32, 64\).* with kind='shapes'"),
         ("data.kind", "images", "model.encoder='ring', model.decoder='points' with data.kind='images'"),
         ("model.decoder", "mirror", "decoder='mirror' with encoder='ring': 'points' and 'matrix' are possible"),
-        ("model.name", "mae", "mae"),
+        ("model.name", "mae", "encoder='ring' with name='mae'"),
+        ("model.channels", "independent", "it makes one matrix of one latent vector"),
+        ("model.ring.keeps", "start", "what it keeps would be random"),
+        ("model.ring.kernel_size", 4, "kernel_size"),
         ("eval.append", ("scale",), r"eval.append=\('scale',\): 'scale' is no column of numbers .* area_px, scale_px"),
         ("data.name", "osteo", "the set 'osteo' is not built"),
     ],
@@ -207,6 +217,44 @@ def test_what_cannot_run_is_refused(key, value, message, shapes, tmp_path):
     with pytest.raises((ConfigError, FileNotFoundError), match=message):
         train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model.name": "mae", "model.encoder": "vit", "model.decoder": "mirror"},
+            "'ae', 'vae' and 'vqvae' are possible",
+        ),
+        ({"model.name": "vqvae", "model.bottleneck": "grid", "model.encoder": "vit"}, "'pooled' is possible"),
+        ({"model.encoder": "resnet", "model.decoder": "mirror", "model.channels": "independent"}, "is one channel"),
+        ({"model.decoder": "matrix", "data.crop_size": (20, 20)}, "model.decoder='matrix': .* a multiple of 8"),
+        (
+            {"model.ring.keeps": "start", "data.outline.reindex": "none", "data.crop_size": (40, 40)},
+            "model.ring.keeps='start': .* a multiple of 16",
+        ),
+    ],
+)
+def test_what_an_outline_cannot_have_is_refused(changes, message, shapes):
+    config = _tiny(shape_vae_mnist, shapes)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ConfigError, match=message):
+        check_config(config)
+
+
+def test_other_numbers_of_points_are_refused_not_thinned(trained):
+    embedder = embed.load(trained("vae"))
+    with pytest.raises(ValueError, match=r"outlines have shape \(3, 100, 2, 1\); expected .* a multiple of 32"):
+        embedder.embed(np.ones((3, 100, 2, 1), np.float32))
+
+
+def test_baselines_of_few_points(shapes):
+    class Few:
+        images = staticmethod(lambda rows: open_image_set("mnist_shapes", shapes).images(rows)[:, ::8])
+        __len__ = staticmethod(lambda: 2 * PER_CLASS)
+
+    made = shape_features(Few(), np.arange(2), classical=True)
+    assert {"all_classical", "fourier_magnitudes"} <= {one.key for one in made.feature_sets}
 
 
 def test_a_set_of_images_is_no_set_of_shapes(tiny_config, shapes, tmp_path):

@@ -129,7 +129,7 @@ class Embedder:
         """Features of images.
 
         Args:
-            images: of shapes outlines [N, P', 2, 1], px, with the number of points P' of the training set; else
+            images: of shapes outlines [N, P', 2, 1], px, P' a multiple of `data.crop_size[0]`; else
                 [N, H, W, C] camera counts, uint8, uint16 or float, as the training images were before any
                 normalisation.
             channels: names of the C channels; they may come in any order. None: they are in the model's order. A model
@@ -146,6 +146,13 @@ class Embedder:
         images = np.asarray(images)
         if images.ndim != 4:
             raise ValueError(f"images have shape {images.shape}; expected [N, H, W, C]")
+        if self._config.data.kind == "shapes":
+            num_points = self._config.data.crop_size[0]
+            if images.shape[2:] != (2, 1) or images.shape[1] % num_points:
+                raise ValueError(
+                    f"outlines have shape {images.shape}; expected [N, P', 2, 1], P' a multiple of {num_points}, the "
+                    "points that the model looks at"
+                )
         described = self._set_of(images.shape[-1], channels)
         images = self._join_channels(images, self.channel_names if channels is None else channels)
         if np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all():

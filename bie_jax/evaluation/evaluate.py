@@ -31,6 +31,7 @@ from bie_jax.parquet import read_parquet
 TRAINED = "trained_encoder"
 RANDOM = "random_encoder"
 RANDOM_POOLED = "random_encoder_pooled"
+UNSEEN = "unseen_by_encoder"
 # Objects that the table of invariances is made of, and others that its classifier learns from, at most.
 INVARIANCE_OBJECTS, INVARIANCE_TRAINING = 200, 5000
 HAND_MADE: dict[str, collections.abc.Callable[..., HandMade]] = {"images": image_features, "shapes": shape_features}
@@ -131,6 +132,18 @@ def _folds(
     return folds, notes
 
 
+def _unseen_fold(labels: np.ndarray, sides: np.ndarray) -> tuple[dict[str, list[probe.Fold]], list[str]]:
+    """The one fold whose test images neither encoder nor classifier learnt from: the run's own validation images."""
+    train, held_out = np.flatnonzero(sides == "train"), np.flatnonzero(sides == "val")
+    missing = [str(name) for name in np.unique(labels) if name not in labels[train] or name not in labels[held_out]]
+    if missing:
+        return {}, [
+            f"No scores of images that the encoder never saw: {', '.join(missing)} is not on both sides of the run's "
+            f"own division into {len(train)} training and {len(held_out)} validation images."
+        ]
+    return {UNSEEN: [probe.Fold("validation", train, held_out)]}, []
+
+
 def score_features(
     feature_sets: list[FeatureSet],
     metadata: pd.DataFrame,
@@ -143,7 +156,8 @@ def score_features(
 
     Args:
         feature_sets: features [N, D] each.
-        metadata: N rows with plate, well, the label column and the group column.
+        metadata: N rows with plate, well, the label column, the group column and split: "train" or "val", the side of
+            the encoder's own training.
         settings: the `eval` group of a configuration: columns, folds, neighbours, resamples, seed.
         on_step: called after each fold of each feature set, for a progress bar.
 
@@ -182,6 +196,10 @@ def score_features(
     several_wells = len(np.unique(labels)) > 1 and len(np.unique(clusters)) > 1
     folds, fold_notes = _folds(labels, groups[labelled], settings)
     notes += fold_notes
+    if folds:
+        unseen, unseen_notes = _unseen_fold(labels, _column(metadata, "split", "label")[labelled])
+        folds |= unseen
+        notes += unseen_notes
     controls = np.flatnonzero(all_labels == settings.probe_control) if settings.probe_control else np.array([], int)
     several_plates = len(np.unique(plates[controls])) > 1
     if settings.probe_control and not several_plates:
@@ -190,8 +208,11 @@ def score_features(
             f"come from {len(np.unique(plates[controls]))} plates, two are needed."
         )
 
-    def scored(values: np.ndarray) -> dict:
-        return probe.classification_scores(labels, values, drawn, resamples=settings.bootstrap, seed=settings.seed)
+    def scored(values: np.ndarray, parts: list[probe.Fold]) -> dict:
+        tested = np.sort(np.concatenate([fold.test for fold in parts]))
+        return probe.classification_scores(
+            labels[tested], values[tested], drawn[tested], resamples=settings.bootstrap, seed=settings.seed
+        )
 
     results = {}
     for feature_set in feature_sets:
@@ -207,7 +228,7 @@ def score_features(
                 on_fold=on_step,
             )
             for name, prediction in predictions.items():
-                classifiers[name][split] = scored(prediction.values)
+                classifiers[name][split] = scored(prediction.values, parts)
                 notes += [f"{feature_set.title}: {note}" for note in prediction.notes]
         identity = None
         if several_plates:
@@ -239,7 +260,7 @@ def score_features(
         "dim": 0,
         "classifiers": {
             probe.MAJORITY: {
-                split: scored(probe.majority_predictions(labels, parts).values) for split, parts in folds.items()
+                split: scored(probe.majority_predictions(labels, parts).values, parts) for split, parts in folds.items()
             }
         }
         if folds
@@ -267,6 +288,8 @@ def _transductive_note(metadata: pd.DataFrame) -> str:
         "decided when to stop. "
         "The folds of the classifiers cut across that division, so most test images were seen, unlabelled, by the "
         "encoder: its scores are transductive. "
+        f"Those called {report.split_title(UNSEEN)} are not: encoder and classifiers learnt from the {train} images, "
+        f"and the {total - train} are classified. "
         "Random weights and hand-made features saw none of the images; principal components of the pixels are fitted "
         "in each training fold alone. "
         "Nearest neighbours and the maps standardise with all images, without labels."

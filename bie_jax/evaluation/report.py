@@ -54,8 +54,9 @@ def _json(content: object) -> str:
 
 
 def split_title(split: str) -> str:
-    """`leave_plate_out` -> `leave-plate-out`, `stratified_k_fold` -> `stratified k-fold`."""
-    return "stratified k-fold" if split == "stratified_k_fold" else split.replace("_", "-")
+    """As it stands in tables: `leave_plate_out` -> `leave-plate-out`."""
+    titles = {"stratified_k_fold": "stratified k-fold", "unseen_by_encoder": "unseen by the encoder"}
+    return titles.get(split, split.replace("_", "-"))
 
 
 def _leading_split(scores: dict) -> str | None:
@@ -264,11 +265,12 @@ def invariance_table(rows: list[dict]) -> str:
     body = []
     for row in rows:
         f1 = "–" if row["macro_f1"] is None else f"{row['macro_f1']:.3f}"
+        mean, greatest = ("–" if row[key] is None else f"{row[key]:.2%}" for key in ("embedding", "embedding_max"))
         lost = f" ({row['lost']} too small to draw)" if row["lost"] else ""
         body.append(
             f'<tr><th scope="row">{_text(row["of"])}: {_text(row["change"])}{lost}</th>'
-            f'<td class="score"><b>{row["embedding"]:.2%}</b></td>'
-            f'<td class="score"><b>{row["embedding_max"]:.2%}</b></td><td class="score"><b>{f1}</b></td></tr>'
+            f'<td class="score"><b>{mean}</b></td><td class="score"><b>{greatest}</b></td>'
+            f'<td class="score"><b>{f1}</b></td></tr>'
         )
     return (
         "<h3>What changes the embedding</h3><p>The distance of a changed object's embedding from its own, as a share "

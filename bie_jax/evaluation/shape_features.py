@@ -32,7 +32,7 @@ def shape_features(image_set: ImageSet, shown: np.ndarray, *, classical: bool) -
     spectrum = cyclic_diagonal_spectrum(d)
     upper = d[:, *np.triu_indices(d.shape[1], 1)].astype(np.float32)
     elliptic = elliptic_fourier(outlines, HARMONICS).values
-    magnitudes = fourier_magnitudes(outlines, MAGNITUDES).values
+    magnitudes = fourier_magnitudes(outlines, min(MAGNITUDES, outlines.shape[1] - 2)).values
     feature_sets = [
         FeatureSet(
             "matrix_pca",
@@ -59,7 +59,7 @@ def shape_features(image_set: ImageSet, shown: np.ndarray, *, classical: bool) -
         FeatureSet(
             "fourier_magnitudes",
             "Fourier magnitudes",
-            f"Magnitudes of the {MAGNITUDES} lowest Fourier coefficients of the outline as a complex signal.",
+            f"Magnitudes of the {magnitudes.shape[1]} lowest Fourier coefficients of the outline as a complex signal.",
             magnitudes,
         ),
     ]

@@ -49,7 +49,8 @@ def invariances(
         A row for each change: `change`, its name; `of`, "outline" or "mask"; `embedding` and `embedding_max`, the
         distance of the changed object's embedding from its own, as a share of the RMS distance between two objects,
         mean over objects and angles and the greatest mean of an angle; `macro_f1`, or None without two labels; and
-        `lost`, how many objects had too few pixels to be drawn, and are left out. The first row is no change.
+        `lost`, how many objects had too few pixels to be drawn, and are left out. None where all of them had, as those
+        of outlines in other units than pixels. The first row is no change.
     """
     rng = np.random.default_rng(seed)
     known = np.flatnonzero(labels != "") if len(np.unique(labels[labels != ""])) > 1 else np.arange(len(labels))
@@ -71,6 +72,8 @@ def invariances(
         for version in versions:
             there = np.isfinite(version).all(axis=(1, 2))
             lost = max(lost, int((~there).sum()))
+            if not there.any():
+                continue
             changed = embed(version[there, ..., None].astype(np.float32))
             distances.append(np.linalg.norm(changed - own[there], axis=1).mean() / max(spread, 1e-12))
             if classifier is not None:
@@ -80,8 +83,8 @@ def invariances(
             {
                 "change": name,
                 "of": of,
-                "embedding": float(np.mean(distances)),
-                "embedding_max": float(np.max(distances)),
+                "embedding": float(np.mean(distances)) if distances else None,
+                "embedding_max": float(np.max(distances)) if distances else None,
                 "macro_f1": float(np.mean(scores)) if scores else None,
                 "lost": lost,
             }

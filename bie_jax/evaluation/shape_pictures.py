@@ -107,7 +107,8 @@ def _neighbours(latents: np.ndarray, outlines_of, names: np.ndarray, rng: np.ran
     ]
     found = np.stack(nearest)
     cells = np.stack([in_one_pose(_normalized(outlines_of(rows))) for rows in found])[:, :, None]
-    same = float(np.mean(names[found[:, 1:]] == names[queries][:, None]))
+    known = names[queries] != ""
+    same = float(np.mean((names[found[:, 1:]] == names[queries][:, None])[known])) if known.any() else None
     return Picture(
         "Neighbours in latent space",
         outline_grid(
@@ -116,7 +117,7 @@ def _neighbours(latents: np.ndarray, outlines_of, names: np.ndarray, rng: np.ran
             ["object", *(f"nearest {k}" for k in range(1, COLUMNS))],
         ),
         "Each row: an object drawn at random, and the objects whose standardised embeddings are nearest to its own, "
-        f"turned onto it. {same:.0%} of the neighbours shown carry its label.",
+        "turned onto it." + ("" if same is None else f" {same:.0%} of the neighbours shown carry its label."),
     )
 
 

@@ -89,7 +89,7 @@ def reindexed_mse(d: jax.Array, d_hat: jax.Array) -> jax.Array:
 
     Args:
         d: [B, P, P] float, the matrix from any start point in either direction.
-        d_hat: [B, P, P] float, the prediction, which need not be symmetric; further leading axes are kept.
+        d_hat: [B, P, P] float, the prediction; neither need be symmetric, and further leading axes are kept.
 
     Returns:
         [B] float32.
@@ -113,8 +113,8 @@ def best_reindexing(d: jax.Array, d_hat: jax.Array) -> tuple[jax.Array, jax.Arra
     """The re-indexing of D that comes nearest to a prediction, in the least squared error.
 
     Args:
-        d: [B, P, P] float, symmetric.
-        d_hat: [B, P, P] float.
+        d: [B, P, P] float.
+        d_hat: [B, P, P] float; neither need be symmetric.
 
     Returns:
         shift [B] int and flip [B] bool, for `bie_jax.shapes.distance_matrix.reindex`.
@@ -124,8 +124,11 @@ def best_reindexing(d: jax.Array, d_hat: jax.Array) -> tuple[jax.Array, jax.Arra
     target = jnp.conj(jnp.fft.rfft(_cyclic_diagonals(d_hat), axis=-1))
     reverse = jnp.conj(jnp.roll(spectrum[:, ::-1], 1, axis=1))  # diagonal -k
     products = jnp.stack([(spectrum * target).sum(axis=1), (reverse * target).sum(axis=1)], axis=1)
-    # Frequency 0 is the same for all re-indexings. It is the largest by far, and would cost the others their digits.
-    correlation = jnp.fft.irfft(products.at[..., 0].set(0), n=num_points, axis=-1)  # [B, 2, shift]
+    # Frequency 0, the largest by far, would cost the others their digits. It is the same for all starts, and for both
+    # directions of a symmetric matrix; of another, what it differs by is in the diagonals of D^T - D.
+    lean = _cyclic_diagonals(jnp.swapaxes(d, -1, -2) - d).sum(axis=-1)
+    products = products.at[:, 0, 0].set(0).at[:, 1, 0].set((lean * target[..., 0]).sum(axis=1))
+    correlation = jnp.fft.irfft(products, n=num_points, axis=-1)  # [B, 2, shift]
     # The inverse transform pairs D[i + s] with D'[i]; reversed, D[-(i + s)], whose shift is -s.
     best = correlation.reshape(-1, 2 * num_points).argmax(axis=-1)
     flip, shift = best >= num_points, best % num_points

@@ -17,14 +17,14 @@ from bie_jax.models.conv import Conv, upsample
 from bie_jax.shapes.distance_matrix import normalized_distances
 
 # Parts of the ring whose means are kept apart where the start matters.
-_PARTS = 16
+PARTS = 16
 # Of outlines of RMS 1: area (a circle has 1.6) and length below which a direction would be one of rounding.
 _NO_AREA = 5e-3
 _NO_LENGTH = 1e-3
 # Width of the hidden layers of the decoder of points.
 _HIDDEN = 512
 # Sides of the map that a matrix grows from are P over this.
-_GROWTH = 8
+GROWTH = 8
 
 
 class RingEncoder(nn.Module):
@@ -59,15 +59,16 @@ class RingEncoder(nn.Module):
     def __call__(self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool) -> jax.Array:
         """Encode symmetric matrices; `channel_mask` and `train` change nothing."""
         del channel_mask, train
-        d = image[..., 0]
-        turning = turns(d)
-        x = self._along_ring(chords(d), turning)
+        # Turns are differences of squared distances, of which half precision leaves nothing; the layers compute in it.
+        d = image[..., 0].astype(jnp.promote_types(image.dtype, jnp.float32))
+        turning = turns(d).astype(image.dtype)
+        x = self._along_ring(chords(d).astype(image.dtype), turning)
         if self.keeps == "start":
-            features = x.reshape(len(x), _PARTS, -1, self.width).mean(axis=2).reshape(len(x), -1)
+            features = x.reshape(len(x), PARTS, -1, self.width).mean(axis=2).reshape(len(x), -1)
         else:
             features = _statistics(x)
         if self.keeps == "nothing":
-            other_way = self._along_ring(chords(d[:, ::-1, ::-1]), turning[:, ::-1])
+            other_way = self._along_ring(chords(d[:, ::-1, ::-1]).astype(image.dtype), turning[:, ::-1])
             features = (features + _statistics(other_way)) / 2
         return features[:, None, None, :]
 
@@ -121,7 +122,7 @@ class MatrixDecoder(nn.Module):
     def __call__(self, z: jax.Array, valid: jax.Array | None = None, *, train: bool) -> jax.Array:
         """Decode; `valid` and `train` change nothing."""
         del valid, train
-        side = self.num_points // _GROWTH
+        side = self.num_points // GROWTH
         x = nn.Dense(side * side * self.width, name="map")(z.reshape(len(z), -1))
         x = nn.gelu(x.reshape(-1, side, side, self.width))
         around = {"kernel_size": (3, 3), "padding": ((1, 1), (1, 1)), "padding_mode": "circular"}

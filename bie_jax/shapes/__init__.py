@@ -32,7 +32,7 @@ def embed_masks(masks: np.ndarray | Sequence[np.ndarray], workdir: str | Path) -
     if not (Path(workdir) / "config.json").is_file():
         raise ConfigError(
             f"nothing was trained in {workdir}; a folder of such masks becomes a run there by\n"
-            "  python -m data.build my_masks --kind=shapes --source=FOLDER\n"
+            "  python -m data.build my_masks --kind=shapes --source=FOLDER --layout=folder\n"
             f"  python launch.py --config=configs/shape_vae_mnist.py --config.data.name=my_masks --workdir={workdir}"
         )
     if load_config(Path(workdir)).data.kind != "shapes":

@@ -317,15 +317,25 @@ def _trace(region: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarra
         following.append(np.where(turn_left, number[(side + 3) % 4, left], step))
     jump = np.concatenate(following)
 
-    order = number[0, start][:, None]
-    back = np.zeros(len(start), bool)
-    while not back.all():
+    # Who is back stops walking: beside one long boundary a thousand short ones must not be walked as far.
+    lengths = np.empty(len(start), np.int64)
+    walked = []
+    walking, order = np.arange(len(start)), number[0, start][:, None]
+    while len(walking):
         ahead = jump[order]
-        back |= (ahead == order[:, :1]).any(axis=1)
-        order = np.concatenate([order, ahead], axis=1)
+        home = ahead == order[:, :1]
+        back = home.any(axis=1)
+        whole = np.concatenate([order[back], ahead[back]], axis=1)
+        length = order.shape[1] + home[back].argmax(axis=1)
+        lengths[walking[back]] = length
+        walked.append((walking[back], whole[np.arange(whole.shape[1]) < length[:, None]]))
+        walking, order = walking[~back], np.concatenate([order[~back], ahead[~back]], axis=1)
         jump = jump[jump]
-    lengths = (order[:, 1:] == order[:, :1]).argmax(axis=1) + 1
-    path = order[np.arange(order.shape[1]) < lengths[:, None]]
+    first = np.cumsum(lengths) - lengths
+    path = np.empty(lengths.sum(), np.int32)
+    for numbers, steps in walked:
+        own = lengths[numbers]
+        path[np.arange(len(steps)) + np.repeat(first[numbers] - (np.cumsum(own) - own), own)] = steps
 
     inner = np.concatenate(pairs)[path]
     outer = inner + np.repeat(offset, [len(pixel) for pixel in pairs])[path]

@@ -48,6 +48,20 @@ class ContourPlane:
         return outlines[self.number][1]
 
 
+def is_of_contours(source: str | None) -> bool:
+    """Whether a source says by itself that it holds outlines: text, or arrays of pairs; no mask is 2 pixels wide."""
+    path = Path(source or "")
+    if path.suffix.lower() == ".txt":
+        return True
+    if path.suffix.lower() not in (".npy", ".npz") or not path.is_file():
+        return False
+    headers = read_headers(path)
+    shapes = {name: shape for name, (shape, _) in headers.items()}
+    return {"points", "lengths"} <= shapes.keys() or any(
+        len(shape) == 3 and shape[-1] == 2 for name, shape in shapes.items() if name in ("", "contours")
+    )
+
+
 @functools.lru_cache(maxsize=1)
 def read_outlines(path: Path, state: tuple[int, int]) -> list[tuple[str, np.ndarray]]:
     """Every outline of a file, as [V, 2] float64 (row, column), and its place; neither is checked further.

@@ -4,11 +4,12 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from PIL import Image
 
 from data.errors import BadInputError
 from data.fields import Index
-from data.planes import FilePlane, Plane, read_file
+from data.planes import TIFF, FilePlane, Plane, read_file
 
 _CHANNEL = "mask"  # what the colours of a source of colour images become
 
@@ -46,7 +47,8 @@ class MaskPlane:
         """[H, W]; raises BadInputError if it cannot be read whole, or has no meaning as a mask."""
         pixels = read_file(self.path, self.page, self.pages)
         if pixels.ndim == 2:
-            return pixels
+            brightness = None if self.labels else _brightness_of_palette(self.path, self.page)
+            return pixels if brightness is None else brightness[pixels]
         if pixels.ndim != 3 or pixels.shape[2] > 4:
             raise BadInputError(self.source, "", f"the image is {pixels.shape}: expected a mask, grey or of colours")
         if self.labels and _has_palette(self.path):
@@ -64,6 +66,16 @@ class MaskPlane:
             raise BadInputError(self.source, "", f"labels as colours of {colours.dtype}: expected 8 bits")
         red, green, blue = np.moveaxis(colours.astype(np.uint32), -1, 0)
         return 65536 * red + 256 * green + blue
+
+
+def _brightness_of_palette(path: Path, page: int) -> np.ndarray | None:
+    """The greatest of R, G and B of each index into a TIFF's palette; None for another image."""
+    with open(path, "rb") as file:
+        if file.read(4) not in TIFF:
+            return None
+    with tifffile.TiffFile(path) as tiff:
+        colours = tiff.pages[page].aspage().colormap  # [3, entries]
+        return None if colours is None else colours.max(axis=0)
 
 
 def _has_palette(path: Path) -> bool:

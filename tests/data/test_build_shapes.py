@@ -267,6 +267,17 @@ def test_labels_of_a_palette_are_its_indices(tmp_path):
     _check_labels(_built(tmp_path / "sets", "labelled", f"--source={tmp_path / 'images'}", *arguments), labels)
 
 
+@pytest.mark.parametrize("background", [0, 1])
+def test_a_mask_with_the_palette_of_a_tiff_is_as_bright_as_its_colours(tmp_path, background):
+    mask = next(iter(_masks().values()))[0]
+    image = Image.fromarray((mask ^ bool(background)).astype(np.uint8), "P")
+    image.putpalette([255, 255, 255, 0, 0, 0] if background else [0, 0, 0, 9, 255, 9])
+    (tmp_path / "masks").mkdir()
+    image.save(tmp_path / "masks" / "a.tif")
+    read = _built(tmp_path / "sets", "one", f"--source={tmp_path / 'masks'}", "--layout=folder", "--points=32")
+    np.testing.assert_allclose(read.images(range(1))[0, ..., 0], mask_to_contour(mask, 32), atol=1e-4)
+
+
 def test_an_empty_mask_stops_the_build_or_is_listed(mask_folder, tmp_path):
     folder = tmp_path / "masks"
     folder.mkdir()
@@ -395,6 +406,15 @@ def test_arrays_of_contours(tmp_path, form):
     assert read.metadata["plate"].tolist() == (["p", "q"] if form == "contours" else ["cells", "cells"])
     ignored = json.loads((read.directory / "build.json").read_text())["ignored"]
     assert len(ignored) == (form == "points and lengths")
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_arrays_of_pairs_are_contours_without_being_told(tmp_path, suffix):
+    """Read as masks, each is 2 px wide and has an outline too."""
+    contours = np.stack([_square()[:-1], _square()[:-1] + 1])
+    path = tmp_path / f"cells.{suffix}"
+    np.save(path, contours) if suffix == "npy" else np.savez(path, contours=contours)
+    _check_square(_built(tmp_path / "sets", "cells", f"--source={path}", "--points=12"), 0)
 
 
 @pytest.mark.parametrize("points", [20, 100_000])

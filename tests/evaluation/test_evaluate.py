@@ -20,6 +20,7 @@ def layout(plates=3, wells=6, images=3):
     """Metadata with two labels in every plate, three wells each, and features that hold the label."""
     rows = [(f"P{p}", f"B{w:02d}", i, "ab"[w % 2]) for p in range(plates) for w in range(wells) for i in range(images)]
     metadata = pd.DataFrame(rows, columns=["plate", "well", "site", "label"])
+    metadata["split"] = np.where(metadata["site"] == 0, "val", "train")
     noise = np.random.default_rng(0).normal(size=(len(rows), 3))
     features = noise + 5 * (metadata["label"] == "a").to_numpy()[:, None]
     return metadata, features
@@ -41,7 +42,8 @@ def test_scores_file_is_what_was_returned(finished):
 
 
 def test_every_feature_set_has_every_score(finished):
-    _, scores = finished
+    workdir, scores = finished
+    held_out = (pd.read_parquet(workdir / "embeddings.parquet")["Metadata_split"] == "val").sum()
     sets = scores["feature_sets"]
     assert scores["interval_over"] == "wells"
     assert list(sets) == [
@@ -57,11 +59,11 @@ def test_every_feature_set_has_every_score(finished):
         expected = {"majority"} if key == "majority" else {"logistic_regression", "random_forest"}
         assert set(entry["classifiers"]) == expected
         for splits in entry["classifiers"].values():
-            assert set(splits) == {"stratified_k_fold", "leave_plate_out"}
-            for score in splits.values():
+            assert set(splits) == {"stratified_k_fold", "leave_plate_out", "unseen_by_encoder"}
+            for split, score in splits.items():
                 low, high = score["macro_f1_interval_95"]
                 assert 0 <= low <= score["macro_f1"] <= high <= 1
-                assert np.sum(score["confusion"]) == 108
+                assert np.sum(score["confusion"]) == (held_out if split == "unseen_by_encoder" else 108)
     assert sets["pixel_pca"]["dim"] == 64
     assert sets["intensity"]["dim"] == 36
     trained = sets["trained_encoder"]["classifiers"]["logistic_regression"]["leave_plate_out"]["macro_f1"]
@@ -96,6 +98,23 @@ def test_images_without_a_label_take_no_part(settings):
     assert "5 images without a label take no part in the scores." in got["notes"]
     for name in ("classes", "splits", "feature_sets"):
         assert got[name] == scores[name]
+
+
+def test_what_the_encoder_never_saw_is_classified_by_what_it_saw(settings):
+    metadata, features = layout()
+    held_out = (metadata["split"] == "val").to_numpy()
+    # In the validation images the features say the opposite: whoever learns from one of them would be nearly right.
+    features[held_out] = 5 - features[held_out]
+    (entry, majority) = evaluate.score_features([feature_set(features)], metadata, settings)["feature_sets"].values()
+    for splits in entry["classifiers"].values():
+        score = splits[evaluate.UNSEEN]
+        assert np.sum(score["confusion"]) == held_out.sum()
+        assert score["accuracy"] < 0.05
+    np.testing.assert_allclose(majority["classifiers"]["majority"][evaluate.UNSEEN]["accuracy"], 0.5)
+    one_sided = metadata.assign(split=np.where(metadata["label"] == "a", "val", "train"))
+    scores = evaluate.score_features([feature_set(features)], one_sided, settings)
+    assert evaluate.UNSEEN not in scores["splits"]
+    assert any("the encoder never saw: a, b is not on both sides" in note for note in scores["notes"])
 
 
 def test_a_set_without_labels_still_gets_a_report(tmp_path, image_set, evaluate_fake):
@@ -135,7 +154,7 @@ def test_images_without_wells_are_resampled_one_by_one(settings):
 def test_one_plate_and_wells_as_groups(settings):
     metadata, features = layout(plates=1)
     scores = evaluate.score_features([feature_set(features)], metadata, settings)
-    assert list(scores["splits"]) == ["stratified_k_fold"]
+    assert list(scores["splits"]) == ["stratified_k_fold", evaluate.UNSEEN]
     assert any("leaving one plate out is impossible" in note for note in scores["notes"])
     assert any("Plate identity is not scored" in note for note in scores["notes"])
     metadata, features = layout(plates=2)

@@ -222,8 +222,13 @@ def test_bad_features_and_folds_are_refused():
     broken[7, 2] = np.nan
     with pytest.raises(ValueError, match=r"1 of 120 rows .* row 7"):
         probe.cross_validate(broken, labels, folds)
-    with pytest.raises(ValueError, match="each of the 120 rows once"):
-        probe.cross_validate(features, labels, folds[:2])
+    with pytest.raises(ValueError, match="test 160 rows, of which 120 differ"):
+        probe.cross_validate(features, labels, [*folds, folds[0]])
+    leaking = probe.Fold("leaking", np.append(folds[0].train, folds[0].test[0]), folds[0].test)
+    with pytest.raises(ValueError, match="learns from rows that it tests"):
+        probe.cross_validate(features, labels, [leaking])
+    for prediction in probe.cross_validate(features, labels, folds[:2]).values():
+        assert (prediction.values[folds[2].test] == "").all()
 
 
 def test_a_fit_that_has_not_converged_is_reported(monkeypatch):

@@ -90,3 +90,11 @@ def test_objects_too_thin_to_be_drawn_are_counted(outlines):
 def test_without_labels_there_is_no_f1(outlines):
     table = _table(_elongation, outlines[0], np.full(24, ""))
     assert {row["macro_f1"] for row in table.values()} == {None}
+
+
+def test_outlines_in_other_units_than_pixels_lose_the_masks_alone(outlines):
+    points, labels = outlines
+    table = _table(_elongation, points / 500, labels)
+    assert table["outline", TURNED]["embedding_max"] < 1e-4
+    drawn = table["mask", "drawn as it is"]
+    assert (drawn["embedding"], drawn["embedding_max"], drawn["macro_f1"], drawn["lost"]) == (None, None, None, 8)

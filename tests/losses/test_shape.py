@@ -145,6 +145,14 @@ def test_reindexed_error_equals_brute_force(num_points):
     np.testing.assert_allclose(found, np.reshape(expected[:4], (2, 2)), rtol=1e-5)
 
 
+def test_reindexed_error_of_matrices_that_are_not_symmetric():
+    """The sums of their diagonals differ between the two directions."""
+    rng = np.random.default_rng(0)
+    d, d_hat = rng.random((2, 20, 9, 9))
+    expected = [min(np.square(r - h).mean() for r in all_reindexings(x)) for x, h in zip(d, d_hat, strict=True)]
+    np.testing.assert_allclose(reindexed_mse(jnp.asarray(d), jnp.asarray(d_hat)), expected, rtol=1e-5)
+
+
 def test_every_reindexing_of_a_matrix_costs_nothing():
     views = np.stack(all_reindexings(distances(9)))
     d = np.broadcast_to(distances(9), views.shape)

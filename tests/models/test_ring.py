@@ -120,6 +120,19 @@ def test_the_parts_of_a_ring_are_its_means_in_order(outlines):
     np.testing.assert_allclose(rolled, np.roll(features, 1, axis=1), atol=1e-3)
 
 
+def test_half_precision_sees_how_an_outline_turns(outlines):
+    """Turns are small differences of products of squares: computed in bfloat16 they were noise."""
+    d = _matrices(outlines)
+    encoder = _encoder("nothing")
+    variables = encoder.init(jax.random.key(0), d, train=False)
+    features = encoder.apply(variables, d, train=False)[:, 0, 0]
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), variables)
+    found = encoder.apply(half, d.astype(jnp.bfloat16), train=False)[:, 0, 0]
+    assert found.dtype == jnp.bfloat16
+    between = np.sqrt(2 * features.var(axis=0).sum())
+    assert np.linalg.norm(found.astype(jnp.float32) - features, axis=1).mean() < 0.25 * between
+
+
 @pytest.mark.parametrize("keeps", ["nothing", "direction", "start"])
 def test_gradients_are_finite_where_nothing_varies(keeps):
     """Of a circle, where all statistics' spreads are 0, and of points that are all in one place."""
