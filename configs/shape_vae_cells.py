@@ -20,8 +20,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.latent_dim = 32
     config.objective.reconstruction = 0.001  # about 30 of the mean squared error
     config.train.batch_size = 128
-    config.train.min_epoch_steps = 20
-    config.train.log_every_steps = 4
-    config.eval.components = 12  # a few hundred cells support few numbers
     config.eval.append = ("scale_px", "area_px")
     return base.apply_shape_variant(config, variant, "shape_vae_cells")

@@ -10,10 +10,12 @@ from bie_jax.config import ConfigError, check_config
 from bie_jax.evaluation import embed
 from bie_jax.evaluation.evaluate import evaluate
 from bie_jax.evaluation.shape_features import shape_features
+from bie_jax.evaluation.shape_pictures import latent_to_outline
 from bie_jax.image_set import open_image_set
 from bie_jax.shapes import embed_masks
 from bie_jax.shapes.contour import mask_to_contour
-from bie_jax.shapes.polygon import contour_to_mask
+from bie_jax.shapes.distance_matrix import normalized_distances
+from bie_jax.shapes.polygon import contour_to_mask, signed_area
 from bie_jax.train import train_and_evaluate
 from configs import shape_vae_cells, shape_vae_mnist, shape_vqvae_mnist
 from data.records import Description, write_set
@@ -84,7 +86,7 @@ def _tiny(module, shapes):
 RUNS = {
     "vae": (shape_vae_mnist, {}, {"val/recon", "val/kl", "val/contrastive"}),
     "vqvae": (shape_vqvae_mnist, {}, {"val/vq", "val/perplexity"}),
-    "cells": (shape_vae_cells, {}, {"val/nll"}),
+    "cells": (shape_vae_cells, {"eval.components": 12}, {"val/nll"}),
     "matrices": (
         shape_vae_mnist,
         {
@@ -160,6 +162,18 @@ def test_a_run_is_scored_and_drawn(trained):
         assert title in page
     assert "80 outlines of 128 points" in page
     assert "outline: in the other direction" in page
+
+
+def test_back_from_a_latent_vector_to_a_mask(trained):
+    embedder = embed.load_latents(trained("vae"))
+    latents = np.random.default_rng(0).normal(size=(4, embedder.dim)).astype(np.float32)
+    outlines = latent_to_outline(embedder, latents)
+    d = embedder.decode(latents)[..., 0]
+    np.testing.assert_allclose(normalized_distances(outlines)[0], d, atol=1e-4)
+    for outline in outlines:
+        mask = contour_to_mask(100 * (outline - outline.min(axis=0)) + 2, (500, 500))
+        # Where an outline crosses itself, what it goes round twice counts once.
+        assert mask.sum() == pytest.approx(100**2 * abs(signed_area(outline)), rel=0.1)
 
 
 def test_where_an_outline_starts_and_how_it_lies_is_not_in_the_embedding(trained, shapes):

@@ -1,8 +1,7 @@
 """Fewer numbers that say most of what many say: principal components of a readout.
 
-Profiles are commonly standardised and rotated like this before they are compared. A forest looks at one number at a
-time and a few at random, and does better with 32 axes that do not repeat each other, and the size of an object beside
-them, than with the same among hundreds.
+Profiles are commonly standardised and rotated like this before they are compared. Of 650 cells 12 components score
+about as all 192 features do, or a little less (`experiments/shapes`).
 """
 
 import dataclasses

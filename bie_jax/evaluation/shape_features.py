@@ -5,6 +5,7 @@ from PIL import Image, ImageDraw
 
 from bie_jax.evaluation import thumbnails
 from bie_jax.evaluation.baselines import rotate_to_span
+from bie_jax.evaluation.components import Components
 from bie_jax.evaluation.feature_set import FeatureSet, HandMade
 from bie_jax.image_set import ImageSet
 from bie_jax.shapes.descriptors import elliptic_fourier, fourier_magnitudes, region_properties
@@ -14,7 +15,6 @@ POINTS = 64  # of an outline, for its matrix
 COMPONENTS = 64
 HARMONICS = 10
 MAGNITUDES = 40
-LOW_FREQUENCIES = 17
 TILE_PX = 96
 
 
@@ -66,7 +66,7 @@ def shape_features(image_set: ImageSet, shown: np.ndarray, *, classical: bool) -
     if classical:
         properties = region_properties(outlines).values
         with_size = region_properties(outlines, size=True).values
-        low = spectrum[:, 3::4, :LOW_FREQUENCIES].reshape(len(d), -1)
+        both = (_components(values) for values in (upper, spectrum.reshape(len(d), -1)))
         feature_sets += [
             FeatureSet(
                 "region_properties",
@@ -83,13 +83,17 @@ def shape_features(image_set: ImageSet, shown: np.ndarray, *, classical: bool) -
             FeatureSet(
                 "all_classical",
                 "All classical",
-                "Region properties, both kinds of Fourier descriptors, and the low frequencies of every fourth "
-                "cyclic diagonal; neither pose nor size.",
-                np.concatenate([properties, elliptic, magnitudes, low], axis=1),
+                f"Region properties, both kinds of Fourier descriptors, and {COMPONENTS} principal components each of "
+                "matrices and of their Fourier magnitudes, here fitted to all shapes, without labels.",
+                np.concatenate([properties, elliptic, magnitudes, *both], axis=1),
             ),
         ]
     side = thumbnails.tile_size(len(shown), TILE_PX)
     return HandMade(feature_sets, [outline_tile(outline, side) for outline in outlines[shown]])
+
+
+def _components(values: np.ndarray) -> np.ndarray:
+    return Components.fit(values, min(COMPONENTS, *values.shape))(values)
 
 
 def outline_tile(outline: np.ndarray, side: int) -> Image.Image:
