@@ -4,7 +4,7 @@
     python launch.py --config=configs/vae_idr0093.py:simulated     simulated plates, minutes on 2 CPU cores
     python launch.py --config=configs/vae_idr0093.py:tiny          simulated plates, seconds; what the tests run
 
-`experiments/quality` has its scores beside the other methods' and the baselines.
+`experiments/quality` has scores of a small one beside the other methods' and the baselines.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""Every configuration file's small size trains for a few steps, embeds and draws, through the one loop."""
+"""Every method trains for a few steps, embeds and draws, through the one loop."""
 
 import json
 

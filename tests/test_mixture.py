@@ -1,4 +1,4 @@
-"""Sets of other channels, sizes and depths in one run."""
+"""Sets of other channels and sizes in one run."""
 
 import dataclasses
 import itertools

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from bie_jax.config import ConfigError, EvalConfig, load_config
+from bie_jax.config import ConfigError, ContrastiveConfig, EvalConfig, load_config
 from bie_jax.evaluation import embed, probe, project, report
 from bie_jax.evaluation.components import Components
 from bie_jax.evaluation.feature_set import FeatureSet, HandMade
@@ -279,14 +279,26 @@ def score_features(
     }
 
 
-def _transductive_note(metadata: pd.DataFrame) -> str:
-    """Which images the encoder saw while it was trained, in a sentence that stands in the scores and in the report."""
+def transductive_note(metadata: pd.DataFrame, contrastive: ContrastiveConfig) -> str:
+    """What the encoder saw while it was trained, in sentences that stand in the scores and in the report.
+
+    Args:
+        metadata: with `split`, "train" or "val".
+        contrastive: the checked `objective.contrastive` group.
+    """
     total = len(metadata)
     train = int((metadata["split"] == "train").sum())
+    taught = contrastive.weight > 0 and contrastive.form == "replicates"
+    how = (
+        f"with the column {contrastive.treatment}, whose equal values it draws together,"
+        if taught
+        else "without labels"
+    )
+    seen = "with it" if taught else "unlabelled"
     return (
-        f"The encoder was trained without labels on {train} of these {total} images; the other {total - train} only "
+        f"The encoder was trained {how} on {train} of these {total} images; the other {total - train} only "
         "decided when to stop. "
-        "The folds of the classifiers cut across that division, so most test images were seen, unlabelled, by the "
+        f"The folds of the classifiers cut across that division, so most test images were seen, {seen}, by the "
         "encoder: its scores are transductive. "
         f"Those called {report.split_title(UNSEEN)} are not: encoder and classifiers learnt from the {train} images, "
         f"and the {total - train} are classified. "
@@ -368,7 +380,7 @@ def evaluate(workdir: str | Path) -> dict:
         },
         "model": model,
         **scored,
-        "transductive": _transductive_note(metadata),
+        "transductive": transductive_note(metadata, config.objective.contrastive),
         "invariances": _invariances(workdir, image_set, embedded, metadata, settings)
         if image_set.kind == "shapes"
         else None,

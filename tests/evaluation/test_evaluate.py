@@ -4,14 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bie_jax.config import check_config
 from bie_jax.evaluation import evaluate, image_features
 from tests.evaluation.conftest import CHANNELS, LABELS, write_workdir
 
 
 @pytest.fixture
 def settings(tiny_config):
-    from bie_jax.config import check_config
-
     tiny_config.eval.update({"label": "label", "group": "plate", "probe_control": "a", "folds": 3, "bootstrap": 50})
     return check_config(tiny_config).eval
 
@@ -80,6 +79,17 @@ def test_the_transductive_note_counts_the_training_images(finished):
     train = int((table["Metadata_split"] == "train").sum())
     assert f"on {train} of these 108 images" in scores["transductive"]
     assert "transductive" in scores["transductive"]
+    assert "trained without labels" in scores["transductive"]
+
+
+def test_an_encoder_that_was_taught_with_a_column_says_so(tiny_config):
+    config = check_config(tiny_config).objective.contrastive
+    metadata, _ = layout()
+    for weight, form, taught in ((0.1, "replicates", True), (0.0, "replicates", False), (0.1, "channels", False)):
+        changed = config.model_copy(update={"weight": weight, "form": form, "treatment": "gene"})
+        note = evaluate.transductive_note(metadata, changed)
+        assert ("trained with the column gene" in note) == taught
+        assert ("without labels on" in note) != taught
 
 
 def test_scores_repeat_to_the_digit(settings):
