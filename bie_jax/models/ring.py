@@ -18,9 +18,10 @@ from bie_jax.shapes.distance_matrix import normalized_distances
 
 # Parts of the ring whose means are kept apart where the start matters.
 PARTS = 16
-# Of outlines of RMS 1: area (a circle has 1.6) and length below which a direction would be one of rounding.
+# Of outlines of RMS 1: area (a circle has 1.6), length and width below which a direction would be one of rounding.
 _NO_AREA = 5e-3
 _NO_LENGTH = 1e-3
+_NO_WIDTH = 1e-3
 # Width of the hidden layers of the decoder of points.
 _HIDDEN = 512
 # Sides of the map that a matrix grows from are P over this.
@@ -59,7 +60,7 @@ class RingEncoder(nn.Module):
     def __call__(self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool) -> jax.Array:
         """Encode symmetric matrices; `channel_mask` and `train` change nothing."""
         del channel_mask, train
-        # Turns are differences of squared distances, of which half precision leaves nothing; the layers compute in it.
+        # Turns are small differences of points, of which half precision leaves nothing; the layers compute in it.
         d = image[..., 0].astype(jnp.promote_types(image.dtype, jnp.float32))
         turning = turns(d).astype(image.dtype)
         x = self._along_ring(chords(d).astype(image.dtype), turning)
@@ -150,10 +151,9 @@ def chords(d: jax.Array) -> jax.Array:
 def turns(d: jax.Array) -> jax.Array:
     """How the outline turns at each point, inwards or outwards, beside a circle.
 
-    Distances alone do not say at once whether a bend is a bump or a bay; together they do. The inner products of the
-    centred points are G = -1/2 J D^2 J, as in classical scaling, and with x the cross product in the plane,
-    (u x v) 2 A = sum_j (u . p_j)(v . p_j+1) - (u . p_j+1)(v . p_j), where A is the area in the direction of the points.
-    The other direction changes the sign of both factors, and so does a reflection: their product stays.
+    Distances alone do not say at once whether a bend is a bump or a bay; together they do: they fix the points, but for
+    a motion and a reflection. The sine is that of the points, times the sign of the area that they enclose. The other
+    direction changes the sign of both factors, and so does a reflection: their product stays.
 
     Args:
         d: [B, P, P] distances of outlines, of RMS 1.
@@ -164,23 +164,44 @@ def turns(d: jax.Array) -> jax.Array:
         points coincide, it is as if it ran straight.
     """
     num_points = d.shape[1]
-    squares = jnp.square(d)
-    of_point = squares.mean(axis=2, keepdims=True)
-    inner = -(squares - of_point - jnp.swapaxes(of_point, 1, 2) + squares.mean(axis=(1, 2), keepdims=True)) / 2
-    products = jnp.einsum("bij,bkj->bik", inner, jnp.roll(inner, -1, axis=2), precision="highest")
-    products = products - jnp.swapaxes(products, 1, 2)  # p_i x p_k 2 A
-    point = np.arange(num_points)[:, None]
-    following = (point + 1) % num_points
-    squared = products[:, point, following].sum(axis=1, keepdims=True)  # (2 A)^2
-    area = jnp.sqrt(jnp.maximum(squared, (2 * _NO_AREA) ** 2))
+    points = _in_the_plane(d)
+    area = _cross(points, jnp.roll(points, -1, axis=1)).sum(axis=1) / 2  # [B]
+    side = area / jnp.maximum(jnp.abs(area), _NO_AREA)  # 1, -1, or between them where there is hardly any area
     steps = ring_steps(num_points)
     steps = steps[steps <= num_points // 4]
+    point = np.arange(num_points)[:, None]
     before, after = (point - steps) % num_points, (point + steps) % num_points
-    cross = products[:, before, point] + products[:, point, after] - products[:, before, after]
+    here = points[:, :, None]
     lengths = d[:, before, point] * d[:, point, after]
+    sine = _cross(here - points[:, before], points[:, after] - here) / jnp.maximum(lengths, _NO_LENGTH**2)
     circle = np.sin(2 * np.pi * steps / num_points)
-    sine = cross / (area * jnp.maximum(lengths, _NO_LENGTH**2))
-    return jnp.clip(sine, -1, 1) - jnp.asarray(circle, d.dtype)[None, None]
+    return jnp.clip(sine * side[:, None, None], -1, 1) - jnp.asarray(circle, d.dtype)[None, None]
+
+
+def _in_the_plane(d: jax.Array) -> jax.Array:
+    """[B, P, P] distances -> [B, P, 2] points about their mean, in some position and of some hand.
+
+    The inner products of the centred points, G = -1/2 J D^2 J as in classical scaling, have rank 2. Any v makes one
+    coordinate, G v / sqrt(v . G v), and what is left of G the other (a Cholesky factorisation, with v for the unit
+    vector). v is the column of the greatest pivot: G v then averages over all points what was lost in rounding.
+    """
+    squares = jnp.square(d)
+    of_point = squares.mean(axis=2, keepdims=True)
+    left = -(squares - of_point - jnp.swapaxes(of_point, 1, 2) + squares.mean(axis=(1, 2), keepdims=True)) / 2
+    coordinates = []
+    for _ in range(2):
+        pivot = jnp.diagonal(left, axis1=1, axis2=2).argmax(axis=1)[:, None, None]
+        v = jnp.take_along_axis(left, pivot, axis=2)[..., 0]
+        v /= jnp.maximum(jnp.linalg.norm(v, axis=1, keepdims=True), _NO_WIDTH**2)
+        column = jnp.einsum("bij,bj->bi", left, v, precision="highest")
+        square = (v * column).sum(axis=1, keepdims=True)  # of the coordinate, summed over the points
+        coordinates.append(column / jnp.sqrt(jnp.maximum(square, d.shape[1] * _NO_WIDTH**2)))
+        left -= coordinates[-1][:, :, None] * coordinates[-1][:, None]
+    return jnp.stack(coordinates, axis=-1)
+
+
+def _cross(u: jax.Array, v: jax.Array) -> jax.Array:
+    return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
 
 
 def ring_steps(num_points: int) -> np.ndarray:
