@@ -140,6 +140,10 @@ class QuantizerConfig(_Group):
                 f"num_codes={self.num_codes} and code_dim={self.code_dim} with name='fsq', levels={self.levels}: they "
                 f"are {math.prod(self.levels)}, the product of the levels, and {len(self.levels)}, their number"
             )
+        if self.name == "fsq" and self.kmeans_iterations:
+            raise ValueError(
+                f"kmeans_iterations={self.kmeans_iterations} with name='fsq': its codes are fixed; 0 is possible"
+            )
         return self
 
 
@@ -447,6 +451,21 @@ class Config(_Group):
             )
         if shapes:
             self._is_of_shapes()
+        name, objective = self.model.name, self.objective
+        for key, value, method in (
+            ("fourier_weight", objective.fourier_weight, "mae"),
+            ("free_nats", objective.free_nats, "vae"),
+            ("kl_warmup_steps", objective.kl_warmup_steps, "vae"),
+        ):
+            if value and name != method:
+                raise ValueError(
+                    f"objective.{key}={value} with model.name={name!r}: only {method!r} reads it; 0 is possible"
+                )
+        if self.model.pretrained and self.train.init_from:
+            raise ValueError(
+                f"model.pretrained={self.model.pretrained!r} with train.init_from={self.train.init_from!r}: weights "
+                "come from one of them; leave the other ''"
+            )
         contrastive = self.objective.contrastive
         if contrastive.weight and contrastive.form in ("channels", "pull") and self.model.channels == "joint":
             raise ValueError(

@@ -19,6 +19,7 @@ from bie_jax.losses.divergence import active_units, free_bits, gaussian_kl
 from bie_jax.losses.fourier import fourier_error
 from bie_jax.losses.reconstruction import masked_patch_error, mean_squared_error
 from bie_jax.models import build_autoencoder, build_mae
+from bie_jax.models.lookup import capacity_bits
 from bie_jax.models.mae import by_channel
 
 
@@ -178,7 +179,8 @@ def vqvae(
     }
     loss = config.reconstruction * terms["recon"] + terms["vq"]
     terms["perplexity"] = out["perplexity"]
-    return _finish(loss, terms, {"code_counts": out["code_counts"]}, config, batch, out, model_state, reconstruction)
+    totals = {"code_counts": out["code_counts"], "count": batch.weight.max(axis=1).sum()}
+    return _finish(loss, terms, totals, config, batch, out, model_state, reconstruction)
 
 
 def mae(
@@ -217,8 +219,14 @@ def no_summary(totals: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def summarise_codes(totals: dict[str, np.ndarray]) -> dict[str, Any]:
-    """`codes_used`: how many codes of a codebook occurred, mean over codebooks."""
-    return {"codes_used": float((totals["code_counts"] > 0).sum(axis=-1).mean())}
+    """`codes_used`: how many codes of a codebook occurred, mean over codebooks; `capacity_bits`: what the codes of one
+    image can hold."""
+    counts = totals["code_counts"]  # [G, K]
+    positions = round(float(counts.sum() / len(counts) / max(float(totals["count"]), 1)))
+    return {
+        "codes_used": float((counts > 0).sum(axis=-1).mean()),
+        "capacity_bits": capacity_bits(positions, *counts.shape),
+    }
 
 
 def summarise_latents(totals: dict[str, np.ndarray]) -> dict[str, Any]:

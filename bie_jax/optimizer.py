@@ -64,7 +64,8 @@ def build_optimizer(
     - LAMB's trust ratio |parameter| / |step| is 1 where either norm is 0. Every layer of a scanned stack has its own.
       timm leaves it out altogether at `weight_decay=0`; the paper and this function do not.
     - `layer_decay`: see `layer_factors`; multiplies the whole step, decay included. 1: off.
-    - `freeze`: paths such as "encoder" or "encoder/stem": nothing under them changes or has optimiser state.
+    - `freeze`: paths such as "encoder" or "encoder/stem": no parameter under them changes or has optimiser state.
+      (`train_step` keeps their batch statistics.)
     - `momentum` is of "sgd" alone, `beta1` and `beta2` of the others.
 
     Args:
@@ -165,17 +166,18 @@ def _scale_by(factors: dict[_Path, np.ndarray]) -> optax.GradientTransformation:
 def _freeze_labels(params: Any, prefixes: Iterable[str]) -> Any:
     paths = [_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for prefix in prefixes:
-        if not any(_is_under(path, prefix) for path in paths):
+        if not any(is_under(path, prefix) for path in paths):
             raise ValueError(f"freeze={prefix!r} names no parameters; possible are {', '.join(_prefixes(paths))}")
     labels = jax.tree_util.tree_map_with_path(
-        lambda path, _: "frozen" if any(_is_under(_names(path), prefix) for prefix in prefixes) else "trained", params
+        lambda path, _: "frozen" if any(is_under(_names(path), prefix) for prefix in prefixes) else "trained", params
     )
     if "trained" not in jax.tree.leaves(labels):
         raise ValueError(f"freeze={tuple(prefixes)} leaves nothing to train")
     return labels
 
 
-def _is_under(path: _Path, prefix: str) -> bool:
+def is_under(path: tuple[str, ...], prefix: str) -> bool:
+    """Whether a path of names lies under a path as `freeze` writes it, or is that path."""
     parts = tuple(prefix.split("/"))
     return path[: len(parts)] == parts
 

@@ -105,6 +105,21 @@ def _check_size(config: Config, mixture: Mixture) -> None:
             )
 
 
+def notes_on_parts(config: Config, *, has_batch_norm: bool) -> list[str]:
+    """In what a batch that is computed in parts (`train.accumulate_steps`) is not one large batch."""
+    parts = config.train.accumulate_steps
+    comparing = {
+        "batch normalisation takes its statistics": has_batch_norm,
+        "the contrastive term takes its negatives": config.objective.contrastive.weight > 0,
+    }
+    return [
+        f"config.train.accumulate_steps={parts}: {what} from {config.train.batch_size // parts} images, not from all "
+        f"{config.train.batch_size} of a batch"
+        for what, there in comparing.items()
+        if there and parts > 1
+    ]
+
+
 def describe_dataset(mixture: Mixture, workdir: Path) -> dict[str, Any]:
     """What an embedder must know of the sets: channels, pixel size, intensities.
 

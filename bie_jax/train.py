@@ -25,7 +25,7 @@ from bie_jax.mixture import Mixture
 from bie_jax.objectives import METHODS, build_model
 from bie_jax.optimizer import build_optimizer
 from bie_jax.outline_grid import draw_outlines
-from bie_jax.preflight import check_run, compile_step, describe_dataset
+from bie_jax.preflight import check_run, compile_step, describe_dataset, notes_on_parts
 from bie_jax.reconstruction_grid import draw_reconstructions
 from bie_jax.step_profiler import StepProfiler
 from bie_jax.train_state import TrainState, create_train_state, initial_variables
@@ -90,6 +90,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
         raise ConfigError(f"config.optimizer: {error}") from None
     init = jax.jit(lambda key: create_train_state(checked, model, tx, channels, key), out_shardings=everywhere)
     state = init(jax.random.key(checked.train.seed))
+    for note in notes_on_parts(checked, has_batch_norm="batch_stats" in shapes):
+        print(note)
     if not has_checkpoint(workdir):
         state = warm_start(state, checked, mixture.channel_names)
 

@@ -7,12 +7,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from bie_jax import augment
 from bie_jax.config import Config
 from bie_jax.objectives import METHODS, Aux, Batch
+from bie_jax.optimizer import is_under
 from bie_jax.train_state import TrainState
 from bie_jax.views import VIEWS
 
@@ -25,12 +27,13 @@ def build_train_step(
     The given state's buffers are reused. With `train.accumulate_steps` = k the batch is computed in k parts whose
     gradients are averaged, which is the gradient of the whole batch, and codebooks learn once from all of them. What
     compares images sees the parts: batch normalisation takes its statistics, and a contrastive term its negatives, from
-    B / k images.
+    B / k images (`train` says so). What is frozen (`optimizer.freeze`) keeps its batch statistics and uses them.
     """
     objective = METHODS[config.model.name].objective
     view = VIEWS[config.data.kind].train
     dtype = jnp.dtype(config.train.compute_dtype)
     all_there = _all_there(table)
+    statistics = frozen_statistics(config.optimizer.freeze)
 
     def train_step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, jax.Array]:
         # The step's number makes its key, so that a resumed run draws the same views without a saved key.
@@ -53,7 +56,8 @@ def build_train_step(
         def gradients_of(model_state: Any, part: Batch, key: jax.Array) -> tuple[Any, Aux]:
             def loss_of(params):
                 cast = _cast(params, dtype)
-                return objective(model, config.objective, cast, model_state, part, state.step, key, train=True)
+                with nn.intercept_methods(statistics):
+                    return objective(model, config.objective, cast, model_state, part, state.step, key, train=True)
 
             return jax.grad(loss_of, has_aux=True)(state.params)
 
@@ -140,6 +144,22 @@ def _accumulate(
 
     carry, _ = jax.lax.scan(add_part, (gradients, model_state, metrics, totals), (jnp.arange(parts), split))
     return carry
+
+
+def frozen_statistics(frozen: tuple[str, ...]) -> Callable[..., Any]:
+    """What `nn.intercept_methods` takes, so that batch norms under a frozen path do as in validation.
+
+    They normalise by their running statistics and leave them as they are: parameters alone are half of what a frozen
+    network is.
+    """
+
+    def call(method: Callable[..., Any], args: tuple, kwargs: dict[str, Any], context: nn.module.InterceptorContext):
+        norm = isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__"
+        if norm and any(is_under(context.module.path, prefix) for prefix in frozen):
+            kwargs = kwargs | {"use_running_average": True}
+        return method(*args, **kwargs)
+
+    return call
 
 
 def _cast(params: Any, dtype: jnp.dtype) -> Any:

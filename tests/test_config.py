@@ -73,6 +73,8 @@ def test_the_seeds_table():
         ("model.quantizer.num_groups", 3, "num_codes=16 in 3 codebooks: .* must be 48"),
         ("objective.contrastive.weight", 1.0, "contrastive.form='channels' with model.channels='joint'"),
         ("objective.beta", -1.0, "config.objective.beta=-1.0"),
+        ("objective.fourier_weight", 0.1, "fourier_weight=0.1 with model.name='vqvae': only 'mae' reads it"),
+        ("objective.free_nats", 0.1, "free_nats=0.1 with model.name='vqvae': only 'vae' reads it"),
         ("optimizer.layer_decay", 0.5, "layer_decay=0.5 with model.encoder='residual_stack'.*1.0 is possible"),
         ("train.accumulate_steps", 3, "batch_size=64 is not a multiple of accumulate_steps=3"),
         ("train.compute_dtype", "float16", "'float32' or 'bfloat16'"),
@@ -119,6 +121,22 @@ def test_what_shapes_cannot_be_is_refused_by_name(changes, message):
     config = shape_vae_mnist.get_config()
     config.update_from_flattened_dict(changes)
     with pytest.raises(ConfigError, match=message):
+        check_config(config)
+
+
+def test_what_would_change_nothing_is_refused():
+    config = vqvae_idr0093.get_config()
+    config.model.quantizer.update({"name": "fsq", "levels": (8, 2), "num_codes": 16, "code_dim": 2})
+    check_config(config)
+    config.model.quantizer.kmeans_iterations = 5
+    with pytest.raises(ConfigError, match="kmeans_iterations=5 with name='fsq': its codes are fixed"):
+        check_config(config)
+    config = vqvae_idr0093.get_config()
+    config.model.encoder, config.model.pretrained, config.train.init_from = "resnet", "weights", "runs/other"
+    config.data.crop_size = (224, 224)
+    with pytest.raises(
+        ConfigError, match="weights come from one of them"
+    ):
         check_config(config)
 
 

@@ -86,7 +86,9 @@ def test_vqvae_adds_the_commitment():
     loss, aux = _value(vqvae, out, IMAGE, THREE)
     np.testing.assert_allclose(loss, np.square(IMAGE[:3]).mean() + 7 / 3, rtol=1e-5)
     np.testing.assert_allclose(aux.metrics["vq"], 7 / 3, rtol=1e-5)
-    assert summarise_codes(jax.device_get(aux.totals)) == {"codes_used": 1.5}
+    # 3 images with 3 codes in each of 2 codebooks of 3 codes: one position.
+    summary = summarise_codes(jax.device_get(aux.totals))
+    assert summary == {"codes_used": 1.5, "capacity_bits": pytest.approx(2 * np.log2(3))}
 
 
 def _kl_by_loops(mean, logvar):

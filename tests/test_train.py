@@ -16,6 +16,7 @@ from bie_jax.models.autoencoder import Autoencoder
 from bie_jax.models.bottleneck import GridBottleneck
 from bie_jax.models.residual_stack import ResidualStackDecoder
 from bie_jax.optimizer import build_optimizer
+from bie_jax.preflight import notes_on_parts
 from bie_jax.train import NonFiniteLossError, train_and_evaluate
 from bie_jax.train_state import create_train_state
 from bie_jax.train_step import build_train_step
@@ -34,11 +35,25 @@ def test_a_run_leaves_its_files_and_a_falling_loss(trained_workdir):
     assert result["val/loss"] == min(line["val/loss"] for line in validations)
     assert {"train/recon", "train/vq", "train/perplexity", "optimizer/lr", "perf/images_per_s"} <= lines[0].keys()
     assert all(line["train/codes_used"] >= 1 for line in validations)
+    # 32 x 32 pixels in strides of 4 are 64 positions of 16 codes, 4 bits each.
+    assert {line[f"{side}/capacity_bits"] for line in validations for side in ("train", "val")} == {256.0}
     for name in ("config.json", "dataset.json"):
         json.loads((workdir / name).read_text())
     pictures = sorted((workdir / "reconstructions").glob("*.png"))
     assert len(pictures) == len(validations)
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+
+
+def test_what_is_not_one_large_batch_in_parts_is_said(tiny_config):
+    tiny_config.train.accumulate_steps, tiny_config.model.channels = 4, "independent"
+    tiny_config.objective.contrastive.weight = 0.1
+    said = notes_on_parts(check_config(tiny_config), has_batch_norm=True)
+    assert [note.split(": ")[1] for note in said] == [
+        "batch normalisation takes its statistics from 2 images, not from all 8 of a batch",
+        "the contrastive term takes its negatives from 2 images, not from all 8 of a batch",
+    ]
+    tiny_config.train.accumulate_steps = 1
+    assert notes_on_parts(check_config(tiny_config), has_batch_norm=True) == []
 
 
 def test_running_again_trains_no_further(trained_workdir, tiny_config):

@@ -1,5 +1,6 @@
 """One step: parts of a batch, other number types, averages; on networks that are computed in a second."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +10,10 @@ from ml_collections import ConfigDict
 
 from bie_jax import augment, sharding
 from bie_jax.config import check_config
+from bie_jax.models.resnet import ResNetEncoder
 from bie_jax.objectives import build_model
 from bie_jax.train_state import create_train_state
-from bie_jax.train_step import build_eval_step, build_train_step
+from bie_jax.train_step import build_eval_step, build_train_step, frozen_statistics
 from configs import base
 
 IMAGES = np.random.default_rng(0).poisson(300, (16, 16, 16, 2)).astype(np.uint16)
@@ -136,3 +138,25 @@ def test_validation_draws_the_same_for_every_step_and_ignores_the_warmup():
     again, _, _, _ = evaluate(state.params, state.model_state, sharding.put_batch(batch, split))
     assert float(again["loss"]) == float(metrics["loss"])
     assert jnp.isfinite(metrics["loss"])
+
+
+def test_frozen_batch_norms_keep_and_use_their_statistics():
+    """Also of scanned layers; of what is not frozen they move."""
+    encoder = ResNetEncoder(18)
+    images = np.random.default_rng(0).normal(size=(4, 32, 32, 2)).astype(np.float32)
+    variables = jax.jit(lambda: encoder.init(jax.random.key(0), images, train=True))()
+    everywhere = tuple(variables["batch_stats"])
+    frozen = everywhere[:-1]
+
+    def after(prefixes):
+        with nn.intercept_methods(frozen_statistics(prefixes)):
+            features, changed = encoder.apply(variables, images, train=True, mutable=["batch_stats"])
+        return features, changed["batch_stats"]
+
+    _, stats = jax.jit(after, static_argnums=0)(frozen)
+    for name, before in variables["batch_stats"].items():
+        moved = jax.tree.map(lambda old, new: float(np.abs(old - new).max()), before, stats[name])
+        assert (max(jax.tree.leaves(moved)) == 0) if name in frozen else (min(jax.tree.leaves(moved)) > 0), name
+    features, _ = jax.jit(after, static_argnums=0)(everywhere)
+    expected = jax.jit(lambda: encoder.apply(variables, images, train=False))()
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)

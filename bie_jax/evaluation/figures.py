@@ -82,7 +82,7 @@ def _style():
 
 def loss_curves(records: collections.abc.Sequence[dict], best_epoch: float | None = None) -> str | None:
     """Every `train/*` and `val/*` term against the epoch, training and validation in one panel per term, and the
-    learning rate.
+    learning rate. (`capacity_bits` never changes; it stands in the section on codebooks.)
 
     Args:
         records: parsed lines of `metrics.jsonl`, each with `epoch`.
@@ -98,6 +98,7 @@ def loss_curves(records: collections.abc.Sequence[dict], best_epoch: float | Non
                 isinstance(value, (int, float))
                 and not isinstance(value, bool)
                 and key.startswith(("train/", "val/", "optimizer/lr"))
+                and not key.endswith("/capacity_bits")
             ):
                 xs, ys = series.setdefault(key, ([], []))
                 xs.append(record["epoch"])

@@ -92,6 +92,7 @@ def build_quantizer(config: Any, *, parts: int) -> nn.Module:
             commitment_cost=config.commitment_cost,
             codebook_cost=config.codebook_cost,
             ema_decay=config.ema_decay,
+            restart_threshold=config.restart_threshold,
             kmeans_iterations=config.kmeans_iterations,
             num_microbatches=parts,
         )

@@ -4,17 +4,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bie_jax.models.lookup import accumulate, as_vectors, kmeans, look_up, outputs, straight_through
+from bie_jax.models.lookup import accumulate, as_vectors, kmeans, look_up, outputs, restart, straight_through
 
 
 class GradientVectorQuantizer(nn.Module):
     """Replace every vector by its nearest code; the codebook is a parameter.
 
     A code is its parameter `codebook [G, K, D]` plus `offset [G, K, D]` in the collection `"codebook"`. The offset is 0
-    unless k-means started the codebook: the parameters belong to the optimiser, so what k-means finds is kept beside
-    them, once. That collection also has `distortion [G]`, moving average of the mean ||z_e - e||^2, `pending`, `calls`
-    and `started` as in `VectorQuantizer`. A code that no vector is nearest to gets no gradient and stays where it is,
-    so without k-means many codes are never used (`VectorQuantizer` restarts them).
+    until k-means starts the codebook or a code is restarted: the parameters belong to the optimiser, so what moves a
+    code at one go is kept beside them. That collection also has `cluster_size [G, K]`, moving average of how many
+    vectors of an update each code gets, `distortion [G]`, that of the mean ||z_e - e||^2, `pending`, `calls` and
+    `started` as in `VectorQuantizer`.
+
+    A code that no vector is nearest to gets no gradient and stays where it is, so without k-means many codes would
+    never be used; they are restarted at vectors of the batch. The optimiser's averages need no reset: of a code that
+    has had no gradient for long they are as good as 0.
 
     Attributes:
         num_codes: K.
@@ -22,9 +26,10 @@ class GradientVectorQuantizer(nn.Module):
         num_groups: G codebooks, each for its part of a vector.
         commitment_cost: beta, the weight of ||z_e - sg[e]||^2.
         codebook_cost: alpha, the weight of ||sg[z_e] - e||^2; 1 in the paper.
-        ema_decay: of the distortion, in [0, 1).
-        kmeans_iterations: as in `VectorQuantizer`.
-        num_microbatches: training calls that make one update of the distortion.
+        ema_decay: of the counts and the distortion, in [0, 1).
+        restart_threshold: as in `VectorQuantizer`, like the next.
+        kmeans_iterations: over 0: start from k-means.
+        num_microbatches: training calls that make one update of the averages.
     """
 
     num_codes: int
@@ -33,6 +38,7 @@ class GradientVectorQuantizer(nn.Module):
     commitment_cost: float = 0.25
     codebook_cost: float = 1.0
     ema_decay: float = 0.99
+    restart_threshold: float = 0.05
     kmeans_iterations: int = 0
     num_microbatches: int = 1
 
@@ -59,10 +65,11 @@ class GradientVectorQuantizer(nn.Module):
         shape = (self.num_groups, self.num_codes, self.code_dim)
 
         def nothing() -> dict[str, jax.Array]:
-            return {"counts": jnp.zeros(()), "error": jnp.zeros(shape[:1])}
+            return {"counts": jnp.zeros(shape[:2]), "error": jnp.zeros(shape[:1])}
 
         parameter = self.param("codebook", nn.initializers.normal(1.0), shape).astype(jnp.float32)
         offset = self.variable("codebook", "offset", jnp.zeros, shape)
+        cluster_size = self.variable("codebook", "cluster_size", jnp.ones, shape[:2])
         distortion = self.variable("codebook", "distortion", jnp.ones, shape[:1])
         pending = self.variable("codebook", "pending", nothing)
         calls = self.variable("codebook", "calls", jnp.zeros, (), jnp.int32)
@@ -73,14 +80,16 @@ class GradientVectorQuantizer(nn.Module):
         if learns and self.kmeans_iterations:
             starts = ~started.value & (counted.sum() > 0)
 
-            def from_kmeans() -> tuple[jax.Array, jax.Array]:
-                centres, _, distortion = kmeans(
+            def from_kmeans() -> tuple[jax.Array, jax.Array, jax.Array]:
+                centres, counts, distortion = kmeans(
                     teaching, counted, self.num_codes, self.kmeans_iterations, jax.random.key(0)
                 )
-                return centres - jax.lax.stop_gradient(parameter), distortion
+                # cluster_size counts the vectors of an update; codes without any begin as in a random start.
+                counts = jnp.maximum(counts * self.num_microbatches, 1.0)
+                return centres - jax.lax.stop_gradient(parameter), counts, distortion
 
-            before = (offset.value, distortion.value)
-            offset.value, distortion.value = jax.lax.cond(starts, from_kmeans, lambda: before)
+            before = (offset.value, cluster_size.value, distortion.value)
+            offset.value, cluster_size.value, distortion.value = jax.lax.cond(starts, from_kmeans, lambda: before)
             started.value = started.value | starts
 
         found = look_up(vectors, counted, parameter + offset.value)
@@ -92,11 +101,19 @@ class GradientVectorQuantizer(nn.Module):
 
         if learns:
             error = jax.lax.stop_gradient(counted[:, None] * to_encoder).sum(axis=0)
-            new = {"counts": counted.sum(), "error": error}
+            new = {"counts": found.code_counts, "error": error}
             total, pending.value, due = accumulate(pending.value, new, calls.value, self.num_microbatches)
-            mean = total["error"] / jnp.maximum(total["counts"], 1.0)
-            moved = self.ema_decay * distortion.value + (1 - self.ema_decay) * mean
-            distortion.value = jnp.where(due & (total["counts"] > 0), moved, distortion.value)
+            follows = due & (total["counts"].sum() > 0)  # without a single vector there is nothing to follow
+            g = self.ema_decay
+            counts = g * cluster_size.value + (1 - g) * total["counts"]
+            updates = calls.value // self.num_microbatches
+            anew = restart(counts, teaching, counted, updates, self.restart_threshold)
+            moved = anew.vectors - jax.lax.stop_gradient(parameter)
+            offset.value = jnp.where((follows & anew.dead)[..., None], moved, offset.value)
+            counts = jnp.where(anew.dead, anew.even_share, counts)
+            cluster_size.value = jnp.where(follows, counts, cluster_size.value)
+            error = g * distortion.value + (1 - g) * total["error"] / jnp.maximum(total["counts"].sum(axis=-1), 1.0)
+            distortion.value = jnp.where(follows, error, distortion.value)
             calls.value = calls.value + 1
 
         z_q = straight_through(vectors, found.nearest)

@@ -7,7 +7,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bie_jax.models.lookup import accumulate, as_vectors, kmeans, look_up, outputs, straight_through, sums_by_code
+from bie_jax.models.lookup import (
+    accumulate,
+    as_vectors,
+    kmeans,
+    look_up,
+    outputs,
+    restart,
+    straight_through,
+    sums_by_code,
+)
 
 
 class VectorQuantizer(nn.Module):
@@ -157,28 +166,11 @@ class VectorQuantizer(nn.Module):
         g = self.ema_decay
         counts = g * cluster_size + (1 - g) * total["counts"]
         sums = g * embedding_sum + (1 - g) * total["sums"]
-        counts, sums = self._restart_dead_codes(counts, sums, vectors, counted, updates)
+        found = restart(counts, vectors, counted, updates, self.restart_threshold)
+        # N_k and m_k move with a code, because e_k = m_k / N_k would otherwise be pulled straight back.
+        counts = jnp.where(found.dead, found.even_share, counts)
+        sums = jnp.where(found.dead[..., None], found.even_share[..., None] * found.vectors, sums)
         size = counts.sum(axis=-1, keepdims=True)
         smoothed = (counts + self.epsilon) / (size + self.num_codes * self.epsilon) * size
         error = total["error"] / jnp.maximum(total["counts"].sum(axis=-1), 1.0)
         return sums / smoothed[..., None], counts, sums, g * distortion + (1 - g) * error
-
-    def _restart_dead_codes(
-        self, counts: jax.Array, sums: jax.Array, vectors: jax.Array, counted: jax.Array, updates: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Move codes of too small N_k to random vectors of the batch, with an even share as their new N_k.
-
-        The even share gives a restarted code some hundred steps to prove itself; N_k and m_k move with it, because
-        e_k = m_k / N_k would otherwise be pulled straight back.
-        """
-        even_share = counts.sum(axis=-1, keepdims=True) / self.num_codes  # [G, 1]
-        # Keyed by the number of updates, so a resumed run restarts the same codes at the same vectors.
-        key = jax.random.fold_in(jax.random.key(0), updates)
-        # Row n of those that count, for a random n; a call without any has no row to take and restarts nothing.
-        drawn = jax.random.randint(key, counts.shape, 0, counted.sum().astype(jnp.int32))  # [G, K]
-        rows = jnp.searchsorted(jnp.cumsum(counted), drawn.astype(jnp.float32) + 1)
-        chosen = jax.vmap(lambda group, row: group[row], in_axes=(1, 0))(vectors, rows)  # [G, K, D]
-        dead = (counts < self.restart_threshold * even_share) & (counted.sum() > 0)
-        counts = jnp.where(dead, even_share, counts)
-        sums = jnp.where(dead[..., None], even_share[..., None] * chosen, sums)
-        return counts, sums

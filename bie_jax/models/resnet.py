@@ -29,8 +29,9 @@ _conv3x3 = functools.partial(_conv, kernel_size=(3, 3), padding=((1, 1), (1, 1))
 
 def _batch_norm(x: jax.Array, valid: jax.Array | None, train: bool, name: str) -> jax.Array:
     """Statistics over the global batch: under `jax.jit` the mean over a split axis is the mean over all devices."""
-    norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)
-    return norm(x, mask=None if valid is None else valid.reshape(-1, 1, 1, 1))
+    norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, name=name)
+    mask = None if valid is None else valid.reshape(-1, 1, 1, 1)
+    return norm(x, use_running_average=not train, mask=mask)
 
 
 class BasicBlock(nn.Module):

@@ -28,6 +28,7 @@ from bie_jax.config import load_config
 from bie_jax.evaluation import probe
 from bie_jax.evaluation.evaluate import embed_untrained, read_embeddings
 from bie_jax.image_set import open_image_set
+from bie_jax.shapes.descriptors import region_properties
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NO_CONTRAST = ["--config.objective.contrastive.weight=0.0"]
@@ -76,7 +77,8 @@ def main() -> None:
             of_folds(name, workdir, image_set.metadata, arguments)
             continue
         seconds = train(name, workdir, arguments, [])
-        show(name, read_embeddings(workdir / "embeddings.parquet")[1], image_set, arguments.set, f"{seconds:.0f}")
+        embeddings = read_embeddings(workdir / "embeddings.parquet")[1]
+        show(name, embeddings, image_set, arguments.set, f"{seconds:.0f}", beside_classical=True)
         if name in ("both", "both, handed", "both, pose kept"):
             metadata = read_embeddings(workdir / "embeddings.parquet")[0]
             for readout in ("embedding",) if name == "both, pose kept" else ("embedding", "features"):
@@ -105,12 +107,19 @@ def train(name: str, workdir: Path, arguments: argparse.Namespace, more: list[st
     return float(kept.read_text())
 
 
-def show(title: str, features: np.ndarray, image_set, set_name: str, seconds: str) -> None:
-    """A row of scores, and one with the size beside the features where a set has one."""
+def show(
+    title: str, features: np.ndarray, image_set, set_name: str, seconds: str, *, beside_classical: bool = False
+) -> None:
+    """A row of scores; where a set has a size, one with it beside the features, and with region properties too."""
     with_size = {title: features}
     if SIZE[set_name]:
         size = np.log(image_set.metadata[list(SIZE[set_name])].to_numpy(np.float64))
         with_size[f"{title}, with size"] = np.concatenate([features, size], axis=1)
+        if beside_classical:
+            outlines = image_set.images(np.arange(len(image_set)))[..., 0].astype(np.float64)
+            classical = region_properties(outlines, size=True).values
+            with_size["region properties, with size"] = classical
+            with_size[f"{title}, and region properties, with size"] = np.concatenate([features, classical], axis=1)
     for name, values in with_size.items():
         cells = []
         for target in TARGETS[set_name]:

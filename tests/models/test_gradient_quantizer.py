@@ -92,7 +92,7 @@ def _finite_differences(function, x, step=1e-6):
 def test_kmeans_brings_the_codes_into_use_that_a_random_start_leaves(kmeans_iterations, least, most):
     rng = np.random.default_rng(1)
     centres = rng.normal(size=(32, 8)) * 10
-    quantizer = GradientVectorQuantizer(32, 8, kmeans_iterations=kmeans_iterations)
+    quantizer = GradientVectorQuantizer(32, 8, kmeans_iterations=kmeans_iterations, restart_threshold=0.0)
     params, state = _initialised(quantizer, jnp.zeros((1, 8)))
     tx = optax.adam(1e-2)
 
@@ -127,6 +127,42 @@ def test_a_start_from_kmeans_changes_no_parameter_and_happens_once():
         np.testing.assert_allclose(np.asarray(params["codebook"])[g] + offset[g], means, atol=1e-4)
     _, state = _train(quantizer, params, state, second)
     np.testing.assert_array_equal(state["codebook"]["offset"], offset)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_dead_codes_restart_at_valid_vectors_beside_their_parameters(parts):
+    """Code 2 of 3 is far from everything; the parameter stays the optimiser's, the offset takes it to the batch."""
+    quantizer = GradientVectorQuantizer(3, 2, ema_decay=0.9, restart_threshold=0.05, num_microbatches=parts)
+    z = RNG.normal(size=(8, 2)).astype(np.float32)
+    z[4] = 300.0  # not valid
+    valid = np.arange(8) != 4
+    params, state = _initialised(quantizer, z)
+    params = {"codebook": np.float32([[[-1, -1], [1, 1], [100, 100]]])}
+    state = {"codebook": state["codebook"] | {"cluster_size": np.float32([[4, 4, 0.1]])}}
+    for rows in np.split(np.arange(8), parts):
+        np.testing.assert_array_equal(state["codebook"]["offset"], 0)
+        _, state = _train(quantizer, params, state, z[rows], valid[rows])
+    offset = np.asarray(state["codebook"]["offset"])[0]
+    np.testing.assert_array_equal(offset[:2], 0)
+    last = z[rows][valid[rows]]
+    assert np.abs(last - (100 + offset[2])).sum(axis=-1).min() < 1e-3
+    nearest = np.square(z[valid][:, None] - params["codebook"][0]).sum(-1).argmin(axis=1)
+    counts = 0.9 * np.array([4, 4, 0.1]) + 0.1 * np.bincount(nearest, minlength=3)
+    np.testing.assert_allclose(state["codebook"]["cluster_size"], [[*counts[:2], counts.sum() / 3]], rtol=1e-5)
+
+
+def test_restarts_bring_codes_into_use_without_kmeans():
+    """32 clusters, 20 steps: a random start alone leaves more than a third of the codes unused (below 20 of 32)."""
+    centres = np.random.default_rng(1).normal(size=(32, 8)) * 10
+    for threshold, least, most in ((0.0, 1, 20), (0.05, 24, 32)):
+        rng = np.random.default_rng(2)
+        quantizer = GradientVectorQuantizer(32, 8, ema_decay=0.5, restart_threshold=threshold)
+        params, state = _initialised(quantizer, jnp.zeros((1, 8)))
+        for _ in range(20):
+            z = centres[rng.integers(32, size=512)] + rng.normal(size=(512, 8)) * 0.1
+            out, state = _train(quantizer, params, state, z.astype(np.float32))
+        used = (np.asarray(out["code_counts"]) > 0).sum()
+        assert least <= used <= most, (threshold, used)
 
 
 @pytest.mark.parametrize("parts", [1, 2])
