@@ -134,9 +134,7 @@ def test_what_would_change_nothing_is_refused():
     config = vqvae_idr0093.get_config()
     config.model.encoder, config.model.pretrained, config.train.init_from = "resnet", "weights", "runs/other"
     config.data.crop_size = (224, 224)
-    with pytest.raises(
-        ConfigError, match="weights come from one of them"
-    ):
+    with pytest.raises(ConfigError, match="weights come from one of them"):
         check_config(config)
 
 

@@ -1,15 +1,25 @@
 """Every method trains for a few steps, embeds and draws, through the one loop."""
 
+import gzip
 import json
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from transformers import ViTConfig, ViTModel
 
+from bie_jax.checkpoint import Checkpoints
+from bie_jax.config import check_config
 from bie_jax.evaluation.embed import write_embeddings
+from bie_jax.models.pretrained import load_huggingface
+from bie_jax.objectives import build_model
 from bie_jax.train import train_and_evaluate
-from configs import ae_idr0093, mae_idr0093, vae_idr0093
+from bie_jax.train_state import initial_variables
+from configs import ae_idr0093, mae_idr0093, vae_idr0093, vqvae_idr0093
 
+CODES = {"val/vq", "val/perplexity", "val/codes_used", "val/capacity_bits"}
 RUNS = {
     "ae": (ae_idr0093, {}, {"val/recon"}),
     "vae": (
@@ -24,6 +34,13 @@ RUNS = {
         {"encoder": "residual_stack", "channels": "independent", "contrastive": 0.1},
         {"val/contrastive"},
     ),
+    "vqvae, codes by gradient": (vqvae_idr0093, {"quantizer": {"name": "gradient", "kmeans_iterations": 2}}, CODES),
+    "vqvae, codes of residuals": (
+        vqvae_idr0093,
+        {"quantizer": {"name": "residual", "num_residuals": 2, "num_codes": 8}},
+        CODES,
+    ),
+    "vqvae, fixed codes": (vqvae_idr0093, {"quantizer": {"name": "fsq", "levels": (8, 2), "code_dim": 2}}, CODES),
 }
 
 
@@ -38,6 +55,7 @@ def test_a_method_trains_and_embeds(name, datasets, tmp_path):
     config.objective.fourier_weight = changes.get("fourier_weight", 0.0)
     config.objective.contrastive.weight = changes.get("contrastive", 0.0)
     config.model.update({key: value for key, value in changes.items() if key in config.model})
+    config.train.profile_steps = 2 if name == "vae" else 0
     workdir = tmp_path / "run"
     train_and_evaluate(config, workdir)
 
@@ -50,6 +68,43 @@ def test_a_method_trains_and_embeds(name, datasets, tmp_path):
     assert features.shape == (len(table), config.model.latent_dim)
     assert np.isfinite(features).all()
     assert features.std(axis=0).max() > 0
-    assert not (workdir / "codebook.npz").exists()
+    assert (workdir / "codebook.npz").exists() == (config.model.name == "vqvae")
+    assert (workdir / "profile").exists() == (name == "vae")
+    if config.train.profile_steps:
+        (trace,) = workdir.glob("profile/plugins/profile/*/perfetto_trace.json.gz")
+        events = json.loads(gzip.decompress(trace.read_bytes()))
+        named = [event["name"] for event in events["traceEvents"] if "name" in event]
+        assert sum("train_step" in event for event in named) >= 2
+        assert list(trace.parent.glob("*.xplane.pb"))
     pictures = np.load(workdir / "reconstructions.npz")
     assert pictures["image"].shape == pictures["reconstruction"].shape
+
+
+def test_published_weights_train_and_embed(datasets, tmp_path):
+    """From a folder that `transformers` wrote to embeddings; a frozen encoder ends with the weights of the file."""
+    torch.manual_seed(0)
+    published = ViTConfig(
+        hidden_size=192, num_hidden_layers=12, num_attention_heads=3, intermediate_size=768, image_size=32, patch_size=8
+    )
+    ViTModel(published, add_pooling_layer=False).save_pretrained(tmp_path / "published")
+    config = ae_idr0093.get_config("tiny")
+    config.data.data_dir = datasets
+    config.train.batch_size, config.train.epochs = 16, 1
+    config.optimizer.warmup_epochs = config.optimizer.cooldown_epochs = 0
+    config.model.encoder, config.model.vit.size, config.model.vit.patch_size = "vit", "Ti", 8
+    config.model.vit.positions = "learnt"
+    config.model.pretrained, config.optimizer.freeze = str(tmp_path / "published"), ("encoder",)
+    workdir = tmp_path / "run"
+    train_and_evaluate(config, workdir)
+    table = write_embeddings(workdir)
+    assert np.isfinite(table.filter(like="ae_").to_numpy()).all()
+    model = build_model(check_config(config), 5)
+    variables = jax.jit(lambda key: initial_variables(model, np.zeros((1, 32, 32, 5), np.float32), key))(
+        jax.random.key(1)
+    )
+    fresh = variables.pop("params")
+    given = load_huggingface(tmp_path / "published", fresh, {})["params"]
+    with Checkpoints(workdir) as checkpoints:
+        trained = checkpoints.restore_model({"params": fresh, "model_state": variables})[0]["params"]
+    jax.tree.map(np.testing.assert_array_equal, trained["encoder"], given["encoder"])
+    assert np.abs(given["encoder"]["blocks"]["qkv"]["kernel"] - fresh["encoder"]["blocks"]["qkv"]["kernel"]).max() > 0
