@@ -14,7 +14,6 @@ A build that was stopped goes on with the same command. data/README.md explains 
 import argparse
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from data.command_line import LAYOUTS, parse
 from data.crops import AroundMasks, AroundPoints, Cut, RandomWindows, Tiles, Whole
 from data.download import bring
 from data.errors import BuildError
-from data.field_set import VERSION, FieldMaker, build_fields, choose_channels, estimate_illumination
+from data.field_set import VERSION, FieldMaker, build_fields, bytes_read, choose_channels, estimate_illumination
 from data.fields import Index
 from data.mnist import index as mnist
 from data.object_table import attach_objects
@@ -104,9 +103,7 @@ def main(arguments: list[str]) -> None:
         version=version,
         notes=origin.notes | (light_notes if args.kind == "images" else {}),
     )
-    files = {plane.source for field in index.fields for plane in field.planes.values()}
-    bytes_in = sum(os.path.getsize(file) for file in files if os.path.isfile(file))
-    print_summary(directory, time.perf_counter() - start, bytes_in)
+    print_summary(directory, time.perf_counter() - start, bytes_read(index, maker))
 
 
 def _version(name: str) -> str:

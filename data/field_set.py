@@ -1,5 +1,6 @@
 """From an index of fields to a set: which channels, which planes, which crops, which label."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,11 @@ import numpy as np
 from tqdm import tqdm
 
 from data import workers
-from data.crops import Cut
+from data.crops import AroundMasks, Cut
 from data.errors import BadInputError, BuildError
-from data.fields import AxisChoice, Field, Index, assemble
+from data.fields import AxisChoice, Field, Index, assemble, planes_read
 from data.illumination import FIELDS_PER_PLATE, Illumination, estimate_function
+from data.planes import Plane
 from data.records import Description, Example, write_set
 
 VERSION = "1.1.0"
@@ -63,6 +65,12 @@ class FieldMaker:
                     "source": field.source,
                 }
                 yield crop, base | {k: v for k, v in field.metadata.items() if k != "label"} | kept | place
+
+    def planes(self, field: Field) -> Iterator[Plane]:
+        """Every plane that the examples are made from, a mask's too."""
+        yield from planes_read(field, self.channels, self.z, self.t)
+        if isinstance(self.cut, AroundMasks):
+            yield from planes_read(field, (self.cut.channel,), "max", "max")
 
     def own_columns(self) -> dict[str, type]:
         """Metadata that every example has whatever its source says."""
@@ -227,6 +235,23 @@ def _estimate_plate(job: _PlateLight, tick: workers.Tick) -> None:
     np.save(partial, estimate_function(images()))
     partial.replace(job.path)
     tick()
+
+
+def bytes_read(index: Index, maker: FieldMaker) -> int | None:
+    """Size of the files and chunks that the examples are made from; None: a server has them, and was not asked."""
+    files: set[Path] = set()
+    for field in index.fields:
+        for plane in maker.planes(field):
+            with contextlib.suppress(BadInputError):  # a plane that is not there was listed, or has stopped the build
+                held = plane.files()
+                if held is None:
+                    return None
+                files.update(held)
+    size = 0
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            size += file.stat().st_size
+    return size
 
 
 def missing_wells(index: Index) -> list[str]:

@@ -97,6 +97,15 @@ def assemble(
     yield np.stack([project(stack[..., c], t) for c in range(len(channels))], axis=-1), {}
 
 
+def planes_read(field: Field, channels: tuple[str, ...], z: AxisChoice, t: AxisChoice) -> Iterator[Plane]:
+    """The planes that `assemble` reads of a field where none is missing."""
+    stepped = {(channel, t_) for channel, z_, t_ in field.planes if z_ != PROJECTED}
+    for (channel, z_, t_), plane in field.planes.items():
+        of_z = z_ == z if isinstance(z, int) else z_ != PROJECTED or (channel, t_) not in stepped
+        if channel in channels and of_z and (t_ == t or not isinstance(t, int)):
+            yield plane
+
+
 def _over_z(
     field: Field, channels: tuple[str, ...], z: AxisChoice, t: int
 ) -> Iterator[tuple[np.ndarray, dict[str, int]]]:

@@ -32,6 +32,10 @@ class Plane(Protocol):
         """Changes when the pixels may have changed: path, size and time of a file."""
         ...
 
+    def files(self) -> tuple[Path, ...] | None:
+        """The files that hold its pixels, which may be absent; None: a server has them."""
+        ...
+
     def read(self) -> np.ndarray:
         """[H, W] in the dtype it is stored in.
 
@@ -69,6 +73,10 @@ class FilePlane:
         except OSError as error:
             raise BadInputError(self.source, "", f"cannot be opened: {error.strerror}") from None
         return f"{self.path}|{self.page}|{self.colour}|{self.pages}|{status.st_size}|{status.st_mtime_ns}"
+
+    def files(self) -> tuple[Path, ...]:
+        """The one file."""
+        return (self.path,)
 
     def read(self) -> np.ndarray:
         """[H, W]; raises BadInputError if it cannot be read whole."""

@@ -405,13 +405,13 @@ def _builder(
     return builder_class(data_dir=str(data_dir), file_format="array_record")
 
 
-def print_summary(directory: Path, seconds: float, bytes_in: int) -> None:
+def print_summary(directory: Path, seconds: float, bytes_in: int | None) -> None:
     """What was built, for the person who asked for it.
 
     Args:
         directory: of the set.
         seconds: it took.
-        bytes_in: size of the source's files; 0 where that is not known.
+        bytes_in: size of what was read; None where that is not known.
     """
     statistics = json.loads((directory / "statistics.json").read_text())
     notes = json.loads((directory / "build.json").read_text())
@@ -430,9 +430,9 @@ def print_summary(directory: Path, seconds: float, bytes_in: int) -> None:
         f"{sites} sites",
         file=out,
     )
-    read = f"{bytes_in / 1e6:.1f} MB read, " if bytes_in else ""
+    read = "read from a server, how many bytes is not known" if bytes_in is None else f"{bytes_in:,} bytes read"
     print(
-        f"  {read}{size / 1e6:.1f} MB written, {seconds:.0f} s, {size / 1e6 / seconds:.0f} MB/s",
+        f"  {read}; {size:,} bytes written, {seconds:.0f} s, {size / 1e6 / seconds:.0f} MB/s",
         file=out,
     )
     for name, percentiles in _spreads(statistics, metadata):

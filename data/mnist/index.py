@@ -58,6 +58,10 @@ class DigitPlane:
             raise BadInputError(self.source, "", f"cannot be opened: {error.strerror}") from None
         return f"{self.source}|{status.st_size}|{status.st_mtime_ns}"
 
+    def files(self) -> tuple[Path, ...]:
+        """The one file."""
+        return (self.path,)
+
     def read(self) -> np.ndarray:
         """[28, 28] uint8; raises BadInputError if the file cannot be read whole."""
         try:

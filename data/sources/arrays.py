@@ -36,6 +36,10 @@ class ArrayPlane:
         """Path, array, number, channel, size and time of last change."""
         return f"{self.source}|{self.channel}|{file_state(self.path)}"
 
+    def files(self) -> tuple[Path, ...]:
+        """The one file."""
+        return (self.path,)
+
     def read(self) -> np.ndarray:
         """[H, W]; raises BadInputError if it cannot be read whole."""
         array = read_array(self.path, self.key)

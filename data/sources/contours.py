@@ -40,6 +40,10 @@ class ContourPlane:
         """Path, number, size and time of last change."""
         return f"{self.path}|{self.number}|{file_state(self.path)}"
 
+    def files(self) -> tuple[Path, ...]:
+        """The one file."""
+        return (self.path,)
+
     def read(self) -> np.ndarray:
         """[V, 2] float64 (row, column), px; raises BadInputError if it is not there."""
         outlines = read_outlines(self.path, file_state(self.path))

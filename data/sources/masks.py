@@ -43,6 +43,10 @@ class MaskPlane:
         """As that of `FilePlane`, and whether values are labels."""
         return f"{FilePlane(self.path, self.page, pages=self.pages).identity()}|{self.labels}"
 
+    def files(self) -> tuple[Path, ...]:
+        """The one file."""
+        return (self.path,)
+
     def read(self) -> np.ndarray:
         """[H, W]; raises BadInputError if it cannot be read whole, or has no meaning as a mask."""
         pixels = read_file(self.path, self.page, self.pages)

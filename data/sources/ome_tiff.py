@@ -49,6 +49,10 @@ class OmeTiffPlane:
         """Path, page, colour, size and time of last change."""
         return f"{FilePlane(self.path, self.page or 0, self.colour).identity()}|{self.page}|{self.size}"
 
+    def files(self) -> tuple[Path, ...]:
+        """The one file."""
+        return (self.path,)
+
     def read(self) -> np.ndarray:
         """[H, W]; raises BadInputError if it is not there, cannot be read whole, or is of another size."""
         if self.page is None:

@@ -1,7 +1,9 @@
 """Sets that TFDS has written in its ArrayRecord format, read without TensorFlow."""
 
+import bisect
 import dataclasses
 import functools
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,8 @@ _Tensor: Any = tfds.features.Tensor
 # What TFDS, ArrayRecord and imagecodecs raise on a damaged set. Of a truncated file ArrayRecord gives empty records,
 # without a word; TFDS then meets None.
 _DAMAGED = (ValueError, RuntimeError, IndexError, KeyError, AttributeError, TypeError, OSError)
+
+_OURS = ("source", "split", "z", "t")  # columns that a set made of this one has itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +58,11 @@ class TfdsPlane:
         except OSError as error:
             raise BadInputError(self.source, "", f"cannot be opened: {error.strerror}") from None
         return f"{self.source}|{self.channel}|{status.st_size}|{status.st_mtime_ns}"
+
+    def files(self) -> tuple[Path, ...]:
+        """The shard that the record is in."""
+        ends, files = _shards(self.path, self.split)
+        return (files[bisect.bisect_right(ends, self.number)],)
 
     def read(self) -> np.ndarray:
         """[H, W]; raises BadInputError if it cannot be read."""
@@ -124,6 +133,13 @@ def _records(path: Path, split: str) -> Any:
     return _builder(path).as_data_source(split=split, decoders=decoders or None)
 
 
+@functools.lru_cache(maxsize=8)
+def _shards(path: Path, split: str) -> tuple[list[int], list[Path]]:
+    """For each shard of a split the number of the record after its last, and its file."""
+    info = _builder(path).info.splits[split]
+    return list(itertools.accumulate(info.shard_lengths)), [Path(file) for file in info.filepaths]
+
+
 def index_tfds(path: Path) -> Index:
     """Index a set in TFDS's ArrayRecord format. Reads every record once, for what is said of the images.
 
@@ -131,8 +147,8 @@ def index_tfds(path: Path) -> Index:
     G, B(, A) in a picture of colours and "0", "1", ... otherwise. The features plate, well, site say where an image
     belongs; without them: the set's name, no wells, numbers from 1 over all splits. Several images may be of one site.
     Texts, numbers and labels (by name, "" for -1) are metadata, and the column `split` is the split's name. A feature
-    called source or split that would be in the way is the column `given_source` or `given_split`. Other features are
-    listed as ignored.
+    that would be in the way, source, split, z or t, is the column `given_source` and so on: every built set has some of
+    them. Other features are listed as ignored.
 
     Raises:
         BuildError: for what is no such set, in another format, without images, or damaged.
@@ -170,7 +186,7 @@ def _features(path: Path, features: Any) -> tuple[dict[str, str], list[tuple[str
     for name, feature in kinds.items():
         if isinstance(feature, _Tensor) and feature.shape == ():
             column = column_name(name)
-            scalars[name] = f"given_{column}" if column in ("source", "split") else column
+            scalars[name] = f"given_{column}" if column in _OURS else column
         elif name not in ("image", "channel_names"):
             ignored.append((f"{path}:{name}", f"is {feature}: no text, number or label"))
     if len(set(scalars.values())) < len(scalars):

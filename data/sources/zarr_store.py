@@ -69,6 +69,12 @@ class ZarrPlane:
                     states.append((key, "absent"))
         return f"{self.source}|{self.index}|{states}"
 
+    def files(self) -> tuple[Path, ...] | None:
+        """The plane's chunks or shards; of a URL None."""
+        if "://" in self.store:
+            return None
+        return tuple(Path(self.store, self.array, key) for key in _chunk_keys(self._open(), self.index))
+
     def read(self) -> np.ndarray:
         """[H, W]; raises BadInputError if it cannot be read, or if every chunk of it is absent."""
         array = self._open()

@@ -100,7 +100,7 @@ def test_a_plate_with_its_annotation(plate_folder, tmp_path):
     for part in (
         "12 images 24 x 32 x 2 uint16",
         "2 plates, 6 wells, 12 sites",
-        "MB read",
+        " bytes read; ",
         "missing wells: 0",
         "DNA: 0.1 %:",
     ):
@@ -161,9 +161,10 @@ def test_one_example_for_each_label_of_a_mask(plate_folder, tmp_path):
     table = pd.read_csv(plate_folder / "images.csv")
     for path in table.loc[table["channel"] == "b", "path"]:
         tifffile.imwrite(plate_folder / path, mask)
-    read, _ = _built(
+    read, said = _built(
         tmp_path / "sets", "cells", f"--source={plate_folder / 'images.csv'}", "--label-mask=b", "--crop=8"
     )
+    assert f"  {sum(path.stat().st_size for path in plate_folder.rglob('*.tif')):,} bytes read; " in said  # masks too
     assert read.channel_names == ("a",)
     assert read.metadata["object"].tolist() == [4, 9] * 12
     assert read.metadata["object_area_px"].tolist()[:2] == [16, 40]

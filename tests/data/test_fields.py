@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from data.errors import BadInputError
-from data.fields import PROJECTED, Field, assemble, project, to_stored
+from data.fields import PROJECTED, Field, assemble, planes_read, project, to_stored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,3 +108,31 @@ def test_what_cannot_be_stored_is_refused(pixels, problem):
         to_stored(pixels, "file.tif", "well B02")
     assert problem in str(caught.value)
     assert "file.tif" in str(caught.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Counted(_Given):
+    read_names: list[str] = dataclasses.field(default_factory=list)
+
+    def read(self):
+        self.read_names.append(self.source)
+        return self.pixels
+
+
+@pytest.mark.parametrize("t", [0, 1, "max", "each"])
+@pytest.mark.parametrize("z", [1, "max", "focus", "each"])
+@pytest.mark.parametrize("projected", [False, True])
+def test_the_planes_that_are_said_to_be_read_are_read(z, t, projected):
+    """The microscope's own projection is read only where there are no steps."""
+    if z == "each" and t == "max":
+        return
+    names = []
+    planes = {("ab"[c], z_, t_): _Counted(STACK[c, z_, t_], f"{c}{z_}{t_}", names) for c, z_, t_ in np.ndindex(2, 3, 2)}
+    planes |= {("c", z_, t_): _Counted(STACK[0, 0, 0], "c", names) for z_, t_ in np.ndindex(3, 2)}
+    if projected:
+        planes |= {(c, PROJECTED, t_): _Counted(STACK[0, 0, t_], f"{c}p{t_}", names) for c in "ab" for t_ in range(2)}
+        if z in ("max", "focus"):  # a channel with nothing but projections
+            planes = {key: plane for key, plane in planes.items() if key[0] != "b" or key[1] == PROJECTED}
+    field = Field("P", "B02", 1, planes)
+    _images(field, z, t)
+    assert sorted(names) == sorted(plane.source for plane in planes_read(field, ("a", "b"), z, t))
