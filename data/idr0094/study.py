@@ -26,6 +26,7 @@ _COLUMNS = {
 # Of screen A or of screen B only.
 _OPTIONAL = {
     "Quality Control": "quality_control",
+    "Phenotype Annotation Level": "phenotype_level",
     "Number of Cells (DPC)": "n_cells",
     "Cells - Number of Objects": "n_cells",
     "Compound Concentration (microMolar)": "concentration_micromolar",
@@ -54,7 +55,7 @@ def read_annotation(path: Path) -> pd.DataFrame:
 
 IDR0094 = Study(
     name="idr0094",
-    version="1.1.0",
+    version="1.2.0",
     text="idr0094 (Caco-2 cells with SARS-CoV-2 under a library of known drugs; CC0 1.0, Ellinger et al).",
     channels={"cell body": ()},
     pixel_size_um=None,

@@ -13,6 +13,7 @@ import tifffile
 
 from bie_jax.image_set import open_image_set
 from data.annotation import join
+from data.build import main
 from data.crops import Whole
 from data.errors import BuildError
 from data.field_set import FieldMaker, build_fields
@@ -182,6 +183,26 @@ def test_values_of_the_stand_ins(tmp_path):
     assert math.isnan(wells["inhibition_percent"][3])
 
 
+def test_idr0036_has_phenotypes_from_the_table_beside_its_library(tmp_path, capsys):
+    library = _stand_in(tmp_path, "idr0036")
+    read = STUDIES["idr0036"].read_annotation
+    assert not [column for column in read(library) if "phenotype" in column]
+    assert "no phenotypes, since idr0036-screenA-processed.txt is not beside it" in capsys.readouterr().err
+    header = "Compound Broad Identifier\tHas Phenotype\tPhenotype Annotation Level\tPhenotype 1\tPhenotype 2\n"
+    processed = tmp_path / "idr0036-screenA-processed.txt"
+    processed.write_text(f"{header}BRD-9\t\t\t\t\nBRD-K98763141-001-06-8\tyes\treplicates\ta\tb\n")
+    wells = read(library)
+    assert wells["has_phenotype"].tolist() == ["yes", ""]  # DMSO is no compound
+    assert wells["phenotype_level"].tolist() == ["replicates", ""]
+    assert wells["phenotype"].tolist() == ["a; b", ""]
+    processed.write_text(f"{header}BRD-9\t\t\t\t\nBRD-9\tyes\t\t\t\n")
+    with pytest.raises(BuildError, match=r"processed\.txt, line 3: this compound is in a line above, too"):
+        read(library)
+    processed.write_text("Compound Broad Identifier\tx\nBRD-9\t1\n")
+    with pytest.raises(BuildError, match=r"the columns \['Has Phenotype', 'Phenotype Annotation Level'\] are missing"):
+        read(library)
+
+
 def test_idr0093_without_what_is_optional(tmp_path):
     """The authors' library file has no control types and says "Scrambled" for the gene."""
     drop = [column for column in STAND_INS["idr0093"][0] if column not in ("Plate", "Well", "Gene Symbol")]
@@ -255,6 +276,116 @@ def test_real_tables_whole(name, num_wells, num_plates):
     assert wells["well"].tolist() == [f"{line['Well'][0]}{int(line['Well'][1:]):02d}" for line in lines]
     assert not wells.duplicated(["plate", "well"]).any()
     assert wells[STUDIES[name].label].ne("").all()
+
+
+@needs_real_tables
+@pytest.mark.parametrize("name", TABLES)
+def test_nothing_of_interest_is_left_in_a_real_table(name):
+    """Genes, reagents, controls, phenotypes, quality and organisms become columns, with the values they have."""
+    lines = _real(name)
+    wells = STUDIES[name].read_annotation(IDR / TABLES[name])
+    wanted = [
+        header
+        for header in lines[0]
+        if re.search("gene symbol|compound name|control|phenotype|quality|organism|cell line", header.lower())
+        and not re.match(r"Phenotype \d", header)
+    ]
+    assert len(wanted) >= 3
+    there = [wells[column].tolist() for column in wells]
+    for header in wanted:
+        assert [line[header] for line in lines] in there, header
+
+
+@needs_real_tables
+def test_real_phenotypes_of_idr0036():
+    wells = STUDIES["idr0036"].read_annotation(IDR / TABLES["idr0036"])
+    with open(IDR / "idr0036/screenA/idr0036-screenA-processed.txt", newline="") as file:
+        compounds = {line["Compound Broad Identifier"]: line for line in csv.DictReader(file, delimiter="\t")}
+    assert len(compounds) == 649
+    for compound, has, phenotype in zip(wells["compound_id"], wells["has_phenotype"], wells["phenotype"], strict=True):
+        line = compounds.get(compound, {"Has Phenotype": "", "Phenotype 1": "", "Phenotype 2": ""})
+        assert has == line["Has Phenotype"]
+        assert phenotype == "; ".join(text for text in (line["Phenotype 1"], line["Phenotype 2"]) if text)
+    counts = wells.drop_duplicates("compound_id")["phenotype"].value_counts()
+    response = "cellular response to chemical stimulus"
+    assert counts[[response, f"{response}; decreased cell numbers"]].tolist() == [66, 14]
+
+
+# The set's channels in order, and what tells each one's files apart.
+CHANNELS = {
+    "idr0006": {"w1": "_w1.", "w2": "_w2."},
+    "idr0035": {"DAPI": f"_w1{GUID}", "Tubulin": f"_w2{GUID}", "Actin": f"_w4{GUID}"},
+    "idr0036": {"Hoechst": "-Hoechst/", "ERSyto": "-ERSyto/", "Mito": "-Mito/"},
+    "idr0093": {"DNA": "C01.", "nascent RNA": "C02.", "PCNA": "C03.", "protein": "C04."},
+    "idr0094": {"cell body": "ch1"},
+}
+# Images of two or three wells as each study names them, with plate and well.
+FILES = {
+    "idr0006": [
+        (f"11001-11089/plate 11001_Plate_136/TimePoint_1/plate 31033_{well}_s{site}_{channel}.TIF", "11001", well)
+        for well in ("A01", "B03") for site in (1, 2) for channel in ("w1", "w2")
+    ],
+    "idr0035": [
+        (f"Week1_22123/Week1_150607_{well}_s1_{channel}{GUID}.tif", "Week1_22123", well)
+        for well in ("B02", "B03", "G11") for channel in ("w1", "w2", "w4")
+    ],
+    "idr0036": [
+        (f"{plate}-{stain}/IXMtest_{well}_s1_{channel}{GUID}.tif", plate, well)
+        for plate in ("20585", "20586") for well in ("A01", "P24")
+        for stain, channel in (("ERSyto", "w2"), ("Hoechst", "w1"), ("Mito", "w5"))
+    ],
+    "idr0093": [
+        (f"001/001_{well}_T0001F00{site}L01A01Z01C0{channel}.tif", "001", well)
+        for well in ("B02", "B04") for site in (1, 2) for channel in (1, 2, 3, 4)
+    ],
+    "idr0094": [
+        (f"SARS-CoV2[2454]/ESP0025769[6377]/r{row:02d}c{column:02d}f01p01-ch1sk1fk1fl1.tiff", "ESP0025769", well)
+        for row, column, well in ((1, 1, "A01"), (5, 12, "E12"))
+    ],
+}  # fmt: skip
+
+
+@needs_real_tables
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_by_the_command(tmp_path, capsys, name):
+    """Tiny images under the names of the study and its real table; idr0093's is a stand-in. Half of the wells first."""
+    study = STUDIES[name]
+    for number, (file, _, _) in enumerate(FILES[name]):
+        (tmp_path / "images" / file).parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(tmp_path / "images" / file, np.full((8, 9), 300 + number, np.uint16))
+    table = IDR / TABLES[name] if name in TABLES else _stand_in(tmp_path, name)
+    arguments = [name, f"--source={tmp_path / 'images'}", f"--annotation={table}", "--workers=1"]
+    plate, well = FILES[name][0][1:]
+    main([*arguments, f"--data-dir={tmp_path / 'part'}", f"--plates={plate}", f"--wells={well}"])
+    part = open_image_set(name, str(tmp_path / "part")).metadata
+    assert part[["plate", "well"]].drop_duplicates().to_numpy().tolist() == [[plate, well]]
+    capsys.readouterr()
+
+    main([*arguments, f"--data-dir={tmp_path / 'whole'}"])
+    said = capsys.readouterr().out
+    built = open_image_set(name, str(tmp_path / "whole"))
+    pairs = {(plate, well) for _, plate, well in FILES[name]}
+    assert set(built.metadata[["plate", "well"]].itertuples(index=False, name=None)) == pairs
+    assert len(built) * len(built.channel_names) == len(FILES[name])
+    assert list(built.channel_names) == list(CHANNELS[name])
+    wells = study.read_annotation(table)
+    assert f"annotated wells with images: {len(pairs)}" in said
+    assert "wells without annotation: 0" in said
+    assert f"annotated wells without images: {len(wells) - len(pairs)}, e.g. " in said
+    assert f"{len(pairs)} wells" in said
+    size = sum((tmp_path / "images" / file).stat().st_size for file, _, _ in FILES[name])
+    assert f"  {size:,} bytes read; " in said
+    expected = wells.set_index(["plate", "well"])
+    for row, line in built.metadata.iterrows():
+        # The pixels say which file they are from, and the file which well and channel.
+        for channel, value in zip(built.channel_names, built[row][0, 0].tolist(), strict=True):
+            file, *place = FILES[name][value - 300]
+            assert place == [line["plate"], line["well"]]
+            assert CHANNELS[name][channel] in file
+        of_well = expected.loc[line["plate"], line["well"]]
+        assert line["label"] == of_well[study.label]
+        for column in set(expected) - {study.label}:
+            assert str(line[column]) == str(of_well[column])  # NaN differs from itself
 
 
 @needs_real_tables

@@ -13,6 +13,8 @@ import zarr
 from numcodecs import Blosc
 from ome_zarr.format import FormatV04, FormatV05
 
+from bie_jax.image_set import open_image_set
+from data.build import main
 from data.errors import BadInputError, BuildError
 from data.fields import assemble
 from data.sources import zarr_store
@@ -310,6 +312,34 @@ def test_what_is_listed_and_not_there_is_told(source, plate, version):
     )
     shutil.rmtree(plate / "A/1/1/s0")
     _refused(source, "there is no image; ")
+
+
+def test_a_set_by_the_command(source, plate, version, tmp_path, capsys):
+    """A folder, or behind a server; a field of another size, whose channels have no names, is left out."""
+    for path, pixels in (("A/1/0", _pixels(0)), ("B/2/0", _pixels(2, (1, 2, 1, 20, 32)))):
+        group = zarr.open_group(plate / path, mode="w", zarr_format=FORMATS[version].zarr_format)
+        _write_image(group, pixels, version, labels=("DNA", "RNA") if path == "A/1/0" else ())
+    main(["mine", f"--source={source}", "--channels=RNA", "--t=1", f"--data-dir={tmp_path / 'sets'}", "--workers=1"])
+    said = capsys.readouterr().out
+    read = open_image_set("mine", str(tmp_path / "sets"))
+    assert (read.channel_names, read.pixel_size_um) == (("RNA",), 0.65)
+    assert read.metadata[["plate", "well", "site", "image_name"]].to_numpy().tolist() == [
+        ["P1", "A01", 1, "i"],
+        ["P1", "A01", 2, "i"],
+    ]
+    for row in range(2):
+        np.testing.assert_array_equal(read[row][..., 0], _pixels(row)[1, 1].max(axis=0))
+    assert f"ignored: 1, e.g. {source}/B/2/0: left out: 20 x 32 pixels, most fields have 24 x 32" in said
+    if "://" in source:
+        assert "  read from a server, how many bytes is not known; " in said
+    else:
+        chunks = [path for site in "01" for path in (plate / "A/1" / site / "s0").rglob("*") if path.is_file()]
+        assert f"  {sum(path.stat().st_size for path in chunks if _channel(path) == '1'):,} bytes read; " in said
+
+
+def _channel(chunk):
+    """Number of the channel in the path of a chunk, of chunks by (t, c, z, y, x)."""
+    return chunk.parts[-4] if chunk.parts[-1].isdecimal() else ""
 
 
 def test_a_field_of_another_size_is_told(plate, version):
