@@ -41,12 +41,20 @@ def datasets(tmp_path_factory) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _OneImage:
+    """Numbers up to 255, 4000 or, below zero and between whole numbers too, about a million."""
+
+    shape: tuple[int, int, int] = (36, 40, 2)
+    dtype: str = "uint16"
+
     def identity(self, part):
         return repr(part)
 
     def examples(self, part):
+        rng = np.random.default_rng(part)
+        whole = rng.integers(0, 256 if self.dtype == "uint8" else 4000, self.shape)
+        image = whole if self.dtype != "float32" else rng.normal(scale=1e6, size=self.shape)
         yield (
-            np.random.default_rng(part).integers(0, 4000, (36, 40, 2), np.uint16),
+            image.astype(self.dtype),
             {
                 "plate": f"Q{part % 2}",
                 "well": f"B{part // 2 + 2:02d}",
@@ -57,24 +65,38 @@ class _OneImage:
         )
 
 
+def _write_numbers(folder, name, channel_names, maker):
+    description = Description(
+        name=name,
+        version="1.0.0",
+        kind="images",
+        channel_names=channel_names,
+        pixel_size_um=None,
+        image_shape=maker.shape,
+        dtype=maker.dtype,
+        columns={"plate": str, "well": str, "site": int, "label": str, "source": str},
+        text="numbers",
+        simulated=True,
+    )
+    write_set(description, range(24), maker, folder)
+
+
 @pytest.fixture(scope="session")
 def two_sets(datasets, tmp_path_factory):
     """The tiny simulated set (5 channels, 32 x 32) and another one: 2 channels, one of them shared, 36 x 40."""
     folder = tmp_path_factory.mktemp("two_sets")
     (folder / "simulated").symlink_to(Path(datasets) / "simulated")
-    description = Description(
-        name="other",
-        version="1.0.0",
-        kind="images",
-        channel_names=("actin", "DNA"),
-        pixel_size_um=None,
-        image_shape=(36, 40, 2),
-        dtype="uint16",
-        columns={"plate": str, "well": str, "site": int, "label": str, "source": str},
-        text="numbers",
-        simulated=True,
-    )
-    write_set(description, range(24), _OneImage(), folder)
+    _write_numbers(folder, "other", ("actin", "DNA"), _OneImage())
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def three_depths(datasets, tmp_path_factory):
+    """The tiny simulated set (uint16), "bytes" (uint8, 3 channels) and "floats" (float32, 1 channel); other sizes."""
+    folder = tmp_path_factory.mktemp("three_depths")
+    (folder / "simulated").symlink_to(Path(datasets) / "simulated")
+    _write_numbers(folder, "bytes", ("phase", "DNA", "actin"), _OneImage((40, 34, 3), "uint8"))
+    _write_numbers(folder, "floats", ("actin",), _OneImage((33, 50, 1), "float32"))
     return str(folder)
 
 

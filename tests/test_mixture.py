@@ -58,6 +58,71 @@ def test_windows_reach_every_corner_of_a_larger_image(mixture):
         np.testing.assert_array_equal(found, image[top : top + 32, left : left + 32])
 
 
+@pytest.fixture
+def depths(three_depths):
+    return Mixture(tuple(open_image_set(name, three_depths) for name in ("simulated", "bytes", "floats")))
+
+
+def test_values_of_every_depth_come_as_they_are(depths):
+    """8 and 16 bits and floats: nothing is scaled, cut or rounded on the way, whatever lies beside it in a batch."""
+    assert [image_set.dtype for image_set in depths.sets] == ["uint16", "uint8", "float32"]
+    assert (depths.dtype, depths.window, len(depths.channel_names)) == (np.float32, (32, 32), 7)
+    rows = np.asarray([depths.first_rows[2] + 5, 1, depths.first_rows[1] + 3, depths.first_rows[1] - 1])
+    images = depths.images(rows, None)
+    corners = {0: (0, 0), 1: (4, 1), 2: (0, 9)}
+    for image, (member, row) in zip(images, [(2, 5), (0, 1), (1, 3), (0, -1)], strict=True):
+        chosen = depths.sets[member]
+        top, left = corners[member]
+        expected = chosen[row % len(chosen)][top : top + 32, left : left + 32]
+        columns = [depths.channel_names.index(name) for name in chosen.channel_names]
+        np.testing.assert_array_equal(image[..., columns], expected)
+        np.testing.assert_array_equal(np.delete(image, columns, axis=-1), 0)
+    assert images[0].min() < -1e5  # a float that no whole number holds
+    assert images[0][..., -1].max() > 65535
+
+
+def test_batches_of_three_depths_go_on_where_they_were(depths):
+    rows = [np.arange(start, end) for start, end in itertools.pairwise(depths.first_rows)]
+
+    def batches(start):
+        return train_batches(depths, rows, [1.0, 2.0, 1.0], 8, seed=5, start_step=start, read_threads=2)
+
+    straight = list(itertools.islice(batches(0), 12))
+    member = np.searchsorted(depths.first_rows, np.concatenate([batch["row"] for batch in straight]), side="right") - 1
+    assert np.bincount(member).tolist() == [24, 48, 24]
+    for a, b in zip(straight[7:], itertools.islice(batches(7), 5), strict=True):
+        assert a["image"].dtype == np.float32
+        np.testing.assert_array_equal(a["row"], b["row"])
+        np.testing.assert_array_equal(a["image"].view(np.uint32), b["image"].view(np.uint32))
+
+
+@pytest.mark.parametrize("normalization", ["zscore", "percentile_clip"])
+def test_every_depth_is_normalised_by_its_own_numbers(depths, three_depths, normalization, tiny_config):
+    """A byte and a float of a million come out alike, and channels that a set lacks as zeros."""
+    from bie_jax import augment
+
+    tiny_config.data.update({"normalization": normalization, "normalization_scope": "set"})
+    sets = [image_set.intensities for image_set in depths.sets]
+    table = augment.intensity_table(sets, depths.channel_names, normalization, "set")
+    numbers = augment.table_rows(sets)
+    for member, (name, plate) in enumerate((("simulated", ""), ("bytes", "Q0"), ("floats", "Q1"))):
+        row = numbers[name, plate] if plate else next(row for (n, _), row in numbers.items() if n == name)
+        image = depths.images(depths.first_rows[member] + np.arange(4), None)
+        seen = np.asarray(augment.eval_view(image, np.full(4, row), table, (32, 32), tiny_config.data))
+        chosen = depths.sets[member]
+        overall = chosen.statistics["overall"]
+        if normalization == "zscore":
+            low, width = np.asarray(overall["mean"]), np.asarray(overall["std"])
+        else:
+            low = np.asarray(overall["percentiles"]["0.1"])
+            width = np.asarray(overall["percentiles"]["99.9"]) - low
+        columns = [depths.channel_names.index(channel) for channel in chosen.channel_names]
+        expected = (image[..., columns].astype(np.float64) - low) / width
+        expected = expected if normalization == "zscore" else np.clip(expected, 0, 1)
+        np.testing.assert_allclose(seen[..., columns], expected, atol=2e-5)
+        np.testing.assert_array_equal(np.delete(seen, columns, axis=-1), 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Noise:
     """As much of a set as a mixture asks for: images of another value in every pixel."""

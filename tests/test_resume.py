@@ -99,10 +99,12 @@ def test_interrupted_run_is_the_unbroken_run_to_the_bit(datasets, unbroken, tmp_
     assert _deterministic_log(workdir) == _deterministic_log(unbroken)
 
 
-def test_a_run_on_two_sets_is_resumed_to_the_bit_too(two_sets, tmp_path):
-    """The same rows of each set, and the same windows of the larger images."""
-    mixed = ("--config.data.mix_with=('other',)", "--config.data.mix_weights=(1.0,2.0)", "--config.train.epochs=3")
-    whole, broken = (_command(two_sets, tmp_path / name, *mixed) for name in ("whole", "broken"))
+def test_a_run_on_sets_of_three_depths_is_resumed_to_the_bit_too(three_depths, tmp_path):
+    """The same rows of each set, of 8 and 16 bits and of floats, and the same windows of the larger images."""
+    mixed = ("--config.data.mix_with=('bytes','floats')", "--config.data.mix_weights=(1.0,2.0,1.0)")
+    whole, broken = (
+        _command(three_depths, tmp_path / name, *mixed, "--config.train.epochs=3") for name in ("whole", "broken")
+    )
     _run(whole)
     returncode, said = _signal_after_step(broken, tmp_path / "broken", 6, signal.SIGKILL)
     assert returncode == -9, said[-2000:]
