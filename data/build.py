@@ -2,6 +2,7 @@
 
     python -m data.build simulated
     python -m data.build bbbc021 --source=../shared/data/bbbc021_singlecell_subset
+    python -m data.build bbbc021 --plates=Week1_22123,Week1_22141 --sha256=registry.txt
     python -m data.build idr0093 --source=FOLDER --annotation=idr0093-screenA-annotation.csv.gz --plates=001,002
     python -m data.build my_screen --source=FOLDER --layout=imagexpress --channels=w1=DNA,w2=actin --crop=256
     python -m data.build my_plate --source=https://server/plate.zarr --level=1
@@ -22,6 +23,7 @@ from typing import Any
 
 from data.annotation import join, read_annotation
 from data.bbbc010 import index as bbbc010
+from data.bbbc021 import index as bbbc021
 from data.command_line import LAYOUTS, parse
 from data.crops import AroundMasks, AroundPoints, Cut, RandomWindows, Tiles, Whole
 from data.download import bring
@@ -120,16 +122,16 @@ def _origin(args: argparse.Namespace, building: Path) -> Origin:
     """Index what was asked for."""
     if args.name == "bbbc010":
         return _bbbc010(args)
+    if args.name == "bbbc021":
+        return _bbbc021(args)
     if args.name == "mnist" and args.source is None:
         args.source = str(mnist.fetch_mnist(args.data_dir / "downloads"))
     if args.source is None:
-        own = (*STUDIES, "bbbc021", "osteosarcoma")
+        own = (*STUDIES, "osteosarcoma")
         readme = f"data/{args.name}/README.md" if args.name in own else "data/README.md"
         raise BuildError(f"{args.name} needs --source; {readme} says what it can be")
     if args.name in STUDIES:
         return _study(args, STUDIES[args.name])
-    if args.name == "bbbc021":
-        return _bbbc021(args)
     if args.name == "mnist":
         index, text, label = mnist.index_mnist(Path(args.source)), mnist.TEXT, mnist.LABEL
         return Origin(index, {channel: channel for channel in index.channels}, label, text, mnist.VERSION, {})
@@ -227,26 +229,29 @@ def _worm_outlines(args: argparse.Namespace, downloads: Path) -> Origin:
 
 
 def _bbbc021(args: argparse.Namespace) -> Origin:
-    """The single-cell subset: arrays beside the study's table of wells."""
-    folder, brought = bring(args.source, args.sha256, args.data_dir / "downloads")
-    arrays, wells = folder / "bbbc021_subset.npz", folder / "wells.csv"
-    for path in (arrays, wells):
-        if not path.is_file():
-            raise BuildError(f"{path}: no such file; --source is a folder that holds {arrays.name} and {wells.name}")
-    table = read_annotation(wells, 96)
-    keep = {"plate": "plate", "well": "well", "compound_name": "compound", "dose": "dose"}
-    missing = [name for name in keep if name not in table]
-    if missing:
-        raise BuildError(f"{wells}: the columns {missing} are missing; there are {', '.join(table)}")
-    index, notes = join(
-        index_arrays(arrays, 96),
-        table.filter(items=list(keep)).rename(columns=keep),
-        str(wells),
-        plate_pattern=None,
-        leave_out=args.skip_bad is not None,
-    )
-    text = "BBBC021 single cells: DMSO or a protein-synthesis inhibitor, three plates (12-bit values times 16)."
-    return Origin(index, {channel: channel for channel in index.channels}, "moa", text, VERSION, brought | notes)
+    """The plates, fetched or given; or the single-cell subset."""
+    downloads = args.data_dir / "downloads"
+    if args.source is None:
+        if args.sha256 is None:
+            raise BuildError(
+                "bbbc021 needs --source, or --sha256=FILE with a line 'NAME SHA256' for each file to be fetched (their "
+                "publisher gives no sums); data/bbbc021/README.md says how to write one"
+            )
+        tables, folders, notes = bbbc021.fetch_bbbc021(Path(args.sha256), args.plates, downloads)
+    else:
+        folder, notes = bring(args.source, args.sha256, downloads)
+        if (folder / bbbc021.SUBSET).is_file():
+            index, joined = bbbc021.index_subset(folder, leave_out=args.skip_bad is not None)
+            channels = {channel: channel for channel in index.channels}
+            return Origin(index, channels, bbbc021.LABEL, bbbc021.SUBSET_TEXT, VERSION, notes | joined)
+        tables, folders = {name: folder / name for name in bbbc021.TABLES}, [folder]
+        if not tables[bbbc021.IMAGES].is_file():
+            raise BuildError(
+                f"{folder}: holds neither {bbbc021.SUBSET} nor {bbbc021.IMAGES}; data/bbbc021/README.md says what "
+                "--source is"
+            )
+    index, found = bbbc021.index_bbbc021(tables, folders)
+    return Origin(index, bbbc021.CHANNELS, bbbc021.LABEL, bbbc021.TEXT, VERSION, notes | found)
 
 
 def _index(args: argparse.Namespace, wells_per_plate: int) -> tuple[Index, dict[str, Any]]:

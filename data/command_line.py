@@ -45,7 +45,7 @@ def parse(arguments: list[str], description: str | None) -> argparse.Namespace:
     parser.add_argument("--as", dest="set_name", metavar="NAME", help="what the set is called instead")
     parser.add_argument("--data-dir", default="datasets", type=Path, help="folder of built sets (default: datasets)")
     parser.add_argument("--source", help="folder, table, archive or file with the images; or their URL")
-    parser.add_argument("--sha256", help="of a source that is one file")
+    parser.add_argument("--sha256", help="of a source that is one file; bbbc021: a file of them")
     parser.add_argument("--layout", choices=LAYOUTS, help="how the source is organised (default: by its suffix)")
     parser.add_argument(
         "--pattern", help="regular expression for paths, instead: groups plate, well, site, channel, z, t"
