@@ -1,18 +1,21 @@
+import functools
 import gzip
 import hashlib
+import http.server
 import struct
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bie_jax.image_set import open_image_set
-from data import download
+from data.build import main
 from data.crops import Whole
 from data.errors import BadInputError, BuildError
 from data.field_set import FieldMaker, build_fields
 from data.mnist import index as mnist
-from data.mnist.index import DigitPlane, fetch_mnist, index_mnist
+from data.mnist.index import DigitPlane, index_mnist
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 IDX = {
@@ -173,24 +176,29 @@ def test_a_plane_of_a_file_that_went_away(tmp_path):
         plane.identity()
 
 
-def test_download_asks_for_the_four_files(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(mnist, "fetch", lambda url, sha256, folder: asked.append((url, sha256, folder)))
-    assert fetch_mnist(tmp_path) == tmp_path
-    assert [url.rsplit("/", 1)[1] for url, _, _ in asked] == [f"{name}-ubyte.gz" for name in IDX.values()]
-    assert all(url.startswith("https://") and len(sha256) == 64 for url, sha256, _ in asked)
+def test_the_four_files_come_from_a_mirror(tmp_path, monkeypatch):
+    """A loopback server with generated files under the official names, by the command; another sum is refused."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    arrays = _arrays()
+    mirror = _write(tmp_path / "mirror", "idx.gz", arrays)
+    sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in mirror.iterdir()}
+    assert sums.keys() == mnist.FILES.keys()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(mirror))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        monkeypatch.setattr(mnist, "_MIRROR", f"http://127.0.0.1:{server.server_port}/")
+        with pytest.raises(
+            BuildError, match=r"train-images-idx3-ubyte\.gz: what came has the SHA-256 .*, expected 440f"
+        ):
+            main(["mnist", f"--data-dir={tmp_path / 'sets'}", "--workers=1"])
+        monkeypatch.setattr(mnist, "FILES", sums)
+        main(["mnist", f"--data-dir={tmp_path / 'sets'}", "--workers=1"])
+        server.shutdown()
+    built = open_image_set("mnist", str(tmp_path / "sets"))
+    np.testing.assert_array_equal(built.images(range(9))[..., 0], np.concatenate([arrays["x_test"], arrays["x_train"]]))
 
 
-def test_a_mirror_with_other_files_is_refused(tmp_path, monkeypatch):
-    """What a generated mirror gives under the official names has not the official sums."""
-
-    def give(url, known_hash, fname, path, downloader):
-        raise ValueError(
-            f"SHA256 hash of downloaded file ({fname}) does not match: expected {'a' * 64} but got {'b' * 64}."
-        )
-
-    monkeypatch.setattr(download.pooch, "retrieve", give)
-    with pytest.raises(
-        BuildError, match=f"train-images-idx3-ubyte.gz: what came has the SHA-256 {'b' * 64}, expected 440f"
-    ):
-        fetch_mnist(tmp_path)
+def test_the_official_addresses():
+    assert mnist._MIRROR.startswith("https://")
+    assert list(mnist.FILES) == [f"{name}-ubyte.gz" for name in IDX.values()]
+    assert all(len(sha256) == 64 for sha256 in mnist.FILES.values())
