@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+import pyarrow
 import pyarrow.fs
 
 
@@ -17,4 +18,7 @@ def read_parquet(path: Path) -> pd.DataFrame:
         OSError: if there is no such file.
         ValueError: if it is not Parquet; pyarrow's errors are ValueErrors.
     """
-    return pd.read_parquet(path, filesystem=pyarrow.fs.LocalFileSystem())
+    table = pd.read_parquet(path, filesystem=pyarrow.fs.LocalFileSystem())
+    # What was decoded on the way is kept by Arrow's allocator otherwise: more than the table itself.
+    pyarrow.default_memory_pool().release_unused()
+    return table
