@@ -83,7 +83,8 @@ def sample_latents(latents: np.ndarray, count: int, seed: int) -> np.ndarray:
     mixture = GaussianMixture(
         1 if few else MIXTURE_COMPONENTS, covariance_type="diag" if few else "full", reg_covar=1e-4, random_state=seed
     )
-    return mixture.fit(latents).sample(count)[0].astype(np.float32)
+    # In single precision a covariance of nearly dependent axes is not positive any more, and cannot be drawn from.
+    return mixture.fit(latents.astype(np.float64)).sample(count)[0].astype(np.float32)
 
 
 def in_one_pose(outlines: np.ndarray) -> np.ndarray:

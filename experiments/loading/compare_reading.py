@@ -114,6 +114,8 @@ def ways_to_read(
         "DataLoader, PNG": (lambda n: with_torch(files, read_png, batch_size, n), png),
         "DataLoader, OME-Zarr": (lambda n: with_torch(files, read_zarr, batch_size, n), plate),
         "Grain, TIFF": (lambda n: with_grain(files, read_tiff, batch_size, n), tiff),
+        "Grain, PNG": (lambda n: with_grain(files, read_png, batch_size, n), png),
+        "Grain, OME-Zarr": (lambda n: with_grain(files, read_zarr, batch_size, n), plate),
         "**records (ours)**": (lambda n: with_records(image_set, batch_size, n), records),
     }
 

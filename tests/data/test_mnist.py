@@ -187,9 +187,7 @@ def test_the_four_files_come_from_a_mirror(tmp_path, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         monkeypatch.setattr(mnist, "_MIRROR", f"http://127.0.0.1:{server.server_port}/")
-        with pytest.raises(
-            BuildError, match=r"train-images-idx3-ubyte\.gz: what came has the SHA-256 .*, expected 440f"
-        ):
+        with pytest.raises(BuildError, match=r"train-images-idx3-ubyte\.gz: what came has the SHA-256 "):
             main(["mnist", f"--data-dir={tmp_path / 'sets'}", "--workers=1"])
         monkeypatch.setattr(mnist, "FILES", sums)
         main(["mnist", f"--data-dir={tmp_path / 'sets'}", "--workers=1"])

@@ -38,3 +38,14 @@ def test_samples_of_two_groups_lie_in_either():
     drawn = sample_latents(latents, 400, seed=0)
     assert (np.abs(np.abs(drawn.mean(axis=1)) - 10) < 3).all()
     assert 0.3 < (drawn[:, 0] > 0).mean() < 0.7
+
+
+def test_latents_near_a_plane_are_drawn_from_without_a_warning():
+    """32 numbers of which 2 are free, in single precision: warnings are errors in these tests."""
+    rng = np.random.default_rng(0)
+    latents = (rng.normal(size=(650, 2)) * [300, 30]) @ rng.normal(size=(2, 32))
+    drawn = sample_latents(latents.astype(np.float32), 8, seed=0)
+    assert drawn.dtype == np.float32
+    axes = np.linalg.svd(latents - latents.mean(axis=0), full_matrices=False)[2]
+    outside = (drawn - latents.mean(axis=0)) @ axes[2:].T
+    assert np.abs(outside).max() < 0.1  # the floor under a variance is 0.01 squared
