@@ -102,6 +102,12 @@ def with_records(image_set: ImageSet, batch_size: int, threads: int) -> Iterator
         yield len(batch["image"])
 
 
+def with_records_alone(image_set: ImageSet, batch_size: int, _: int) -> Iterator[int]:
+    """What of that is ArrayRecord's: records are read, one after the other, and their pixels put nowhere."""
+    for rows in _endless(len(image_set), batch_size):
+        yield sum(len(image_set[int(i)]) > 0 for i in rows)
+
+
 def ways_to_read(
     files: Files, image_set: ImageSet, batch_size: int
 ) -> dict[str, tuple[Callable[[int], Iterator[int]], float]]:
@@ -116,6 +122,7 @@ def ways_to_read(
         "Grain, TIFF": (lambda n: with_grain(files, read_tiff, batch_size, n), tiff),
         "Grain, PNG": (lambda n: with_grain(files, read_png, batch_size, n), png),
         "Grain, OME-Zarr": (lambda n: with_grain(files, read_zarr, batch_size, n), plate),
+        "records alone, no batch": (lambda n: with_records_alone(image_set, batch_size, n), records),
         "**records (ours)**": (lambda n: with_records(image_set, batch_size, n), records),
     }
 
