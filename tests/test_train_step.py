@@ -10,9 +10,13 @@ from ml_collections import ConfigDict
 
 from bie_jax import augment, sharding
 from bie_jax.config import check_config
+from bie_jax.models.autoencoder import Autoencoder
+from bie_jax.models.bottleneck import DenseBottleneck
+from bie_jax.models.residual_stack import ResidualStackDecoder
 from bie_jax.models.resnet import ResNetEncoder
 from bie_jax.objectives import build_model
-from bie_jax.train_state import create_train_state
+from bie_jax.optimizer import build_optimizer
+from bie_jax.train_state import create_train_state, initial_variables
 from bie_jax.train_step import build_eval_step, build_train_step, frozen_statistics
 from configs import base
 
@@ -160,3 +164,33 @@ def test_frozen_batch_norms_keep_and_use_their_statistics():
     features, _ = jax.jit(after, static_argnums=0)(everywhere)
     expected = jax.jit(lambda: encoder.apply(variables, images, train=False))()
     np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+
+
+class _Normed(nn.Module):
+    """A convolution and a batch norm: an encoder with statistics that is compiled in a second."""
+
+    @nn.compact
+    def __call__(self, image, channel_mask=None, *, train):
+        x = nn.Conv(8, (3, 3), strides=2)(image)
+        return nn.relu(nn.BatchNorm()(x, use_running_average=not train))
+
+
+@pytest.mark.parametrize("frozen", [(), ("encoder",)])
+def test_a_training_step_leaves_a_frozen_encoder_as_it_is(frozen):
+    """Its parameters and its statistics; without freezing both move."""
+    config = _config("ae")
+    config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"freeze": frozen})})
+    model = Autoencoder(_Normed(), DenseBottleneck(4, "dense", 8), ResidualStackDecoder(2, 8, 8, 1, 1))
+    shapes = jax.eval_shape(lambda key: initial_variables(model, jnp.zeros((1, 16, 16, 2)), key), jax.random.key(0))
+    tx, _ = build_optimizer(config.optimizer, shapes["params"], steps_per_epoch=1, epochs=2)
+    everywhere = sharding.replicated(sharding.data_mesh())
+    init = jax.jit(lambda key: create_train_state(config, model, tx, 2, key), out_shardings=everywhere)
+    state = init(jax.random.key(0))
+    before = jax.device_get((state.params["encoder"], state.model_state["batch_stats"]))
+    split = sharding.split_batch(sharding.data_mesh())
+    zeros = np.zeros(len(IMAGES), np.int32)
+    batch = sharding.put_batch({"image": IMAGES, "plate": zeros, "treatment": zeros}, split)
+    state, _ = build_train_step(config, model, _table(), split, everywhere)(state, batch)
+    after = jax.device_get((state.params["encoder"], state.model_state["batch_stats"]))
+    moved = jax.tree.leaves(jax.tree.map(lambda old, new: float(np.abs(old - new).max()), before, after))
+    assert max(moved) == 0 if frozen else max(moved[-2:]) > 0 and max(moved[:-2]) > 0

@@ -279,12 +279,15 @@ def score_features(
     }
 
 
-def transductive_note(metadata: pd.DataFrame, contrastive: ContrastiveConfig) -> str:
+def transductive_note(
+    metadata: pd.DataFrame, contrastive: ContrastiveConfig, splits: collections.abc.Iterable[str]
+) -> str:
     """What the encoder saw while it was trained, in sentences that stand in the scores and in the report.
 
     Args:
         metadata: with `split`, "train" or "val".
         contrastive: the checked `objective.contrastive` group.
+        splits: those that were scored.
     """
     total = len(metadata)
     train = int((metadata["split"] == "train").sum())
@@ -295,13 +298,18 @@ def transductive_note(metadata: pd.DataFrame, contrastive: ContrastiveConfig) ->
         else "without labels"
     )
     seen = "with it" if taught else "unlabelled"
+    unseen = (
+        f"Those called {report.split_title(UNSEEN)} are not: encoder and classifiers learnt from the {train} images, "
+        f"and the {total - train} are classified. "
+        if UNSEEN in splits
+        else ""
+    )
     return (
         f"The encoder was trained {how} on {train} of these {total} images; the other {total - train} only "
         "decided when to stop. "
         f"The folds of the classifiers cut across that division, so most test images were seen, {seen}, by the "
         "encoder: its scores are transductive. "
-        f"Those called {report.split_title(UNSEEN)} are not: encoder and classifiers learnt from the {train} images, "
-        f"and the {total - train} are classified. "
+        f"{unseen}"
         "Random weights and hand-made features saw none of the images; principal components of the pixels are fitted "
         "in each training fold alone. "
         "Nearest neighbours and the maps standardise with all images, without labels."
@@ -380,7 +388,7 @@ def evaluate(workdir: str | Path) -> dict:
         },
         "model": model,
         **scored,
-        "transductive": transductive_note(metadata, config.objective.contrastive),
+        "transductive": transductive_note(metadata, config.objective.contrastive, scored["splits"]),
         "invariances": _invariances(workdir, image_set, embedded, metadata, settings)
         if image_set.kind == "shapes"
         else None,

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bie_jax.models.lookup import accumulate, as_vectors, kmeans, look_up, outputs, restart, straight_through
+from bie_jax.models.lookup import accumulate, as_vectors, kmeans, look_up, outputs, plan_restart, straight_through
 
 
 class GradientVectorQuantizer(nn.Module):
@@ -107,7 +107,7 @@ class GradientVectorQuantizer(nn.Module):
             g = self.ema_decay
             counts = g * cluster_size.value + (1 - g) * total["counts"]
             updates = calls.value // self.num_microbatches
-            anew = restart(counts, teaching, counted, updates, self.restart_threshold)
+            anew = plan_restart(counts, teaching, counted, updates, self.restart_threshold)
             moved = anew.vectors - jax.lax.stop_gradient(parameter)
             offset.value = jnp.where((follows & anew.dead)[..., None], moved, offset.value)
             counts = jnp.where(anew.dead, anew.even_share, counts)

@@ -208,7 +208,9 @@ class Restart(NamedTuple):
     vectors: jax.Array
 
 
-def restart(counts: jax.Array, vectors: jax.Array, counted: jax.Array, updates: jax.Array, threshold: float) -> Restart:
+def plan_restart(
+    counts: jax.Array, vectors: jax.Array, counted: jax.Array, updates: jax.Array, threshold: float
+) -> Restart:
     """Find codes of too small an average count, and vectors to move them to.
 
     With an even share as its new count a restarted code has some hundred steps to prove itself.

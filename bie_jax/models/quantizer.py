@@ -13,7 +13,7 @@ from bie_jax.models.lookup import (
     kmeans,
     look_up,
     outputs,
-    restart,
+    plan_restart,
     straight_through,
     sums_by_code,
 )
@@ -166,7 +166,7 @@ class VectorQuantizer(nn.Module):
         g = self.ema_decay
         counts = g * cluster_size + (1 - g) * total["counts"]
         sums = g * embedding_sum + (1 - g) * total["sums"]
-        found = restart(counts, vectors, counted, updates, self.restart_threshold)
+        found = plan_restart(counts, vectors, counted, updates, self.restart_threshold)
         # N_k and m_k move with a code, because e_k = m_k / N_k would otherwise be pulled straight back.
         counts = jnp.where(found.dead, found.even_share, counts)
         sums = jnp.where(found.dead[..., None], found.even_share[..., None] * found.vectors, sums)

@@ -15,13 +15,13 @@ import numpy as np
 
 from bie_jax.models.conv import Conv, upsample
 from bie_jax.shapes.distance_matrix import normalized_distances
+from bie_jax.shapes.mds import points_of_exact
 
 # Parts of the ring whose means are kept apart where the start matters.
 PARTS = 16
-# Of outlines of RMS 1: area (a circle has 1.6), length and width below which a direction would be one of rounding.
+# Of outlines of RMS 1: area (a circle has 1.6) and length below which a direction would be one of rounding.
 _NO_AREA = 5e-3
 _NO_LENGTH = 1e-3
-_NO_WIDTH = 1e-3
 # Width of the hidden layers of the decoder of points.
 _HIDDEN = 512
 # Sides of the map that a matrix grows from are P over this.
@@ -164,7 +164,7 @@ def turns(d: jax.Array) -> jax.Array:
         points coincide, it is as if it ran straight.
     """
     num_points = d.shape[1]
-    points = _in_the_plane(d)
+    points = points_of_exact(d)
     area = _cross(points, jnp.roll(points, -1, axis=1)).sum(axis=1) / 2  # [B]
     side = area / jnp.maximum(jnp.abs(area), _NO_AREA)  # 1, -1, or between them where there is hardly any area
     steps = ring_steps(num_points)
@@ -176,28 +176,6 @@ def turns(d: jax.Array) -> jax.Array:
     sine = _cross(here - points[:, before], points[:, after] - here) / jnp.maximum(lengths, _NO_LENGTH**2)
     circle = np.sin(2 * np.pi * steps / num_points)
     return jnp.clip(sine * side[:, None, None], -1, 1) - jnp.asarray(circle, d.dtype)[None, None]
-
-
-def _in_the_plane(d: jax.Array) -> jax.Array:
-    """[B, P, P] distances -> [B, P, 2] points about their mean, in some position and of some hand.
-
-    The inner products of the centred points, G = -1/2 J D^2 J as in classical scaling, have rank 2. Any v makes one
-    coordinate, G v / sqrt(v . G v), and what is left of G the other (a Cholesky factorisation, with v for the unit
-    vector). v is the column of the greatest pivot: G v then averages over all points what was lost in rounding.
-    """
-    squares = jnp.square(d)
-    of_point = squares.mean(axis=2, keepdims=True)
-    left = -(squares - of_point - jnp.swapaxes(of_point, 1, 2) + squares.mean(axis=(1, 2), keepdims=True)) / 2
-    coordinates = []
-    for _ in range(2):
-        pivot = jnp.diagonal(left, axis1=1, axis2=2).argmax(axis=1)[:, None, None]
-        v = jnp.take_along_axis(left, pivot, axis=2)[..., 0]
-        v /= jnp.maximum(jnp.linalg.norm(v, axis=1, keepdims=True), _NO_WIDTH**2)
-        column = jnp.einsum("bij,bj->bi", left, v, precision="highest")
-        square = (v * column).sum(axis=1, keepdims=True)  # of the coordinate, summed over the points
-        coordinates.append(column / jnp.sqrt(jnp.maximum(square, d.shape[1] * _NO_WIDTH**2)))
-        left -= coordinates[-1][:, :, None] * coordinates[-1][:, None]
-    return jnp.stack(coordinates, axis=-1)
 
 
 def _cross(u: jax.Array, v: jax.Array) -> jax.Array:

@@ -78,7 +78,13 @@ def main() -> None:
             continue
         seconds = train(name, workdir, arguments, [])
         embeddings = read_embeddings(workdir / "embeddings.parquet")[1]
-        show(name, embeddings, image_set, arguments.set, f"{seconds:.0f}", beside_classical=True)
+        show(name, embeddings, image_set, arguments.set, f"{seconds:.0f}")
+        if SIZE[arguments.set]:
+            outlines = image_set.images(np.arange(len(image_set)))[..., 0].astype(np.float64)
+            classical = region_properties(outlines, size=True).values
+            row("region properties, with size", classical, image_set, arguments.set, "")
+            both = np.concatenate([embeddings, classical], axis=1)
+            row(f"{name}, and region properties, with size", both, image_set, arguments.set, "")
         if name in ("both", "both, handed", "both, pose kept"):
             metadata = read_embeddings(workdir / "embeddings.parquet")[0]
             for readout in ("embedding",) if name == "both, pose kept" else ("embedding", "features"):
@@ -107,31 +113,27 @@ def train(name: str, workdir: Path, arguments: argparse.Namespace, more: list[st
     return float(kept.read_text())
 
 
-def show(
-    title: str, features: np.ndarray, image_set, set_name: str, seconds: str, *, beside_classical: bool = False
-) -> None:
-    """A row of scores; where a set has a size, one with it beside the features, and with region properties too."""
-    with_size = {title: features}
+def show(title: str, features: np.ndarray, image_set, set_name: str, seconds: str) -> None:
+    """A row of scores, and one with the size beside the features where a set has one."""
+    row(title, features, image_set, set_name, seconds)
     if SIZE[set_name]:
         size = np.log(image_set.metadata[list(SIZE[set_name])].to_numpy(np.float64))
-        with_size[f"{title}, with size"] = np.concatenate([features, size], axis=1)
-        if beside_classical:
-            outlines = image_set.images(np.arange(len(image_set)))[..., 0].astype(np.float64)
-            classical = region_properties(outlines, size=True).values
-            with_size["region properties, with size"] = classical
-            with_size[f"{title}, and region properties, with size"] = np.concatenate([features, classical], axis=1)
-    for name, values in with_size.items():
-        cells = []
-        for target in TARGETS[set_name]:
-            labels = image_set.metadata[target].to_numpy().astype("U")
-            scores = []
-            for seed in range(DIVISIONS[set_name]):
-                folds = probe.stratified_folds(labels, FOLDS, seed)
-                found = probe.cross_validate(values, labels, folds, seed=seed)
-                scores.append([f1(labels, predictions.values) for predictions in found.values()])
-            spread = [f" ± {sd:.3f}" if len(scores) > 1 else "" for sd in np.std(scores, axis=0)]
-            cells += [f"{mean:.3f}{sd}" for mean, sd in zip(np.mean(scores, axis=0), spread, strict=True)]
-        print("|", " | ".join([name, str(values.shape[1]), *cells, seconds]), "|", flush=True)
+        row(f"{title}, with size", np.concatenate([features, size], axis=1), image_set, set_name, seconds)
+
+
+def row(title: str, features: np.ndarray, image_set, set_name: str, seconds: str) -> None:
+    """Scores of every target by each classifier; mean and sd where there are several divisions into folds."""
+    cells = []
+    for target in TARGETS[set_name]:
+        labels = image_set.metadata[target].to_numpy().astype("U")
+        scores = []
+        for seed in range(DIVISIONS[set_name]):
+            folds = probe.stratified_folds(labels, FOLDS, seed)
+            found = probe.cross_validate(features, labels, folds, seed=seed)
+            scores.append([f1(labels, predictions.values) for predictions in found.values()])
+        spread = [f" ± {sd:.3f}" if len(scores) > 1 else "" for sd in np.std(scores, axis=0)]
+        cells += [f"{mean:.3f}{sd}" for mean, sd in zip(np.mean(scores, axis=0), spread, strict=True)]
+    print("|", " | ".join([title, str(features.shape[1]), *cells, seconds]), "|", flush=True)
 
 
 def of_folds(name: str, workdir: Path, metadata: pd.DataFrame, arguments: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from sklearn.manifold import smacof as sklearn_smacof
 
 from bie_jax.shapes import mds
 from bie_jax.shapes.distance_matrix import pairwise_distances
-from bie_jax.shapes.mds import classical_mds, residual_energy, smacof
+from bie_jax.shapes.mds import classical_mds, points_of_exact, residual_energy, smacof
 from bie_jax.shapes.polygon import align
 
 POINTS = 12
@@ -129,6 +129,17 @@ def test_gradients_are_finite():
     d = jnp.asarray(pairwise_distances(true_points()), jnp.float32)
     gradient = jax.jit(jax.grad(lambda d: jnp.sin(classical_mds(d)).sum()))(d)
     assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_exact_matrices_become_points_without_iteration(unit):
+    """Their distances are the matrix again; of what is thinner than 1 : 700, to that."""
+    d = pairwise_distances(unit * true_points())
+    points = np.asarray(jax.jit(points_of_exact)(jnp.asarray(d)))
+    assert points.dtype == np.float32
+    np.testing.assert_allclose(points.mean(axis=1), 0, atol=2e-5 * d.max())
+    for matrix, found, tolerance in zip(d, points, [1e-5, 1e-5, 1e-5, 2e-3, 1e-5, 2e-3, 0], strict=True):
+        np.testing.assert_allclose(pairwise_distances(found), matrix, atol=max(tolerance * matrix.max(), 1e-30))
 
 
 def test_energy_outside_of_the_plane():
