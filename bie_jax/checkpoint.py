@@ -8,10 +8,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
+from jax.sharding import Sharding
 from orbax.checkpoint import v1 as ocp
 
+from bie_jax.sharding import abstract
 from bie_jax.train_state import TrainState
+
+# Where every device has the whole state, each copies a part of an array to the host, if the parts are this large:
+# cutting a small array into parts takes longer than copying it.
+_LEAST_SLICE_BYTES = 2**20
 
 
 @dataclasses.dataclass
@@ -34,6 +39,8 @@ class Checkpoints:
 
     def __init__(self, workdir: Path):
         self._directory = (Path(workdir) / "checkpoints").absolute()
+        context = ocp.Context()
+        context.array.saving.min_slice_bytes_for_replica_parallel = _LEAST_SLICE_BYTES
         # Orbax's v1 types are protocols that pyright does not see its own classes fulfil.
         self._checkpointer = ocp.training.Checkpointer(
             self._directory,  # pyright: ignore[reportArgumentType]
@@ -49,6 +56,7 @@ class Checkpoints:
                 ]
             ),
             cleanup_tmp_directories=True,
+            context=context,
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -80,22 +88,22 @@ class Checkpoints:
         )
 
     def restore(self, state: TrainState, step: int) -> tuple[TrainState, Progress]:
-        """Load a checkpoint into the shapes, dtypes and shardings of `state`."""
-        abstract = jax.tree.map(_abstract, _split(state))
-        loaded = self._checkpointer.load_checkpointables(step, {**abstract, "progress": None})
+        """Load a checkpoint into the shapes, dtypes and shardings of `state`, which may be a tree of those alone."""
+        loaded = self._checkpointer.load_checkpointables(step, {**_split(state), "progress": None})
         model, training = loaded["model"], loaded["training"]
         if state.averaged_params is not None:
             model["averaged_params"], model["params"] = model["params"], training.pop("learning_params")
         return state.replace(**model, **training), Progress(**loaded["progress"])
 
-    def restore_model(self, variables: dict[str, Any]) -> tuple[dict[str, Any], int]:
-        """Load parameters and codebooks of the best step by validation loss (the newest, if none was validated).
+    def restore_model(self, variables: dict[str, Any], sharding: Sharding) -> tuple[dict[str, Any], int]:
+        """Load a network of the best step by validation loss (the newest, if none was validated).
 
         Args:
-            variables: {"params", "model_state"} of the shapes and shardings wanted.
+            variables: its collections, "params" and others, of which shapes and dtypes are looked at.
+            sharding: wanted of all arrays.
 
         Returns:
-            The same tree, loaded, and its step.
+            The same collections, loaded, and their step.
 
         Raises:
             FileNotFoundError: if there is no whole checkpoint.
@@ -105,8 +113,10 @@ class Checkpoints:
             raise FileNotFoundError(f"{self._directory} holds no whole checkpoint: train first")
         progress = Progress(**self._checkpointer.load_checkpointables(newest, {"progress": None})["progress"])
         step = progress.best_step or newest
-        loaded = self._checkpointer.load_checkpointables(step, {"model": jax.tree.map(_abstract, variables)})
-        return loaded["model"], step
+        wanted = abstract(variables, sharding)
+        model = {"params": wanted.pop("params"), "model_state": wanted}
+        loaded = self._checkpointer.load_checkpointables(step, {"model": model})["model"]
+        return {"params": loaded["params"], **loaded["model_state"]}, step
 
 
 def has_checkpoint(workdir: Path) -> bool:
@@ -125,7 +135,3 @@ def _split(state: TrainState) -> dict[str, Any]:
         "model": {"params": state.eval_params, "model_state": state.model_state},
         "training": {"step": state.step, "opt_state": state.opt_state, "window": state.window} | learning,
     }
-
-
-def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

@@ -378,6 +378,7 @@ class EvalConfig(_Group):
     append: Names
     probe_control: str
     folds: Annotated[int, Field(ge=2)]
+    trees: PositiveInt
     knn_k: PositiveInt
     bootstrap: PositiveInt
     umap: bool

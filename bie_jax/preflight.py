@@ -10,6 +10,7 @@ import numpy as np
 
 from bie_jax.config import Config, ConfigError
 from bie_jax.input_pipeline import split_image_set
+from bie_jax.known_numbers import check_known
 from bie_jax.memory import OutOfMemoryError, available_bytes, check_fits
 from bie_jax.mixture import Mixture
 
@@ -58,13 +59,7 @@ def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[
                 f"config.eval.{key}={column!r} is no column of {main.name!r}; "
                 f"there are {', '.join(main.metadata.columns)}"
             )
-    numbers = list(main.metadata.select_dtypes("number").columns)
-    for column in config.eval.append:
-        if column not in numbers:
-            raise ConfigError(
-                f"config.eval.append={config.eval.append}: {column!r} is no column of numbers of {main.name!r}; there "
-                f"are {', '.join(numbers)}"
-            )
+    check_known(main, config.eval.append)
     train_rows, val_rows = [], []
     for member, image_set in enumerate(mixture.sets):
         try:

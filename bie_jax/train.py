@@ -89,11 +89,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     except ValueError as error:
         raise ConfigError(f"config.optimizer: {error}") from None
     init = jax.jit(lambda key: create_train_state(checked, model, tx, channels, key), out_shardings=everywhere)
-    state = init(jax.random.key(checked.train.seed))
+    key = jax.random.key(checked.train.seed)
+    if has_checkpoint(workdir):  # loaded below; random numbers, which take long to compile, are not needed
+        state = sharding.abstract(jax.eval_shape(init, key), everywhere)
+    else:
+        state = warm_start(init(key), checked, mixture.channel_names)
     for note in notes_on_parts(checked, has_batch_norm="batch_stats" in shapes):
         print(note)
-    if not has_checkpoint(workdir):
-        state = warm_start(state, checked, mixture.channel_names)
 
     # --- Steps
     table = augment.intensity_table(

@@ -113,13 +113,11 @@ def _from_run(variables: dict[str, Any], config: Config, channel_names: tuple[st
     donor_channels = tuple(json.loads((workdir / "dataset.json").read_text())["channel_names"])
     abstract = _shapes(donor_config, len(donor_channels))
     sharding = jax.tree.leaves(variables)[0].sharding
-    template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract)
     try:
         with Checkpoints(workdir) as checkpoints:
-            loaded, step = checkpoints.restore_model({"params": template.pop("params"), "model_state": template})
+            donor, step = checkpoints.restore_model(abstract, sharding)
     except FileNotFoundError as error:
         raise ConfigError(f"config.train.init_from={config.train.init_from!r}: {error}") from None
-    donor = {"params": loaded["params"], **loaded["model_state"]}
     # One channel more or less must not change which arrays are told apart by channel.
     axes = channel_axes_of(config, len(channel_names)) if config.model.channels != "independent" else {}
     grafted = graft(variables, donor, axes, channel_names, donor_channels)

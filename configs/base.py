@@ -208,9 +208,10 @@ def _seed_table() -> ConfigDict:
     # bottleneck, a mean over positions.
     config.eval.readout = "embedding"
     config.eval.components = 0  # principal components that stand for the readout; 0: itself
-    config.eval.append = ()  # columns of numbers that are put beside the embedding, e.g. ("scale_px", "area_px")
+    config.eval.append = ()  # numbers known of an example that are put beside its embedding, e.g. ("area_px",)
     config.eval.probe_control = "scrambled"  # label of the negative controls; "": none
     config.eval.folds = 5
+    config.eval.trees = 100  # of the random forest
     config.eval.knn_k = 1
     config.eval.bootstrap = 1000  # resamples for the intervals
     config.eval.umap = True

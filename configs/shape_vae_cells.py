@@ -20,5 +20,17 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.latent_dim = 32
     config.objective.reconstruction = 0.001  # about 30 of the mean squared error
     config.train.batch_size = 128
-    config.eval.append = ("scale_px", "area_px")
+    config.eval.append = (
+        "area_px2",
+        "perimeter_px",
+        "equivalent_diameter_px",
+        "major_axis_px",
+        "minor_axis_px",
+        "feret_max_px",
+        "feret_min_px",
+        "hull_area_px2",
+        "hull_perimeter_px",
+        "rms_chord_px",
+    )
+    config.eval.trees = 300  # of a few hundred objects many are close to a draw, which 100 votes settle by chance
     return base.apply_shape_variant(config, variant, "shape_vae_cells")

@@ -102,9 +102,10 @@ def test_published_weights_train_and_embed(datasets, tmp_path):
     variables = jax.jit(lambda key: initial_variables(model, np.zeros((1, 32, 32, 5), np.float32), key))(
         jax.random.key(1)
     )
-    fresh = variables.pop("params")
+    fresh = variables["params"]
     given = load_huggingface(tmp_path / "published", fresh, {})["params"]
     with Checkpoints(workdir) as checkpoints:
-        trained = checkpoints.restore_model({"params": fresh, "model_state": variables})[0]["params"]
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        trained = checkpoints.restore_model(variables, here)[0]["params"]
     jax.tree.map(np.testing.assert_array_equal, trained["encoder"], given["encoder"])
     assert np.abs(given["encoder"]["blocks"]["qkv"]["kernel"] - fresh["encoder"]["blocks"]["qkv"]["kernel"]).max() > 0

@@ -82,13 +82,13 @@ def test_images_count_alike_however_many_channels_they_have():
 
 def test_vqvae_adds_the_commitment():
     commitment = np.asarray([1.0, 2.0, 4.0, 100.0], np.float32)
-    out = {"commitment": commitment, "perplexity": 1.5, "code_counts": [[2.0, 0.0, 1.0], [0.0, 0.0, 3.0]]}
+    out = {"commitment": commitment, "perplexity": 1.5, "code_counts": [[10.0, 0.0, 5.0], [0.0, 0.0, 15.0]]}
     loss, aux = _value(vqvae, out, IMAGE, THREE)
     np.testing.assert_allclose(loss, np.square(IMAGE[:3]).mean() + 7 / 3, rtol=1e-5)
     np.testing.assert_allclose(aux.metrics["vq"], 7 / 3, rtol=1e-5)
-    # 3 images with 3 codes in each of 2 codebooks of 3 codes: one position.
+    # 3 images with 15 codes in each of 2 codebooks of 3 codes: five positions.
     summary = summarise_codes(jax.device_get(aux.totals))
-    assert summary == {"codes_used": 1.5, "capacity_bits": pytest.approx(2 * np.log2(3))}
+    assert summary == {"codes_used": 1.5, "capacity_bits": pytest.approx(5 * 2 * np.log2(3))}
 
 
 def _kl_by_loops(mean, logvar):

@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import pdist
+from sklearn.preprocessing import StandardScaler
 
 from bie_jax.config import ConfigError, check_config
 from bie_jax.evaluation import embed
@@ -134,9 +136,10 @@ def test_a_configuration_trains_and_embeds(name, trained):
     features = table.filter(regex="^(ae|vae|vqvae)_").to_numpy()
     cells = module is shape_vae_cells
     # Components and size, the mean of the ViT's tokens, or the ring's mean, greatest and deviation.
-    assert features.shape == (2 * PER_CLASS, {"cells": 12 + 2, "matrices": 192}.get(name, 3 * 16))
+    assert features.shape == (2 * PER_CLASS, {"cells": 12 + 10, "matrices": 192}.get(name, 3 * 16))
     if cells:
-        np.testing.assert_allclose(features[:, -1], table["Metadata_area_px"], rtol=1e-6)
+        np.testing.assert_allclose(features[:, -1], table["Metadata_scale_px"], rtol=1e-5)
+        assert np.abs(features[:, 12] / table["Metadata_area_px"] - 1).max() < 0.2  # of the polygon, and of pixels
         train = features[table["Metadata_split"] == "train", :12]
         correlations = np.corrcoef(train[:, :10], rowvar=False)
         np.testing.assert_allclose(correlations, np.eye(10), atol=1e-2)
@@ -221,7 +224,11 @@ def test_masks_need_a_run_on_shapes(trained_workdir):
         ("model.channels", "independent", "it makes one matrix of one latent vector"),
         ("model.ring.keeps", "start", "what it keeps would be random"),
         ("model.ring.kernel_size", 4, "kernel_size"),
-        ("eval.append", ("scale",), r"eval.append=\('scale',\): 'scale' is no column of numbers .* area_px, scale_px"),
+        (
+            "eval.append",
+            ("scale",),
+            r"eval.append=\('scale',\): 'scale' is no number known of .* scale_px, .*feret_min_px",
+        ),
         ("data.name", "osteo", "the set 'osteo' is not built"),
     ],
 )
@@ -269,6 +276,21 @@ def test_baselines_of_few_points(shapes):
 
     made = shape_features(Few(), np.arange(2), classical=True)
     assert {"all_classical", "fourier_magnitudes"} <= {one.key for one in made.feature_sets}
+
+
+def test_all_components_of_few_matrices_keep_how_far_they_are_apart(shapes):
+    """Of 40 shapes all 40 components are kept, so distances between standardised matrices stay."""
+
+    class Few:
+        images = staticmethod(lambda rows: open_image_set("mnist_shapes", shapes).images(rows)[:, ::2])
+        __len__ = staticmethod(lambda: PER_CLASS)
+
+    made = {one.key: one.features for one in shape_features(Few(), np.arange(1), classical=True).feature_sets}
+    outlines = Few.images(range(PER_CLASS))[..., 0].astype(np.float64)
+    d = normalized_distances(outlines)[0]
+    matrices = np.stack([m[np.triu_indices(64, 1)] for m in d])
+    kept = made["all_classical"][:, -2 * PER_CLASS : -PER_CLASS]
+    np.testing.assert_allclose(pdist(kept), pdist(StandardScaler().fit_transform(matrices)), rtol=1e-3)
 
 
 def test_a_set_of_images_is_no_set_of_shapes(tiny_config, shapes, tmp_path):

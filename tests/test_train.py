@@ -52,6 +52,8 @@ def test_what_is_not_one_large_batch_in_parts_is_said(tiny_config):
         "batch normalisation takes its statistics from 2 images, not from all 8 of a batch",
         "the contrastive term takes its negatives from 2 images, not from all 8 of a batch",
     ]
+    tiny_config.objective.contrastive.weight = 0.0
+    assert notes_on_parts(check_config(tiny_config), has_batch_norm=False) == []
     tiny_config.train.accumulate_steps = 1
     assert notes_on_parts(check_config(tiny_config), has_batch_norm=True) == []
 

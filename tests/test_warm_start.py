@@ -19,10 +19,10 @@ def _params(workdir, config, channels):
     checked = check_config(config)
     model = build_model(checked, channels)
     blank = np.zeros((1, *checked.data.crop_size, channels), np.float32)
-    variables = jax.jit(lambda key: initial_variables(model, blank, key))(jax.random.key(0))
-    template = {"params": variables.pop("params"), "model_state": variables}
+    variables = jax.eval_shape(lambda key: initial_variables(model, blank, key), jax.random.key(0))
     with Checkpoints(workdir) as checkpoints:
-        return jax.device_get(checkpoints.restore_model(template)[0]["params"])
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        return jax.device_get(checkpoints.restore_model(variables, here)[0]["params"])
 
 
 def _flat(tree):

@@ -20,10 +20,11 @@ from tqdm import tqdm
 
 from bie_jax import augment, sharding
 from bie_jax.checkpoint import Checkpoints
-from bie_jax.config import Config, ConfigError, load_config
+from bie_jax.config import Config, load_config
 from bie_jax.evaluation.components import Components
 from bie_jax.image_set import ImageSet, open_image_set
 from bie_jax.input_pipeline import eval_batches, split_image_set
+from bie_jax.known_numbers import known_numbers
 from bie_jax.mixture import Mixture
 from bie_jax.models import encoder_stride, has_fixed_size
 from bie_jax.models.lookup import capacity_bits
@@ -260,12 +261,13 @@ def _embedder(workdir: Path, seed: int, trained: bool, readout: str, components:
     dataset = json.loads((workdir / "dataset.json").read_text())
     model = build_model(config, len(dataset["channel_names"]))
     blank = jnp.zeros((1, *config.data.crop_size, len(dataset["channel_names"])))
-    variables = jax.jit(lambda key: initial_variables(model, blank, key))(jax.random.key(seed))
-    if trained:
-        template = {"params": variables.pop("params"), "model_state": variables}
+    init = jax.jit(lambda key: initial_variables(model, blank, key))
+    if trained:  # of what is loaded the shapes are enough; random numbers take long to compile
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         with Checkpoints(workdir) as checkpoints:
-            loaded, _ = checkpoints.restore_model(template)
-        variables = {"params": loaded["params"], **loaded["model_state"]}
+            variables, _ = checkpoints.restore_model(jax.eval_shape(init, jax.random.key(seed)), here)
+    else:
+        variables = init(jax.random.key(seed))
     return Embedder(config, dataset, model, variables, readout, components)
 
 
@@ -322,7 +324,7 @@ class CodeUse:
 
 
 def write_embeddings(workdir: str | Path) -> pd.DataFrame:
-    """Embed the set that a workdir was trained on; columns of `eval.append` stand behind the embedding.
+    """Embed the set that a workdir was trained on; the numbers of `eval.append` stand behind the embedding.
 
     Writes `embeddings.parquet` (`Metadata_*`, then `<model>_0000` ...), `embeddings.h5ad`, `reconstructions.npz`
     (validation images) and, for a VQ-VAE, `codebook.npz`, each whole or not at all.
@@ -344,7 +346,7 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
     metadata = image_set.metadata.rename(columns=lambda name: _METADATA_NAMES.get(name, f"Metadata_{name}"))
     is_val = np.isin(np.arange(len(image_set)), val_rows)
     metadata = metadata.reset_index(drop=True).assign(Metadata_split=np.where(is_val, "val", "train"))
-    features = np.concatenate([features, appended_columns(image_set, config)], axis=1)
+    features = np.concatenate([features, known_numbers(image_set, config.eval.append)], axis=1)
     names = [f"{embedder.model_name}_{i:04d}" for i in range(features.shape[1])]
     table = pd.concat([metadata, pd.DataFrame(features, columns=pd.Index(names))], axis=1)
     _write_whole(workdir / "embeddings.parquet", lambda path: table.to_parquet(path, index=False))
@@ -374,25 +376,6 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
             capacity_bits=code_use.capacity_bits,
         )
     return table
-
-
-def appended_columns(image_set: ImageSet, config: Config) -> np.ndarray:
-    """The columns of `eval.append`: known numbers, such as the size of an outline, that stand behind an embedding.
-
-    Returns:
-        [N, k] float32, k may be 0.
-
-    Raises:
-        ConfigError: for a column that is not there, or not of numbers.
-    """
-    numbers = list(image_set.metadata.select_dtypes("number").columns)
-    for name in config.eval.append:
-        if name not in numbers:
-            raise ConfigError(
-                f"config.eval.append={config.eval.append}: {name!r} is no column of numbers of {image_set.name!r}; "
-                f"there are {', '.join(numbers)}"
-            )
-    return image_set.metadata[list(config.eval.append)].to_numpy(np.float32).reshape(len(image_set), -1)
 
 
 def _write_whole(path: Path, write: Any) -> None:

@@ -26,6 +26,7 @@ from bie_jax.evaluation.shape_features import shape_features
 from bie_jax.evaluation.shape_invariance import invariances
 from bie_jax.evaluation.shape_pictures import shape_pictures
 from bie_jax.image_set import ImageSet, open_image_set
+from bie_jax.known_numbers import known_numbers
 from bie_jax.parquet import read_parquet
 
 TRAINED = "trained_encoder"
@@ -225,6 +226,7 @@ def score_features(
                 parts,
                 components=feature_set.components,
                 seed=settings.seed,
+                trees=settings.trees,
                 on_fold=on_step,
             )
             for name, prediction in predictions.items():
@@ -349,7 +351,7 @@ def evaluate(workdir: str | Path) -> dict:
 
     shown = sample_points(len(metadata), settings.max_report_points, settings.seed)
     hand_made = HAND_MADE[image_set.kind](image_set, shown, classical=settings.classical_baseline)
-    appended = embed.appended_columns(image_set, config)
+    appended = known_numbers(image_set, settings.append)
     embedded = features[:, : features.shape[1] - appended.shape[1]]
     untrained, untrained_pooled = (
         np.concatenate([embed_untrained(workdir, readout, image_set, metadata, settings), appended], axis=1)

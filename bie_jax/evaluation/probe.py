@@ -141,11 +141,11 @@ def build_preparation(num_train: int, num_features: int, components: int | None,
     return make_pipeline(pca, StandardScaler())
 
 
-def build_classifiers(seed: int) -> dict[str, LogisticRegression | RandomForestClassifier]:
+def build_classifiers(seed: int, trees: int) -> dict[str, LogisticRegression | RandomForestClassifier]:
     """The two probes. Classes weigh the same whatever their size, since macro F1 is what is reported."""
     return {
         LOGISTIC_REGRESSION: LogisticRegression(C=1.0, class_weight="balanced", max_iter=2000),
-        RANDOM_FOREST: RandomForestClassifier(n_estimators=100, class_weight="balanced", n_jobs=2, random_state=seed),
+        RANDOM_FOREST: RandomForestClassifier(trees, class_weight="balanced", n_jobs=2, random_state=seed),
     }
 
 
@@ -168,6 +168,7 @@ def cross_validate(
     classifiers: tuple[str, ...] = (LOGISTIC_REGRESSION, RANDOM_FOREST),
     components: int | None = None,
     seed: int = 0,
+    trees: int = 100,
     on_fold=lambda: None,
 ) -> dict[str, Predictions]:
     """Out-of-fold predictions of each classifier.
@@ -179,6 +180,7 @@ def cross_validate(
         classifiers: names out of `build_classifiers`.
         components: principal components fitted on each training fold first, or None.
         seed: of the forest and of the components.
+        trees: of the forest.
         on_fold: called after each fold, for a progress bar.
 
     Returns:
@@ -204,7 +206,7 @@ def cross_validate(
             train = preparation.fit_transform(features[fold.train])
             test = preparation.transform(features[fold.test])
             for name in classifiers:
-                model = build_classifiers(seed)[name]
+                model = build_classifiers(seed, trees)[name]
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always", ConvergenceWarning)
                     model.fit(train, numbers[fold.train])

@@ -175,7 +175,7 @@ def turns(d: jax.Array) -> jax.Array:
     lengths = d[:, before, point] * d[:, point, after]
     sine = _cross(here - points[:, before], points[:, after] - here) / jnp.maximum(lengths, _NO_LENGTH**2)
     circle = np.sin(2 * np.pi * steps / num_points)
-    return jnp.clip(sine * side[:, None, None], -1, 1) - jnp.asarray(circle, d.dtype)[None, None]
+    return sine * side[:, None, None] - jnp.asarray(circle, d.dtype)[None, None]
 
 
 def _cross(u: jax.Array, v: jax.Array) -> jax.Array:

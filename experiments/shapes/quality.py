@@ -22,13 +22,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
-import pandas as pd
 
 from bie_jax.config import load_config
 from bie_jax.evaluation import probe
 from bie_jax.evaluation.evaluate import embed_untrained, read_embeddings
-from bie_jax.image_set import open_image_set
-from bie_jax.shapes.descriptors import region_properties
+from bie_jax.image_set import ImageSet, open_image_set
+from bie_jax.known_numbers import known_numbers
+from bie_jax.shapes.descriptors import SIZE_PROPERTIES, region_properties
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NO_CONTRAST = ["--config.objective.contrastive.weight=0.0"]
@@ -53,8 +53,9 @@ SETS = {"mnist": "mnist_shapes", "mnist_test": "mnist_test_shapes", "cells": "os
 CONFIGS = {(name, "vae"): "shape_vae_cells" if name == "cells" else "shape_vae_mnist" for name in SETS}
 CONFIGS |= {(name, "vqvae"): "shape_vqvae_mnist" for name in SETS}
 TARGETS = {"mnist": ("label",), "mnist_test": ("label",), "cells": ("cell_line", "treatment")}
-SIZE = {"mnist": (), "mnist_test": (), "cells": ("scale_px", "area_px")}
+SIZED = ("cells",)  # sets whose objects' size says something
 FOLDS = 5
+TREES = {"mnist": 100, "mnist_test": 100, "cells": 300}  # as in the configurations
 DIVISIONS = {"mnist": 1, "mnist_test": 1, "cells": 5}  # into folds; scores of a few hundred objects depend on it
 
 
@@ -74,12 +75,12 @@ def main() -> None:
     for name in arguments.runs:
         workdir = arguments.out / f"{arguments.set}-{name.replace(', ', '-').replace(' ', '-')}"
         if arguments.folds:
-            of_folds(name, workdir, image_set.metadata, arguments)
+            of_folds(name, workdir, image_set, arguments)
             continue
         seconds = train(name, workdir, arguments, [])
         embeddings = read_embeddings(workdir / "embeddings.parquet")[1]
         show(name, embeddings, image_set, arguments.set, f"{seconds:.0f}")
-        if SIZE[arguments.set]:
+        if arguments.set in SIZED:
             outlines = image_set.images(np.arange(len(image_set)))[..., 0].astype(np.float64)
             classical = region_properties(outlines, size=True).values
             row("region properties, with size", classical, image_set, arguments.set, "")
@@ -116,9 +117,13 @@ def train(name: str, workdir: Path, arguments: argparse.Namespace, more: list[st
 def show(title: str, features: np.ndarray, image_set, set_name: str, seconds: str) -> None:
     """A row of scores, and one with the size beside the features where a set has one."""
     row(title, features, image_set, set_name, seconds)
-    if SIZE[set_name]:
-        size = np.log(image_set.metadata[list(SIZE[set_name])].to_numpy(np.float64))
-        row(f"{title}, with size", np.concatenate([features, size], axis=1), image_set, set_name, seconds)
+    if set_name in SIZED:
+        row(f"{title}, with size", with_size(features, image_set), image_set, set_name, seconds)
+
+
+def with_size(features: np.ndarray, image_set: ImageSet) -> np.ndarray:
+    """With the numbers that `configs/shape_vae_cells.py` puts beside an embedding; logarithms, for the linear probe."""
+    return np.concatenate([features, np.log(known_numbers(image_set, SIZE_PROPERTIES))], axis=1)
 
 
 def row(title: str, features: np.ndarray, image_set, set_name: str, seconds: str) -> None:
@@ -129,15 +134,16 @@ def row(title: str, features: np.ndarray, image_set, set_name: str, seconds: str
         scores = []
         for seed in range(DIVISIONS[set_name]):
             folds = probe.stratified_folds(labels, FOLDS, seed)
-            found = probe.cross_validate(features, labels, folds, seed=seed)
+            found = probe.cross_validate(features, labels, folds, seed=seed, trees=TREES[set_name])
             scores.append([f1(labels, predictions.values) for predictions in found.values()])
         spread = [f" ± {sd:.3f}" if len(scores) > 1 else "" for sd in np.std(scores, axis=0)]
         cells += [f"{mean:.3f}{sd}" for mean, sd in zip(np.mean(scores, axis=0), spread, strict=True)]
     print("|", " | ".join([title, str(features.shape[1]), *cells, seconds]), "|", flush=True)
 
 
-def of_folds(name: str, workdir: Path, metadata: pd.DataFrame, arguments: argparse.Namespace) -> None:
+def of_folds(name: str, workdir: Path, image_set: ImageSet, arguments: argparse.Namespace) -> None:
     """One row: each fifth is classified from an encoder and a classifier that have seen the other four."""
+    truth = {target: image_set.metadata[target].to_numpy().astype("U") for target in TARGETS[arguments.set]}
     guessed = {}
     total = 0.0
     for fold in range(FOLDS):
@@ -147,31 +153,19 @@ def of_folds(name: str, workdir: Path, metadata: pd.DataFrame, arguments: argpar
         table, features, _ = read_embeddings(one / "embeddings.parquet")
         assert load_config(one).data.fold == fold
         held_out = np.flatnonzero(table["split"] == "val")
-        if SIZE[arguments.set]:
-            features = np.concatenate([features, np.log(metadata[list(SIZE[arguments.set])].to_numpy())], axis=1)
+        if arguments.set in SIZED:
+            features = with_size(features, image_set)
         part = [probe.Fold(str(fold), np.flatnonzero(table["split"] == "train"), held_out)]
-        for target in TARGETS[arguments.set]:
-            labels = metadata[target].to_numpy().astype("U")
-            for classifier, values in predict(features, labels, part[0]).items():
-                guessed.setdefault((target, classifier), np.empty(len(labels), labels.dtype))[held_out] = values
-    cells = [f"{f1(metadata[target].to_numpy().astype('U'), values):.3f}" for (target, _), values in guessed.items()]
+        for target, labels in truth.items():
+            for classifier, found in probe.cross_validate(features, labels, part, trees=TREES[arguments.set]).items():
+                guessed.setdefault((target, classifier), np.empty_like(labels))[held_out] = found.values[held_out]
+    cells = [f"{f1(truth[target], values):.3f}" for (target, _), values in guessed.items()]
     print(
         "|",
         " | ".join([f"{name}, training folds only", str(features.shape[1]), *cells, f"{total:.0f}"]),
         "|",
         flush=True,
     )
-
-
-def predict(features: np.ndarray, labels: np.ndarray, fold: probe.Fold) -> dict[str, np.ndarray]:
-    """Predictions of a fold's test objects by each classifier."""
-    preparation = probe.build_preparation(len(fold.train), features.shape[1], None, 0)
-    learnt = preparation.fit_transform(features[fold.train])
-    classes, numbers = np.unique(labels, return_inverse=True)
-    return {
-        name: classes[classifier.fit(learnt, numbers[fold.train]).predict(preparation.transform(features[fold.test]))]
-        for name, classifier in probe.build_classifiers(0).items()
-    }
 
 
 def f1(labels: np.ndarray, guessed: np.ndarray) -> float:

@@ -236,7 +236,7 @@ def test_a_fit_that_has_not_converged_is_reported(monkeypatch):
     features, labels = clouds(rng, distance=1.0)
     folds = probe.stratified_folds(labels, 2, seed=0)
     monkeypatch.setattr(
-        probe, "build_classifiers", lambda seed: {probe.LOGISTIC_REGRESSION: LogisticRegression(max_iter=1)}
+        probe, "build_classifiers", lambda seed, trees: {probe.LOGISTIC_REGRESSION: LogisticRegression(max_iter=1)}
     )
     got = probe.cross_validate(features, labels, folds, classifiers=(probe.LOGISTIC_REGRESSION,))
     assert len(got[probe.LOGISTIC_REGRESSION].notes) == 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bie_jax.losses.shape import non_negativity, symmetry, triangle_inequality, zero_diagonal
-from bie_jax.models.ring import MatrixDecoder, PointsDecoder, RingEncoder, chords, ring_steps, turns
+from bie_jax.models.ring import MatrixDecoder, PointsDecoder, RingEncoder, _statistics, chords, ring_steps, turns
 from bie_jax.shapes.distance_matrix import normalized_distances
 
 POINTS = 32
@@ -100,6 +100,33 @@ def test_what_has_no_area_turns_nowhere():
     for points in (way, np.zeros((1, POINTS, 2))):
         found = np.asarray(turns(_matrices(points)[..., 0])) + circle
         np.testing.assert_allclose(found, 0, atol=0.02)
+
+
+def test_the_side_fades_with_the_area():
+    """The loops of a figure of eight turn in opposite senses: which is inside says what area is left, if hardly any."""
+    angle = 2 * np.pi * np.arange(POINTS) / POINTS
+    points = np.stack([np.sin(2 * angle) / 2 * (1 + 0.003 * np.sin(angle)), np.sin(angle)], axis=-1)
+    points /= np.sqrt(2 * points.var(axis=0).sum())
+    coming, going = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
+    sine = _cross(coming, going) / np.linalg.norm(coming, axis=-1) / np.linalg.norm(going, axis=-1)
+    enclosed = _cross(points, np.roll(points, -1, axis=0)).sum() / 2
+    assert 1e-3 < abs(enclosed) < 4e-3
+    found = np.asarray(turns(_matrices(points[None])[..., 0]))[0, :, 0] + np.sin(2 * np.pi / POINTS)
+    np.testing.assert_allclose(found, sine * enclosed / 5e-3, atol=1e-3)
+
+
+def test_between_places_that_nearly_coincide_it_runs_straight(outlines):
+    """The way from one to the other is rounding, and so is its direction."""
+    close = outlines.copy()
+    close[:, 10] = close[:, 9] + 1e-7 * np.random.default_rng(0).normal(size=(3, 2))
+    sine = np.asarray(turns(_matrices(close)[..., 0]))[..., 0] + np.sin(2 * np.pi / POINTS)
+    np.testing.assert_allclose(sine[:, 9:11], 0, atol=0.05)
+
+
+def test_statistics_are_mean_greatest_and_deviation_over_the_ring():
+    x = np.random.default_rng(0).normal(size=(2, 16, 3)) * (1, 0.05, 3) + 1
+    expected = np.concatenate([x.mean(axis=1), x.max(axis=1), x.std(axis=1)], axis=1)
+    np.testing.assert_allclose(_statistics(jnp.asarray(x, jnp.float32)), expected, atol=1e-4)
 
 
 def test_all_re_indexings_have_the_same_features(outlines):

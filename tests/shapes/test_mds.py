@@ -142,6 +142,23 @@ def test_exact_matrices_become_points_without_iteration(unit):
         np.testing.assert_allclose(pairwise_distances(found), matrix, atol=max(tolerance * matrix.max(), 1e-30))
 
 
+@pytest.mark.parametrize("num_points", [8, 256])
+def test_points_of_a_line_stay_on_it(num_points):
+    """What rounding leaves beside a line may have a square below 0: divided by its root it would be anywhere."""
+    place = np.random.default_rng(0).normal(size=(64, num_points))
+    d = np.abs(place[:, :, None] - place[:, None]).astype(np.float32)
+    points = np.asarray(points_of_exact(jnp.asarray(d)))
+    np.testing.assert_allclose(pairwise_distances(points), d, atol=1e-3 * d.max())
+
+
+def test_a_point_in_the_middle_tells_no_direction():
+    """B v vanishes for the column of a point at the centroid: another column has to be taken."""
+    half = np.random.default_rng(1).normal(size=(15, 2)) * (3, 1)
+    d = pairwise_distances(np.concatenate([np.zeros((2, 2)), half, -half])[None])
+    points = np.asarray(points_of_exact(jnp.asarray(d, jnp.float32)))
+    np.testing.assert_allclose(pairwise_distances(points), d, atol=1e-5 * d.max())
+
+
 def test_energy_outside_of_the_plane():
     np.testing.assert_allclose(residual_energy(pairwise_distances(true_points())), 0, atol=1e-20)
     d = noisy(0.3)

@@ -1,0 +1,45 @@
+"""Numbers known of an object without a network, such as its size, that stand beside its embedding (`eval.append`)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bie_jax.config import ConfigError
+from bie_jax.image_set import ImageSet
+from bie_jax.shapes.descriptors import SHAPE_PROPERTIES, SIZE_PROPERTIES, region_properties
+
+
+def check_known(image_set: ImageSet, names: Sequence[str]) -> None:
+    """Raise ConfigError, with what there is, unless all are numbers known of a set."""
+    known = list(image_set.metadata.select_dtypes("number").columns)
+    known += [name for name in SIZE_PROPERTIES if image_set.kind == "shapes" and name not in known]
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"config.eval.append={tuple(names)}: {name!r} is no number known of {image_set.name!r}; there are "
+                f"{', '.join(known)}"
+            )
+
+
+def known_numbers(image_set: ImageSet, names: Sequence[str]) -> np.ndarray:
+    """Columns of numbers of a set, and of outlines their lengths and areas.
+
+    Args:
+        image_set: of N images or outlines.
+        names: k columns of the set, or of `SIZE_PROPERTIES` (px and px^2).
+
+    Returns:
+        [N, k] float32, k may be 0.
+
+    Raises:
+        ConfigError: for a name that is neither.
+    """
+    check_known(image_set, names)
+    measured = [name for name in names if name not in image_set.metadata]
+    columns = {name: image_set.metadata[name] for name in names if name not in measured}
+    if measured:
+        outlines = image_set.images(np.arange(len(image_set)))[..., 0]
+        sizes = region_properties(outlines, size=True).values[:, len(SHAPE_PROPERTIES) :]
+        columns |= {name: sizes[:, SIZE_PROPERTIES.index(name)] for name in measured}
+    table = [np.asarray(columns[name], np.float32) for name in names]
+    return np.stack(table, axis=1) if table else np.empty((len(image_set), 0), np.float32)
