@@ -81,7 +81,7 @@ def _tiny(module, shapes):
     config.data.data_dir = shapes
     config.data.crop_size = (32, 32)
     config.train.batch_size = 16
-    config.eval.umap = False
+    config.eval.umap, config.eval.trees = False, 20
     return config
 
 
@@ -153,7 +153,7 @@ def test_a_run_is_scored_and_drawn(trained):
     expected = {"trained_encoder", "random_encoder", "matrix_pca", "spectrum_pca", "elliptic_fourier", "majority"}
     assert expected | {"region_properties", "region_properties_size", "all_classical"} <= scores["feature_sets"].keys()
     for key in ("trained_encoder", "random_encoder", "random_encoder_pooled"):
-        assert scores["feature_sets"][key]["dim"] == 12 + 2
+        assert scores["feature_sets"][key]["dim"] == 12 + 10
     region = scores["feature_sets"]["region_properties"]["classifiers"]["random_forest"]["stratified_k_fold"]
     assert region["macro_f1"] > 0.95  # blobs and stars are not hard
     assert scores["interval_over"] == "images"  # nobody named a well
