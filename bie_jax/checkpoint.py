@@ -88,7 +88,7 @@ class Checkpoints:
         )
 
     def restore(self, state: TrainState, step: int) -> tuple[TrainState, Progress]:
-        """Load a checkpoint into the shapes, dtypes and shardings of `state`, which may be a tree of those alone."""
+        """Load a checkpoint into the shapes, dtypes and shardings that `state` is a tree of."""
         loaded = self._checkpointer.load_checkpointables(step, {**_split(state), "progress": None})
         model, training = loaded["model"], loaded["training"]
         if state.averaged_params is not None:

@@ -35,8 +35,9 @@ def known_numbers(image_set: ImageSet, names: Sequence[str]) -> np.ndarray:
         ConfigError: for a name that is neither.
     """
     check_known(image_set, names)
-    measured = [name for name in names if name not in image_set.metadata]
-    columns = {name: image_set.metadata[name] for name in names if name not in measured}
+    numbers = image_set.metadata.select_dtypes("number")
+    columns = {name: numbers[name] for name in names if name in numbers}
+    measured = [name for name in names if name not in numbers]
     if measured:
         outlines = image_set.images(np.arange(len(image_set)))[..., 0]
         sizes = region_properties(outlines, size=True).values[:, len(SHAPE_PROPERTIES) :]

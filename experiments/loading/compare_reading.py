@@ -35,6 +35,7 @@ SECONDS = 1.5  # of reading, in each turn
 TURNS = 3
 READ_AHEAD = 6  # batches
 BYTES = 80e6  # of pixels in each set
+ROWS = 20_000
 
 
 def read_tiff(files: Files, i: int) -> np.ndarray:
@@ -96,8 +97,9 @@ def with_grain(files: Files, read: Callable, batch_size: int, workers: int) -> I
 
 
 def with_records(image_set: ImageSet, batch_size: int, threads: int) -> Iterator[int]:
-    """Ours."""
-    rows = np.arange(len(image_set))
+    """Ours, with as many rows as a set of some size has: Grain's shuffle of 50 rows takes 850 us a row, of 1,000 30 us,
+    of 10,000 and more 5 us."""
+    rows = np.tile(np.arange(len(image_set)), -(-ROWS // len(image_set)))
     for batch in train_batches(Mixture((image_set,)), [rows], [1.0], batch_size, 0, 0, threads):
         yield len(batch["image"])
 
