@@ -21,7 +21,8 @@ demo: install
 	$(RUN) launch.py --config=configs/vqvae_idr0093.py:simulated
 
 test: install
-	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not eight_devices"
+	JAX_NUM_CPU_DEVICES=8 $(RUN) -m pytest -n 2 -m eight_devices
 
 lint: install
 	$(RUN) -m ruff check .

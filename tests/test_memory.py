@@ -58,6 +58,7 @@ def test_donated_arguments_count_once():
     assert step_bytes(kept) - step_bytes(reused) == pytest.approx(4_000_000, rel=1e-3)
 
 
+@pytest.mark.eight_devices
 def test_bytes_are_those_of_one_device():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     split = NamedSharding(mesh, PartitionSpec("data"))
@@ -127,6 +128,7 @@ def test_a_batch_larger_than_this_machine_is_refused_before_it_runs():
     assert largest == pytest.approx(batch_size / 3, rel=0.01)
 
 
+@pytest.mark.eight_devices
 def test_available_bytes_of_a_cpu_are_shared_by_the_devices_it_plays(monkeypatch):
     monkeypatch.setattr(memory, "_machine_bytes", lambda: 8000)
     monkeypatch.setattr(memory, "_cgroup_bytes", lambda: iter([16_000]))

@@ -16,6 +16,8 @@ from jax import lax
 
 # At and below this many output positions one matrix product beats XLA's CPU convolution.
 _MAX_POSITIONS_AS_PRODUCT = 16
+# Matrix products with fewer columns than this are slow.
+_FEW_CHANNELS = 16
 
 _Padding = tuple[tuple[int, int], tuple[int, int]]
 PaddingMode = Literal["zeros", "circular"]
@@ -108,10 +110,26 @@ def _backward(
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
     spread = [(k - 1 - low, size - (positions - 1) * strides + low - 1) for size, positions, k, (low, _) in axes]
     dx = _convolve(dy, turned, padding=spread, lhs_dilation=strides)
-    # dy, `strides` apart, is the kernel and the batch its input channels: one output position per tap.
-    reach = [(low, (positions - 1) * strides + k - size - low) for size, positions, k, (low, _) in axes]
-    dkernel = _convolve(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), padding=reach, rhs_dilation=strides)
-    return dx, dkernel.transpose(1, 2, 0, 3)
+    return dx, _kernel_gradient(x, kernel, dy, padding, strides)
+
+
+def _kernel_gradient(x: jax.Array, kernel: jax.Array, dy: jax.Array, padding: _Padding, strides: int) -> jax.Array:
+    """[kh, kw, C_in, C_out]: what each tap saw, times `dy`, summed over batch and positions."""
+    kh, kw, c_in, c_out = kernel.shape
+    if c_out < _FEW_CHANNELS:
+        # dy, `strides` apart, is the kernel and the batch its input channels: one output position per tap.
+        reach = [
+            (low, (positions - 1) * strides + k - size - low)
+            for size, positions, k, (low, _) in zip(x.shape[1:3], dy.shape[1:3], (kh, kw), padding, strict=True)
+        ]
+        dkernel = _convolve(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), padding=reach, rhs_dilation=strides)
+        return dkernel.transpose(1, 2, 0, 3)
+    # A product for each tap is 1.5 to 3 times as fast as that; of few input channels, for each row of taps.
+    taps = _taps(x, kernel, strides, padding)
+    if c_in < _FEW_CHANNELS:
+        taps = [jnp.concatenate(taps[row : row + kw], axis=-1) for row in range(0, kh * kw, kw)]
+    dy = dy.reshape(-1, c_out)
+    return jnp.stack([tap.reshape(len(dy), -1).T @ dy for tap in taps]).reshape(kernel.shape)
 
 
 _convolve_on_cpu.defvjp(_forward, _backward)

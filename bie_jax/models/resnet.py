@@ -189,9 +189,7 @@ class ResNetDecoder(nn.Module):
         x = nn.relu(_batch_norm(x, valid, train, "entry_norm"))
         for index in reversed(range(len(WIDTHS))):
             stage = _Stage(self.depth, index, 1, self.remat, self.padding_mode, name=f"stage{index + 1}")
-            x = upsample(
-                stage(x, valid, train=train)
-            )  # the last one undoes the max pooling  # the last one undoes the max pooling
+            x = upsample(stage(x, valid, train=train))  # the last one undoes the max pooling
         x = _conv3x3(WIDTHS[0] // 2, padding_mode=self.padding_mode, name="exit")(x)
         x = nn.relu(_batch_norm(x, valid, train, "exit_norm"))
         output = Conv(

@@ -153,6 +153,7 @@ def test_neither_order_nor_length_matters():
     np.testing.assert_allclose(channels(embeddings * lengths, PRESENT), expected, rtol=1e-5)
 
 
+@pytest.mark.eight_devices
 def test_the_batch_is_that_of_all_devices():
     mesh = jax.make_mesh((4,), ("data",), devices=jax.devices()[:4], axis_types=(AxisType.Auto,))
     split = NamedSharding(mesh, PartitionSpec("data"))

@@ -39,13 +39,15 @@ def test_each_form_is_the_convolution_of_a_loop(case):
     np.testing.assert_allclose(conv.apply({"params": params}, x), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("channels", [(3, 5), (3, 17), (18, 17)], ids=["few out", "few in", "many"])
 @pytest.mark.parametrize("scanned", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_are_those_of_the_library(case, scanned):
+def test_gradients_are_those_of_the_library(case, scanned, channels):
     """Written out for the CPU; held against what jax derives from its own convolution, also inside a loop."""
     size, kernel_size, strides, padding = CASES[case]
-    x = jax.random.normal(jax.random.key(0), (2, *size, 3))
-    conv = Conv(5, kernel_size, strides, padding, use_bias=False)
+    c_in, c_out = channels
+    x = jax.random.normal(jax.random.key(0), (2, *size, c_in))
+    conv = Conv(c_out, kernel_size, strides, padding, use_bias=False)
     kernel = conv.init(jax.random.key(1), x)["params"]["kernel"]
 
     def ours(kernel, x):

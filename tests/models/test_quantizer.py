@@ -394,6 +394,7 @@ def test_a_batch_without_valid_examples_teaches_nothing(quantizer):
     assert np.isfinite(out["shares"]).all()
 
 
+@pytest.mark.eight_devices
 def test_one_device_and_eight_hold_one_codebook():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     split, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
