@@ -102,14 +102,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(tiny_confi
     assert len(named) >= tiny_config.train.batch_size / 2
 
 
-@pytest.mark.eight_devices
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("train.batch_size", 12, "batch_size=12 cannot be shared by 8 devices.*8 or 16"),
+        pytest.param(
+            "train.batch_size",
+            12,
+            "batch_size=12 cannot be shared by 8 devices.*8 or 16",
+            marks=pytest.mark.eight_devices,
+        ),
         ("train.batch_size", 8000, "batch_size=8000 is more than the"),
         ("data.crop_size", (4096, 4096), r"crop_size=\(4096, 4096\) is larger than the images"),
-        ("train.accumulate_steps", 2, "batch_size=8 cannot be shared by 8 devices in 2 parts.*16 or 16"),
+        pytest.param(
+            "train.accumulate_steps",
+            2,
+            "batch_size=8 cannot be shared by 8 devices in 2 parts.*16 or 16",
+            marks=pytest.mark.eight_devices,
+        ),
         ("eval.label", "gene", "eval.label='gene' is no column"),
         ("model.latent_dim", 0, "latent_dim=0"),
     ],

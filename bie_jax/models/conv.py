@@ -133,8 +133,8 @@ def _kernel_gradient(x: jax.Array, kernel: jax.Array, dy: jax.Array, padding: _P
     dy = dy.reshape(-1, c_out)
 
     def product(start: jax.Array) -> jax.Array:
-        part = lax.dynamic_slice(x, (0, start[0], start[1], 0), seen)[:, ::strides]
-        taps = [part[:, :, j : j + width : strides] for j in range(together)]
+        part = lax.dynamic_slice(x, (0, start[0], start[1], 0), seen)
+        taps = _taps(part, kernel[:1, :together], strides, ((0, 0), (0, 0)))
         return jnp.concatenate(taps, axis=-1).reshape(len(dy), -1).T @ dy
 
     starts = [(i, j) for i in range(kh) for j in range(0, kw, together)]
