@@ -2,11 +2,13 @@
 
     python -m data.build simulated
     python experiments/loading/compare_building.py
+    python experiments/loading/compare_building.py --tables growth
 
 MB are of pixels. The loops decode every image and keep none; a build decodes, checks, counts every value and writes.
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
@@ -27,6 +29,7 @@ import zarr
 from experiments.loading.files import Files, write_files
 
 SHAPE, COUNT = (512, 512, 5), 300  # 786 MB: what starting takes matters less
+GROWTH = ((1_000, (64, 64, 1)), (10_000, (64, 64, 1)), (100_000, (64, 64, 1)), (10_000, (256, 256, 5)))
 
 
 def build(*arguments: object) -> None:
@@ -75,15 +78,17 @@ def compare(files: Files) -> None:
 
 def grow(folder: Path) -> None:
     """Second table: each build (of one worker) and each start in a process of its own."""
-    print("\n| examples | build, s | memory of a build, MB | open and first batch, s | memory of reading, MB |")
-    print("|---|---|---|---|---|", flush=True)
-    for count in (1_000, 10_000, 100_000):
+    print(
+        "\n| examples | each | build, s | its peak memory, MB | open and first batch, s | peak memory of reading, MB |"
+    )
+    print("|---|---|---|---|---|---|", flush=True)
+    for count, shape in GROWTH:
         source = folder / f"images{count}.npy"
-        array = np.lib.format.open_memmap(source, "w+", np.uint16, (count, 64, 64, 1))
-        rng = np.random.default_rng(0)
+        array = np.lib.format.open_memmap(source, "w+", np.uint16, (count, *shape))
+        some = np.random.default_rng(0).poisson(1000, (1000, *shape)).astype(np.uint16)
         for start in range(0, count, 1000):
-            array[start : start + 1000] = rng.poisson(1000, (1000, 64, 64, 1))
-        del array
+            array[start : start + 1000] = some
+        del array, some
         arguments = ["grown", f"--source={source}", f"--data-dir={folder / str(count)}", "--workers=1"]
         command = f"from data.build import main; main({arguments})"
         built, build_memory = _measured(f"if __name__ == '__main__':\n    {command}", folder)
@@ -93,25 +98,50 @@ def grow(folder: Path) -> None:
             "from bie_jax.input_pipeline import train_batches; start = time.perf_counter();"
             f"s = open_image_set('grown', '{folder}/{count}');"
             "b = train_batches(Mixture((s,)), [np.arange(len(s))], [1.0], 64, 0, 0, 2); next(b);"
-            "print(time.perf_counter() - start); [next(b) for _ in range(200)]"
+            "print(time.perf_counter() - start); [next(b).clear() for _ in range(200)]"
         )
         started, read_memory = _measured(command, folder, printed=True)
-        print(f"| {count:,} | {built:.1f} | {build_memory:.0f} | {started:.2f} | {read_memory:.0f} |", flush=True)
+        size = " x ".join(map(str, shape))
+        print(
+            f"| {count:,} | {size} | {built:.1f} | {build_memory:.0f} | {started:.2f} | {read_memory:.0f} |", flush=True
+        )
         source.unlink()
         shutil.rmtree(folder / str(count))
 
 
 def _measured(program: str, folder: Path, printed: bool = False) -> tuple[float, float]:
-    """Seconds (its own, or the number it prints), and private memory in MB at its end, without mapped files."""
+    """Seconds (its own, or the number it prints), and the most private memory that it and its children had, in MB.
+
+    Private memory is without mapped files; it is looked at every 20 ms.
+    """
     path = folder / "program.py"
-    path.write_text(
-        f"{program}\nif __name__ == '__main__':\n"
-        "    print(*(int(line.split()[1]) / 1e3 for line in open('/proc/self/status') if line.startswith('RssAnon')))\n"
-    )
+    path.write_text(program)
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, str(path)], check=True, capture_output=True, text=True, env=_environment())
-    lines = done.stdout.strip().splitlines()
-    return float(lines[0]) if printed else time.perf_counter() - start, float(lines[-1])
+    with open(folder / "said", "w+") as said, open(folder / "errors", "w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, str(path)], stdout=said, stderr=errors, env=_environment(), start_new_session=True
+        )
+        peak = 0.0
+        while process.poll() is None:
+            peak = max(peak, _private_megabytes(process.pid))
+            time.sleep(0.02)
+        seconds = time.perf_counter() - start
+        for file in (said, errors):
+            file.seek(0)
+        if process.returncode:
+            sys.exit(errors.read())
+        return float(said.readline()) if printed else seconds, peak
+
+
+def _private_megabytes(session: int) -> float:
+    """Of all processes of a session together."""
+    total = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one that ended meanwhile
+            if os.getsid(int(folder.name)) == session:
+                lines = (folder / "status").read_text().splitlines()
+                total += sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+    return total / 1e3
 
 
 def _environment() -> dict[str, str]:
@@ -119,14 +149,17 @@ def _environment() -> dict[str, str]:
 
 
 def main() -> None:
-    """Both tables."""
+    """The tables that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", default="datasets")
+    parser.add_argument("--tables", nargs="+", choices=("building", "growth"), default=("building", "growth"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        files, _ = write_files(Path(folder) / "images", COUNT, SHAPE, args.data_dir)
-        compare(files)
-        grow(Path(folder))
+        if "building" in args.tables:
+            files, _ = write_files(Path(folder) / "images", COUNT, SHAPE, args.data_dir)
+            compare(files)
+        if "growth" in args.tables:
+            grow(Path(folder))
 
 
 if __name__ == "__main__":
