@@ -1,4 +1,5 @@
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from bie_jax.models.vit import (
     ViTSize,
     attention,
     drop_channels,
+    gelu,
     patchify,
     sincos_positions,
     unpatchify,
@@ -109,6 +111,22 @@ def test_attention_weighs_in_float32():
     np.testing.assert_allclose(ours.astype(jnp.float32), np.full((1, 1, 1, 4), 1 / (1 + np.exp(-1))), rtol=0.01)
 
 
+def test_gelu_and_its_slope_by_the_normal_distribution():
+    x = np.linspace(-12, 12, 241).astype(np.float32)
+    phi = [0.5 * math.erfc(-number / math.sqrt(2)) for number in x.tolist()]
+    slope = [p + number * math.exp(-number * number / 2) / math.sqrt(2 * math.pi) for p, number in zip(phi, x.tolist())]
+    np.testing.assert_allclose(gelu(x), x * phi, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(jax.vmap(jax.grad(gelu))(x), slope, rtol=1e-6, atol=1e-6)
+
+
+def test_gelu_of_bfloat16_is_rounded_once():
+    """1 + erf(-2.4) has one digit in bfloat16."""
+    x = jnp.asarray(np.linspace(-3.4, 3.4, 69), jnp.bfloat16)
+    ours = gelu(x)
+    assert ours.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(ours, gelu(x.astype(jnp.float32)).astype(jnp.bfloat16))
+
+
 def test_every_patch_sees_every_other_and_the_class_token():
     image = _image(1, 16, 24, 2)
     variables = _variables(JOINT, image)
@@ -142,6 +160,18 @@ def test_blocks_computed_again_give_the_same_gradient(encoder):
         gradients[remat] = jax.jit(gradient)(variables)
     assert products[True] > products[False]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradients[False], gradients[True])
+
+
+def test_what_a_block_keeps_does_not_grow_with_the_square_of_the_tokens():
+    """Scores and shares of the attention are computed again."""
+
+    def largest(tokens):
+        image = _image(1, 8, 8 * tokens, 1)
+        variables = _variables(JOINT, image)
+        _, pull_back = jax.vjp(lambda variables: JOINT.apply(variables, image, train=False), variables)
+        return max(leaf.size for leaf in jax.tree.leaves(pull_back))
+
+    assert largest(200) < 2.2 * largest(100)
 
 
 def test_learnt_positions_are_of_one_size():
