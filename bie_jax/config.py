@@ -288,6 +288,11 @@ class ContrastiveConfig(_Group):
         """Whether a loss needs another random view of every image."""
         return self.weight > 0 and self.form == "views"
 
+    @property
+    def compares_treatments(self) -> bool:
+        """Whether a loss needs the treatment of every image."""
+        return self.weight > 0 and self.form == "replicates"
+
 
 class MatrixConfig(_Group):
     """What a predicted distance matrix costs; read when data.kind is "shapes"."""
@@ -330,9 +335,10 @@ class OptimizerConfig(_Group):
     cooldown_epochs: NonNegativeInt
 
     @model_validator(mode="after")
-    def _floor_under_peak(self) -> Self:
-        if self.min_lr > self.lr:
-            raise ValueError(f"min_lr={self.min_lr} is above lr={self.lr}")
+    def _peak_is_highest(self) -> Self:
+        for key in ("min_lr", "warmup_init_lr"):
+            if getattr(self, key) > self.lr:
+                raise ValueError(f"{key}={getattr(self, key)} is above lr={self.lr}")
         return self
 
 
@@ -472,6 +478,10 @@ class Config(_Group):
             raise ValueError(
                 f"objective.contrastive.form={contrastive.form!r} with model.channels='joint': it compares the "
                 "embeddings of channels; 'independent' and 'tokens' have them"
+            )
+        if self.train.remat and self.model.encoder == "ring":
+            raise ValueError(
+                "train.remat=True with model.encoder='ring': nothing of it can be computed again; False is possible"
             )
         if self.optimizer.layer_decay < 1 and self.model.encoder != "vit":
             raise ValueError(

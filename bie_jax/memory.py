@@ -58,7 +58,7 @@ def available_bytes(device: Any) -> int:
     return min([_machine_bytes(), *_cgroup_bytes()]) // device.client.local_device_count()
 
 
-def check_fits(compile_at: Callable[[int], Any], batch_size: int, *, device_count: int, available: int) -> Any:
+def check_fits(compile_at: Callable[[int], Any], batch_size: int, *, devices: int, parts: int, available: int) -> Any:
     """Compile a step and hold what it needs against what there is.
 
     Where it does not fit, up to three smaller batches are compiled: the smallest, the one that a line through the two
@@ -67,7 +67,9 @@ def check_fits(compile_at: Callable[[int], Any], batch_size: int, *, device_coun
     Args:
         compile_at: global batch size -> compiled step.
         batch_size: global, examples.
-        device_count: devices that share the batch; sizes that are tried are multiples of it.
+        devices: how many share the batch.
+        parts: how many equal parts each computes one after the other; sizes that are tried are multiples of
+            `devices` x `parts`.
         available: bytes on each device.
 
     Returns:
@@ -80,27 +82,28 @@ def check_fits(compile_at: Callable[[int], Any], batch_size: int, *, device_coun
     needed = step_bytes(compiled)
     if needed <= available:
         return compiled
-    largest = _largest_that_fits(compile_at, batch_size, needed, device_count, available)
-    advice = f"the largest seen to fit: {largest}" if largest else f"not even a batch of {device_count} fits"
+    smallest = devices * parts
+    largest = _largest_that_fits(compile_at, batch_size, needed, smallest, available)
+    advice = f"the largest seen to fit: {largest}" if largest else f"not even a batch of {smallest} fits"
     raise OutOfMemoryError(
-        f"batch_size={batch_size} needs {needed / _GIB:.2f} GiB on each of {device_count} device(s), and "
+        f"batch_size={batch_size} needs {needed / _GIB:.2f} GiB on each of {devices} device(s), and "
         f"{available / _GIB:.2f} GiB are there; {advice}",
         largest,
     )
 
 
 def _largest_that_fits(
-    compile_at: Callable[[int], Any], batch_size: int, needed: int, device_count: int, available: int
+    compile_at: Callable[[int], Any], batch_size: int, needed: int, smallest: int, available: int
 ) -> int:
-    if batch_size <= device_count:
+    if batch_size <= smallest:
         return 0
-    fits, fits_bytes = device_count, step_bytes(compile_at(device_count))
+    fits, fits_bytes = smallest, step_bytes(compile_at(smallest))
     if fits_bytes > available:
         return 0
     fails, fails_bytes = batch_size, needed
     for _ in range(2):
         on_line = fits + (available - fits_bytes) * (fails - fits) // (fails_bytes - fits_bytes)
-        guess = on_line // device_count * device_count
+        guess = on_line // smallest * smallest
         if guess <= fits:
             break
         guess_bytes = step_bytes(compile_at(guess))

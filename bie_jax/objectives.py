@@ -335,7 +335,8 @@ def _contrast(settings: Any, batch: Batch, out: dict[str, jax.Array]) -> jax.Arr
     if settings.form == "replicates":
         treatment = jnp.where(batch.weight.max(axis=1) > 0, batch.treatment, -1)
         return contrastive.info_nce_replicates(out["embedding"], treatment, batch.plate, settings.temperature)
-    present = batch.weight > 0
+    # A channel that was left out, or of which no token is seen, has an embedding that says nothing.
+    present = (batch.weight > 0) & out["channels_kept"]
     if settings.form == "pull":
         return contrastive.channel_pull(out["channel_embeddings"], present)
     return contrastive.info_nce(out["channel_embeddings"], present, settings.temperature)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bie_jax.config import Config, ConfigError
+from bie_jax.config import Config, ConfigError, ContrastiveConfig
 from bie_jax.input_pipeline import split_image_set
 from bie_jax.known_numbers import check_known
 from bie_jax.memory import OutOfMemoryError, available_bytes, check_fits
@@ -39,12 +39,7 @@ def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[
             f"config.model.latent_dim={config.model.latent_dim} with channel_readout='concat' is not a multiple of the "
             f"{channels} channels of {mixture.name!r}: each gives an equal part"
         )
-    contrastive = config.objective.contrastive
-    if contrastive.weight and contrastive.treatment not in mixture.metadata.columns:
-        raise ConfigError(
-            f"config.objective.contrastive.treatment={contrastive.treatment!r} is no column of {mixture.name!r}; "
-            f"there are {', '.join(mixture.metadata.columns)}"
-        )
+    _check_contrastive(config.objective.contrastive, mixture)
     sizes = {image_set.image_shape[:2] for image_set in mixture.sets}
     if config.data.normalization_scope == "image" and len(sizes) > 1:
         raise ConfigError(
@@ -77,6 +72,31 @@ def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[
     return train_rows, val_rows
 
 
+def _check_contrastive(contrastive: ContrastiveConfig, mixture: Mixture) -> None:
+    """Whether there is anything to compare: the term would be 0 all the time."""
+    if not contrastive.weight:
+        return
+    if contrastive.form in ("channels", "pull") and len(mixture.channel_names) == 1:
+        raise ConfigError(
+            f"config.objective.contrastive.form={contrastive.form!r} compares the channels of an image, and "
+            f"{mixture.name!r} has one, {mixture.channel_names[0]!r}; 'views' and 'replicates' are possible"
+        )
+    if not contrastive.compares_treatments:
+        return
+    treatment, metadata = contrastive.treatment, mixture.metadata
+    if treatment not in metadata.columns:
+        raise ConfigError(
+            f"config.objective.contrastive.treatment={treatment!r} is no column of {mixture.name!r}; "
+            f"there are {', '.join(metadata.columns)}"
+        )
+    known = metadata[metadata[treatment] != ""]
+    if known.empty or known.groupby(treatment)["plate"].nunique().max() < 2:
+        raise ConfigError(
+            f"config.objective.contrastive.form='replicates' compares a treatment on one plate with itself on another, "
+            f"and no value of {treatment!r} in {mixture.name!r} is on two plates; 'views' is possible"
+        )
+
+
 def _check_size(config: Config, mixture: Mixture) -> None:
     """Whether the sets are of the kind and the size that the configuration is for."""
     kinds = {image_set.kind for image_set in mixture.sets}
@@ -103,9 +123,13 @@ def _check_size(config: Config, mixture: Mixture) -> None:
 def notes_on_parts(config: Config, *, has_batch_norm: bool) -> list[str]:
     """In what a batch that is computed in parts (`train.accumulate_steps`) is not one large batch."""
     parts = config.train.accumulate_steps
+    learns_codes = config.model.name == "vqvae" and config.model.quantizer.name != "fsq"
     comparing = {
         "batch normalisation takes its statistics": has_batch_norm,
         "the contrastive term takes its negatives": config.objective.contrastive.weight > 0,
+        "the bound of free nats takes its mean divergence": config.objective.free_nats > 0,
+        "the start from k-means takes its vectors": learns_codes and config.model.quantizer.kmeans_iterations > 0,
+        "restarted codes take their vectors": learns_codes and config.model.quantizer.restart_threshold > 0,
     }
     return [
         f"config.train.accumulate_steps={parts}: {what} from {config.train.batch_size // parts} images, not from all "
@@ -160,11 +184,12 @@ def compile_step(
         return check_fits(
             lambda batch_size: step.lower(state, batch_of(batch_size)).compile(),
             config.train.batch_size,
-            device_count=jax.device_count() * config.train.accumulate_steps,
+            devices=jax.device_count(),
+            parts=config.train.accumulate_steps,
             available=available_bytes(jax.local_devices()[0]),
         )
     except OutOfMemoryError as error:
-        raise ConfigError(
-            f"config.train.batch_size: {error}; config.train.accumulate_steps, config.train.remat and "
-            "config.train.compute_dtype='bfloat16' need less"
-        ) from None
+        smaller = ["config.train.accumulate_steps", "config.train.compute_dtype='bfloat16'"]
+        if config.model.encoder != "ring":
+            smaller.append("config.train.remat")
+        raise ConfigError(f"config.train.batch_size: {error}; {', '.join(smaller)} make it less") from None

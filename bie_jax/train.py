@@ -30,7 +30,7 @@ from bie_jax.reconstruction_grid import draw_reconstructions
 from bie_jax.step_profiler import StepProfiler
 from bie_jax.train_state import TrainState, create_train_state, initial_variables
 from bie_jax.train_step import build_eval_step, build_train_step
-from bie_jax.warm_start import warm_start
+from bie_jax.warm_start import given_weights, warm_start
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -90,10 +90,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
         raise ConfigError(f"config.optimizer: {error}") from None
     init = jax.jit(lambda key: create_train_state(checked, model, tx, channels, key), out_shardings=everywhere)
     key = jax.random.key(checked.train.seed)
-    if has_checkpoint(workdir):  # loaded below; random numbers, which take long to compile, are not needed
-        state = sharding.abstract(jax.eval_shape(init, key), everywhere)
-    else:
-        state = warm_start(init(key), checked, mixture.channel_names)
+    blank_state = sharding.abstract(jax.eval_shape(init, key), everywhere)
+    resumes = has_checkpoint(workdir)
+    # Weights that do not fit are refused before anything is compiled.
+    given = None if resumes else given_weights(sharding.abstract(shapes, everywhere), checked, mixture.channel_names)
     for note in notes_on_parts(checked, has_batch_norm="batch_stats" in shapes):
         print(note)
 
@@ -110,7 +110,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
             for name, (shape, dtype) in shapes.items()
         }
 
-    train_step = compile_step(build_train_step(checked, model, table, split, everywhere), state, batch_of, checked)
+    train_step = compile_step(
+        build_train_step(checked, model, table, split, everywhere), blank_state, batch_of, checked
+    )
+    # There is no state yet while the step is held against the memory that is left. One that is loaded below needs no
+    # random numbers, which take long to compile.
+    state = blank_state if resumes else warm_start(init(key), given)
     eval_step = build_eval_step(checked, model, table, split, everywhere)
     without_sums = jax.jit(lambda window: window.without_sums(), out_shardings=everywhere)
     without_totals = jax.jit(lambda window: window.without_totals(), out_shardings=everywhere)
@@ -264,7 +269,7 @@ def _plate_of_row(mixture: Mixture, table_rows: dict[tuple[str, str], int]) -> n
 def _treatment_of_row(mixture: Mixture, config: Config) -> np.ndarray:
     """[N] int32: number of each image's treatment; -1 where it is not known."""
     column = config.objective.contrastive.treatment
-    if not config.objective.contrastive.weight:  # nothing reads it, and the column need not be there
+    if not config.objective.contrastive.compares_treatments:  # nothing reads it, and the column need not be there
         return np.full(len(mixture.metadata), -1, np.int32)
     names = mixture.metadata[column]
     return np.where(names == "", -1, pd.factorize(names)[0]).astype(np.int32)

@@ -26,8 +26,9 @@ def build_train_step(
 
     The given state's buffers are reused. With `train.accumulate_steps` = k the batch is computed in k parts whose
     gradients are averaged, which is the gradient of the whole batch, and codebooks learn once from all of them. What
-    compares images sees the parts: batch normalisation takes its statistics, and a contrastive term its negatives, from
-    B / k images (`train` says so). What is frozen (`optimizer.freeze`) keeps its batch statistics and uses them.
+    looks at several images together sees B / k of them: batch normalisation for its statistics, a contrastive term for
+    its negatives, free nats for a mean divergence, codebooks for a start from k-means and for restarts (`train` says
+    so). What is frozen (`optimizer.freeze`) keeps its batch statistics and uses them.
     """
     objective = METHODS[config.model.name].objective
     view = VIEWS[config.data.kind].train
@@ -163,8 +164,16 @@ def frozen_statistics(frozen: tuple[str, ...]) -> Callable[..., Any]:
 
 
 def _cast(params: Any, dtype: jnp.dtype) -> Any:
-    """Parameters in the type that is computed in; their gradients come back in float32."""
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    """Parameters in the type that is computed in; their gradients come back in float32.
+
+    A codebook that is a parameter stays as it is: vectors are looked up in full precision (`bie_jax.models.lookup`).
+    The offset beside it is relative to these numbers.
+    """
+
+    def cast(path: Any, leaf: jax.Array) -> jax.Array:
+        return leaf if path[-1].key == "codebook" else leaf.astype(dtype)
+
+    return jax.tree.map_with_path(cast, params)
 
 
 def _all_there(table: augment.IntensityTable) -> bool:

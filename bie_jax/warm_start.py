@@ -20,31 +20,50 @@ from bie_jax.objectives import build_model
 from bie_jax.train_state import TrainState, initial_variables
 
 
-def warm_start(state: TrainState, config: Config, channel_names: tuple[str, ...]) -> TrainState:
-    """A fresh state with the weights that `model.pretrained` or `train.init_from` name.
+def given_weights(shapes: dict[str, Any], config: Config, channel_names: tuple[str, ...]) -> dict[str, Any] | None:
+    """The weights that `model.pretrained` or `train.init_from` name, for a network that need not be there yet.
 
     Prints what was taken and what starts at random.
+
+    Args:
+        shapes: of the network's collections, "params" and others, with types and shardings (`sharding.abstract`).
+        config: the checked configuration.
+        channel_names: of the network's images.
+
+    Returns:
+        The same tree with an array in each place for which there are weights; None if the configuration names none.
 
     Raises:
         ConfigError: if there are no such weights, or none of them fits.
     """
-    variables = {"params": state.params, **state.model_state}
     if config.model.pretrained:
         from bie_jax.models.pretrained import load_huggingface  # needs safetensors, as no other run does
 
         try:
-            given = load_huggingface(
-                Path(config.model.pretrained), variables["params"], variables.get("batch_stats", {})
-            )
+            given = load_huggingface(Path(config.model.pretrained), shapes["params"], shapes.get("batch_stats", {}))
         except (ValueError, FileNotFoundError) as error:
             raise ConfigError(f"config.model.pretrained={config.model.pretrained!r}: {error}") from None
         print(f"{config.model.pretrained}: the encoder starts with its weights")
-        variables = variables | given
-    elif config.train.init_from:
-        variables = _from_run(variables, config, channel_names)
-    else:
+        return shapes | given
+    if config.train.init_from:
+        return _from_run(shapes, config, channel_names)
+    return None
+
+
+def warm_start(state: TrainState, given: dict[str, Any] | None) -> TrainState:
+    """A fresh state with weights in it.
+
+    Args:
+        state: as `create_train_state` makes it.
+        given: as `given_weights` returns them; what is a mere shape keeps its random start.
+    """
+    if given is None:
         return state
-    placed = jax.tree.map(lambda old, new: jax.device_put(new, old.sharding), _variables_of(state), variables)
+
+    def place(old: jax.Array, new: Any) -> jax.Array:
+        return old if isinstance(new, jax.ShapeDtypeStruct) else jax.device_put(new, old.sharding)
+
+    placed = jax.tree.map(place, {"params": state.params, **state.model_state}, given)
     params = placed.pop("params")
     averaged = None if state.averaged_params is None else jax.tree.map(jnp.copy, params)
     return state.replace(params=params, model_state=placed, averaged_params=averaged)
@@ -75,10 +94,10 @@ def graft(
     """Take every array of `donor` that has a place in `variables`.
 
     Args:
-        variables: the tree to fill; its values stay where nothing fits.
+        variables: the tree to fill, of arrays or their shapes; what it holds stays where nothing fits.
         donor: the tree to take from.
-        channel_axes: path -> axis along which the image's channels lie in that array, the channel fastest where an axis
-            holds more (pixels of a patch times channels).
+        channel_axes: path -> axis along which the image's channels lie in that array, in both trees, the channel
+            fastest where an axis holds more (pixels of a patch times channels).
         channel_names: of `variables`.
         donor_channel_names: of `donor`.
     """
@@ -99,6 +118,9 @@ def graft(
 
 def channel_axes_of(config: Config, num_channels: int) -> dict[str, int]:
     """Path -> axis that grows with the number of channels, of every array of the network that has one."""
+    # Side by side, the embeddings of channels share `latent_dim` out: arrays of one share are of every channel alike,
+    # but one channel more would change their size, or leave a number that cannot be shared out.
+    config = config.model_copy(update={"model": config.model.model_copy(update={"channel_readout": "mean"})})
     ours, more = (_flat(_shapes(config, count)) for count in (num_channels, num_channels + 1))
     return {
         path: next(axis for axis, size in enumerate(leaf.shape) if size != more[path].shape[axis])
@@ -107,20 +129,23 @@ def channel_axes_of(config: Config, num_channels: int) -> dict[str, int]:
     }
 
 
-def _from_run(variables: dict[str, Any], config: Config, channel_names: tuple[str, ...]) -> dict[str, Any]:
+def _from_run(shapes: dict[str, Any], config: Config, channel_names: tuple[str, ...]) -> dict[str, Any]:
     workdir = Path(config.train.init_from)
     donor_config = load_config(workdir)
     donor_channels = tuple(json.loads((workdir / "dataset.json").read_text())["channel_names"])
     abstract = _shapes(donor_config, len(donor_channels))
-    sharding = jax.tree.leaves(variables)[0].sharding
+    sharding = jax.tree.leaves(shapes)[0].sharding
     try:
         with Checkpoints(workdir) as checkpoints:
             donor, step = checkpoints.restore_model(abstract, sharding)
     except FileNotFoundError as error:
         raise ConfigError(f"config.train.init_from={config.train.init_from!r}: {error}") from None
-    # One channel more or less must not change which arrays are told apart by channel.
-    axes = channel_axes_of(config, len(channel_names)) if config.model.channels != "independent" else {}
-    grafted = graft(variables, donor, axes, channel_names, donor_channels)
+    ours, theirs = (
+        channel_axes_of(of, len(names)) for of, names in ((config, channel_names), (donor_config, donor_channels))
+    )
+    # In a network of another depth or kind an array of that name may be another one, whose axis has no channels.
+    axes = {path: axis for path, axis in ours.items() if theirs.get(path) == axis}
+    grafted = graft(shapes, donor, axes, channel_names, donor_channels)
     if not any(path.startswith("params/") for path in grafted.taken):
         raise ConfigError(
             f"config.train.init_from={config.train.init_from!r}: none of its parameters fits model.name="
@@ -154,7 +179,3 @@ def _shapes(config: Config, num_channels: int) -> dict[str, Any]:
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:
     """Path with slashes -> array."""
     return {"/".join(path): leaf for path, leaf in traverse_util.flatten_dict(tree).items()}
-
-
-def _variables_of(state: TrainState) -> dict[str, Any]:
-    return {"params": state.params, **state.model_state}

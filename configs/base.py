@@ -189,7 +189,7 @@ def _seed_table() -> ConfigDict:
     config.train.batch_size = 64  # images, over all devices
     config.train.accumulate_steps = 1  # equal parts that a batch is computed in, one after the other, to save memory
     config.train.compute_dtype = "float32"  # "bfloat16" on GPU and TPU; parameters and sums stay float32
-    config.train.remat = False  # True: activations are computed twice instead of kept in memory
+    config.train.remat = False  # True: blocks are computed twice instead of kept in memory (not of encoder="ring")
     config.train.ema_decay = 0.0  # of the average of the parameters that is validated and embeds; 0: no average
     config.train.log_every_steps = 100
     config.train.eval_every_epochs = 1

@@ -82,6 +82,7 @@ def test_the_seeds_table():
         ("optimizer.lr", float("nan"), "config.optimizer.lr=nan"),
         ("optimizer.lr", "fast", "config.optimizer.lr='fast'"),
         ("optimizer.min_lr", 1.0, "min_lr=1.0 is above lr"),
+        ("optimizer.warmup_init_lr", 1.0, "warmup_init_lr=1.0 is above lr"),
         ("train.batch_size", 0, "config.train.batch_size=0"),
         ("train.epochs", 5, "warmup_epochs=5 leaves nothing of train.epochs=5"),
         ("train.wandb", "yes", "'disabled', 'offline' or 'online'"),
@@ -114,6 +115,7 @@ def test_what_cannot_run_is_refused_by_name(key, value, message):
         ({"model.ring.keeps": "direction"}, "what it keeps would be random; 'start' and 'none' are possible"),
         ({"eval.image_size": (32, 32)}, "an outline is seen whole"),
         ({"model.name": "mae"}, "encoder='ring' with name='mae': only 'vit'"),
+        ({"train.remat": True}, "remat=True with model.encoder='ring': .*False is possible"),
         ({"objective.contrastive.form": "channels"}, "form='channels' with model.channels='joint'"),
     ],
 )

@@ -173,6 +173,7 @@ def test_mae_looks_at_removed_patches_alone(channel_tokens):
 def test_the_contrastive_term_is_added_with_its_weight(form):
     out = {
         "channel_embeddings": RNG.normal(size=(4, 2, 3)).astype(np.float32),
+        "channels_kept": np.ones((4, 2), bool),
         "embedding": RNG.normal(size=(4, 3)).astype(np.float32),
     }
     batch = Batch(
@@ -188,6 +189,22 @@ def test_the_contrastive_term_is_added_with_its_weight(form):
     assert aux.metrics["contrastive"] > 0
     np.testing.assert_allclose(once - without, aux.metrics["contrastive"], rtol=1e-4)
     np.testing.assert_allclose(thrice - without, 3 * aux.metrics["contrastive"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["channels", "pull"])
+def test_a_channel_without_a_token_is_compared_with_nothing(form):
+    """As one that the image does not have: neither its embedding nor that of another image is pulled to its zeros."""
+    kept = np.asarray([[1, 1], [1, 1], [0, 1], [1, 1]], bool)
+    embeddings = np.where(kept[..., None], RNG.normal(size=(4, 2, 3)), 0).astype(np.float32)
+
+    def term(channels_kept, weight):
+        out = {"channel_embeddings": embeddings, "channels_kept": channels_kept}
+        _, aux = _value(ae, out, IMAGE, weight, contrastive={"weight": 1.0, "form": form})
+        return float(aux.metrics["contrastive"])
+
+    everything = np.ones((4, 2), np.float32)
+    assert term(kept, everything) == term(np.ones((4, 2), bool), kept.astype(np.float32))
+    assert term(kept, everything) != term(np.ones((4, 2), bool), everything)
 
 
 def _real(name, **model):

@@ -13,6 +13,7 @@ from bie_jax.models.vit import ViTEncoder, ViTSize
 from bie_jax.optimizer import STACKS, build_optimizer, build_schedule, layer_factors
 
 STEPS_PER_EPOCH, EPOCHS = 3, 5
+STEPS = STEPS_PER_EPOCH * (EPOCHS + 1)  # with an epoch of cooldown, at the minimum
 
 
 def _config(**changes):
@@ -121,7 +122,7 @@ def _assert_equal_histories(ours, expected, rtol):
 @pytest.mark.parametrize("clip_norm", [1.0, 0.0])
 def test_lamb_is_timms_step_by_step(decay_biases_and_norms, clip_norm):
     rng = np.random.default_rng(0)
-    params, gradients = _tree(rng), [_tree(rng, 0.5) for _ in range(12)]
+    params, gradients = _tree(rng), [_tree(rng, 0.5) for _ in range(STEPS)]
     gradients[2] = jax.tree.map(lambda g: g * 1e-3, gradients[2])  # not clipped
     config = _config(decay_biases_and_norms=decay_biases_and_norms, clip_norm=clip_norm)
     expected = _lamb_by_loop(config, params, gradients)
@@ -162,7 +163,7 @@ def _torch_history(optimizer_of, config, params, gradients):
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_adamw_and_sgd_are_pytorchs_step_by_step(name, decay_biases_and_norms):
     rng = np.random.default_rng(1)
-    params, gradients = _tree(rng), [_tree(rng, 0.5) for _ in range(12)]
+    params, gradients = _tree(rng), [_tree(rng, 0.5) for _ in range(STEPS)]
     config = _config(
         name=name, beta1=0.8, beta2=0.95, momentum=0.7, clip_norm=2.0, decay_biases_and_norms=decay_biases_and_norms
     )

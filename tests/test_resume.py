@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,15 +86,36 @@ def unbroken(datasets, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize(("name", "step", "status"), [("SIGKILL", 8, -9), ("SIGTERM", 13, 143)])
-def test_interrupted_run_is_the_unbroken_run_to_the_bit(datasets, unbroken, tmp_path, name, step, status):
-    """Parameters, optimiser state, codebook, sums for the log, and every line of the log."""
+@pytest.fixture(scope="module")
+def killed(datasets, tmp_path_factory):
+    """A run that SIGKILL ended after step 8; tests go on with copies of it."""
+    workdir = tmp_path_factory.mktemp("killed") / "run"
+    returncode, said = _signal_after_step(_command(datasets, workdir), workdir, 8, signal.SIGKILL)
+    assert returncode == -9, said[-2000:]
+    return workdir
+
+
+def test_a_killed_run_is_the_unbroken_run_to_the_bit(datasets, unbroken, killed, tmp_path):
+    """Parameters, optimiser state, codebook, sums for the log, and every line of the log.
+
+    What a kill during a save leaves, a temporary folder, is passed over.
+    """
+    workdir = tmp_path / "run"
+    shutil.copytree(killed, workdir)
+    checkpoints = workdir / "checkpoints"
+    last = max(int(path.name) for path in checkpoints.iterdir() if path.name.isdigit())
+    shutil.copytree(checkpoints / str(last), checkpoints / f"{last + 100}.orbax-checkpoint-tmp")
+    _run(_command(datasets, workdir))
+    _assert_same_bits(_final_state(workdir), _final_state(unbroken))
+    assert _deterministic_log(workdir) == _deterministic_log(unbroken)
+
+
+def test_a_run_asked_to_stop_says_how_to_go_on_and_is_the_unbroken_run_to_the_bit(datasets, unbroken, tmp_path):
     workdir = tmp_path / "run"
     command = _command(datasets, workdir)
-    returncode, said = _signal_after_step(command, workdir, step, getattr(signal, name))
-    assert returncode == status, said[-2000:]
-    if name == "SIGTERM":
-        assert "the same command goes on" in said
+    returncode, said = _signal_after_step(command, workdir, 13, signal.SIGTERM)
+    assert returncode == 143, said[-2000:]
+    assert "the same command goes on" in said
     _run(command)
     _assert_same_bits(_final_state(workdir), _final_state(unbroken))
     assert _deterministic_log(workdir) == _deterministic_log(unbroken)
@@ -113,26 +135,10 @@ def test_a_run_on_sets_of_three_depths_is_resumed_to_the_bit_too(three_depths, t
     assert _deterministic_log(tmp_path / "broken") == _deterministic_log(tmp_path / "whole")
 
 
-def test_half_written_checkpoint_is_never_loaded(datasets, unbroken, tmp_path):
-    """What a kill during a save leaves (a temporary folder) is passed over, and so is an empty step folder."""
-    import shutil
-
+def test_a_run_goes_on_on_another_number_of_devices(datasets, unbroken, killed, tmp_path):
     workdir = tmp_path / "run"
+    shutil.copytree(killed, workdir)
     command = _command(datasets, workdir)
-    _signal_after_step(command, workdir, 8, signal.SIGKILL)
-    steps = sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
-    whole = workdir / "checkpoints" / str(steps[-1])
-    torn = workdir / "checkpoints" / f"{steps[-1] + 100}.orbax-checkpoint-tmp"
-    shutil.copytree(whole, torn)
-    next((torn / "model").rglob("*")).touch()
-    _run(command)
-    _assert_same_bits(_final_state(workdir), _final_state(unbroken))
-
-
-def test_a_run_goes_on_on_another_number_of_devices(datasets, unbroken, tmp_path):
-    workdir = tmp_path / "run"
-    command = _command(datasets, workdir)
-    _signal_after_step(command, workdir, 8, signal.SIGKILL)
     done = subprocess.run(command, cwd=ROOT, env=_environment(4), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     logs = [[line for line in _deterministic_log(w) if "val/loss" in line] for w in (workdir, unbroken)]

@@ -11,13 +11,14 @@ from bie_jax import sharding
 from bie_jax.augment import intensity_table
 from bie_jax.config import ConfigError, check_config
 from bie_jax.image_set import SetNotBuiltError
+from bie_jax.mixture import Mixture
 from bie_jax.models import build_quantizer
 from bie_jax.models.autoencoder import Autoencoder
 from bie_jax.models.bottleneck import GridBottleneck
 from bie_jax.models.residual_stack import ResidualStackDecoder
 from bie_jax.optimizer import build_optimizer
-from bie_jax.preflight import notes_on_parts
-from bie_jax.train import NonFiniteLossError, train_and_evaluate
+from bie_jax.preflight import check_run, notes_on_parts
+from bie_jax.train import NonFiniteLossError, _treatment_of_row, train_and_evaluate
 from bie_jax.train_state import create_train_state
 from bie_jax.train_step import build_train_step
 
@@ -48,13 +49,22 @@ def test_a_run_leaves_its_files_and_a_falling_loss(trained_workdir):
 def test_what_is_not_one_large_batch_in_parts_is_said(tiny_config):
     tiny_config.train.accumulate_steps, tiny_config.model.channels = 4, "independent"
     tiny_config.objective.contrastive.weight = 0.1
+    quantizer = tiny_config.model.quantizer
+    quantizer.kmeans_iterations = 5
     said = notes_on_parts(check_config(tiny_config), has_batch_norm=True)
     assert [note.split(": ")[1] for note in said] == [
         "batch normalisation takes its statistics from 2 images, not from all 8 of a batch",
         "the contrastive term takes its negatives from 2 images, not from all 8 of a batch",
+        "the start from k-means takes its vectors from 2 images, not from all 8 of a batch",
+        "restarted codes take their vectors from 2 images, not from all 8 of a batch",
     ]
     tiny_config.objective.contrastive.weight = 0.0
+    quantizer.kmeans_iterations, quantizer.restart_threshold = 0, 0.0
     assert notes_on_parts(check_config(tiny_config), has_batch_norm=False) == []
+    tiny_config.model.name, quantizer.restart_threshold = "vae", 0.05  # which has no codes
+    tiny_config.objective.free_nats = 0.5
+    (note,) = notes_on_parts(check_config(tiny_config), has_batch_norm=False)
+    assert "the bound of free nats takes its mean divergence from 2 images, not from all 8 of a batch" in note
     tiny_config.train.accumulate_steps = 1
     assert notes_on_parts(check_config(tiny_config), has_batch_norm=True) == []
 
@@ -94,7 +104,7 @@ def test_a_small_set_is_gone_through_several_times_in_an_epoch(tiny_config, tmp_
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(tiny_config, tmp_path, tiny_set):
     tiny_config.optimizer.lr = 1e30
     tiny_config.optimizer.clip_norm = 1e30
-    tiny_config.optimizer.warmup_init_lr = 1e30
+    tiny_config.optimizer.lr = tiny_config.optimizer.warmup_init_lr = 1e30
     tiny_config.train.epochs = 30
     with pytest.raises(NonFiniteLossError, match=r"the loss of step \d+ is (nan|inf)") as error:
         train_and_evaluate(tiny_config, tmp_path / "run")
@@ -129,6 +139,39 @@ def test_what_cannot_run_is_refused_before_anything_is_written(tiny_config, tmp_
     with pytest.raises(ConfigError, match=message):
         train_and_evaluate(tiny_config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("form", "treatment", "name", "message"),
+    [
+        (
+            "replicates",
+            "gene",
+            "simulated",
+            "contrastive.treatment='gene' is no column of 'simulated'; there are .*label",
+        ),
+        ("replicates", "source", "simulated", "no value of 'source' in 'simulated' is on two plates"),
+        ("channels", "label", "floats", "compares the channels of an image, and 'floats' has one, 'actin'"),
+        ("pull", "label", "floats", "'views' and 'replicates' are possible"),
+    ],
+)
+def test_a_contrast_with_nothing_to_compare_is_refused(
+    tiny_config, three_depths, tmp_path, form, treatment, name, message
+):
+    tiny_config.data.data_dir, tiny_config.data.name = three_depths, name
+    tiny_config.model.channels = "joint" if form == "replicates" else "independent"
+    tiny_config.objective.contrastive.update({"weight": 0.1, "form": form, "treatment": treatment})
+    with pytest.raises(ConfigError, match=message):
+        train_and_evaluate(tiny_config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_treatment_that_no_contrast_reads_need_not_be_a_column(tiny_config, tiny_set):
+    tiny_config.model.channels = "independent"
+    tiny_config.objective.contrastive.update({"weight": 0.1, "form": "channels", "treatment": "gene"})
+    checked = check_config(tiny_config)
+    check_run(checked, Mixture((tiny_set,)))
+    assert set(_treatment_of_row(Mixture((tiny_set,)), checked)) == {-1}
 
 
 def test_a_set_that_is_not_built_is_named_with_its_command(tiny_config, tmp_path):

@@ -24,12 +24,12 @@ IMAGES = np.random.default_rng(0).poisson(300, (16, 16, 16, 2)).astype(np.uint16
 NAMES = ("a", "b")
 
 
-def _config(name="ae", **train):
+def _config(name="ae", quantizer="ema", **train):
     config = base.get_config("tiny", "base")
     config.data.crop_size, config.data.normalization_scope = (16, 16), "set"
     config.train.batch_size = 16
     config.train.update(train)
-    config.model.name = name
+    config.model.name, config.model.quantizer.name = name, quantizer
     return check_config(ConfigDict(config.to_dict()))
 
 
@@ -103,6 +103,25 @@ def test_bfloat16_computes_near_float32_and_keeps_float32():
     assert types == {np.dtype("float32"), np.dtype("int32")} - ({np.dtype("int32")} - types)
     for a, b in zip(jax.tree.leaves(half.params), jax.tree.leaves(full.params), strict=True):
         assert np.abs(a - b).max() < 0.05 * max(np.abs(b).max(), 0.05)
+
+
+def test_codes_are_looked_up_in_float32_where_the_network_computes_in_bfloat16():
+    config = _config("vqvae", "gradient", compute_dtype="bfloat16")
+    model, everywhere = build_model(config, 2), sharding.replicated(sharding.data_mesh())
+    state = jax.eval_shape(lambda key: create_train_state(config, model, optax.sgd(1.0), 2, key), jax.random.key(0))
+    step = build_train_step(config, model, _table(), sharding.split_batch(sharding.data_mesh()), everywhere)
+    zeros = np.zeros(len(IMAGES), np.int32)
+    types = {}
+
+    def look(method, args, kwargs, context):
+        for path, leaf in jax.tree.leaves_with_path(context.module.variables.get("params", {})):
+            types.setdefault(path[-1].key, set()).add(leaf.dtype.name)
+        return method(*args, **kwargs)
+
+    with nn.intercept_methods(look):
+        after, _ = jax.eval_shape(step, state, {"image": IMAGES, "plate": zeros, "treatment": zeros})
+    assert types == {"codebook": {"float32"}, "kernel": {"bfloat16"}, "bias": {"bfloat16"}}
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(after.params)} == {"float32"}
 
 
 def test_rematerialised_blocks_give_the_same_step():

@@ -72,11 +72,16 @@ class ChannelTokenAutoencoder(Autoencoder):
     def encode(
         self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """As `Autoencoder.encode`, with `channel_embeddings` [B, C, F], the mean token of each channel, besides."""
+        """As `Autoencoder.encode`, and `out` has what belongs to the channels.
+
+        `channel_embeddings` [B, C, F], the mean token of each, and `channels_kept` [B, C] bool, the channels that have
+        tokens: the embeddings of the others are 0.
+        """
         tokens, kept = self.encoder.tokens(image, channel_mask, train=train)  # [B, C, h, w, F], [B, C]
         features = join_channels(tokens, kept, "mean")
         z, out = self.bottleneck(features, _valid(channel_mask), train=train)
-        return z, out | {"features": features.mean(axis=(1, 2)), "channel_embeddings": tokens.mean(axis=(2, 3))}
+        channels = {"channel_embeddings": tokens.mean(axis=(2, 3)), "channels_kept": kept}
+        return z, out | {"features": features.mean(axis=(1, 2))} | channels
 
 
 class IndependentChannels(nn.Module):
@@ -96,7 +101,8 @@ class IndependentChannels(nn.Module):
         """Reconstruct each channel from itself; `out` as `Autoencoder` has it.
 
         What belongs to an image's channels gets an axis [B, C, ...] (`codes`, `mean`, `logvar`); `embedding`,
-        `features` and `commitment` are joined over the channels, and `channel_embeddings` is [B, C, d].
+        `features` and `commitment` are joined over the channels, `channel_embeddings` is [B, C, d], and `channels_kept`
+        [B, C] bool the channels that there are.
         """
         reconstruction, out = self.network(expand(image), _expand_mask(channel_mask), train=train)
         return contract_image(reconstruction, image.shape[-1]), self._join(out, image, channel_mask)
@@ -115,6 +121,7 @@ class IndependentChannels(nn.Module):
         present = jnp.ones((batch_size, channels), bool) if channel_mask is None else channel_mask
         joined = each | {name: out[name] for name in of_batch if name in out}
         joined["channel_embeddings"] = each["embedding"]
+        joined["channels_kept"] = present
         joined["embedding"] = join_channels(each["embedding"], present, self.channel_readout)
         for name in ("features", "commitment"):
             if name in each:

@@ -136,20 +136,21 @@ def _take_blocks(tensors: dict[str, np.ndarray], heads: int) -> tuple[Leaves, di
         else:
             path = (module, match[3])
         blocks.setdefault(int(match[1]), {})[path] = array
+    if not blocks:
+        raise ValueError(f"there are no blocks of a ViT among these tensors; there are {_listed(set(rest))}")
     for number in range(len(blocks)):
         has = blocks.get(number, {}).keys()
         if has - _SCALES != _LEAVES_OF_BLOCK or has != blocks[0].keys():
             names = sorted("/".join(path) for path in has ^ _LEAVES_OF_BLOCK)
             raise ValueError(f"block {number} is not a block of a ViT; too much or too little: {', '.join(names)}")
-    leaves = {path: np.stack([blocks[number][path] for number in range(len(blocks))]) for path in blocks.get(0, {})}
-    if leaves:
-        parts = [leaves.pop((name, "kernel")) for name in ("query", "key", "value")]
-        kernel = np.stack(parts, axis=2)  # [L, in, 3, out]
-        bias = np.stack([leaves.pop((name, "bias")) for name in ("query", "key", "value")], axis=1)
-        if kernel.shape[-1] % heads:
-            raise ValueError(f"{heads} heads do not divide a width of {kernel.shape[-1]}")
-        leaves["qkv", "kernel"] = kernel.reshape(*kernel.shape[:-1], heads, -1)
-        leaves["qkv", "bias"] = bias.reshape(*bias.shape[:-1], heads, -1)
+    leaves = {path: np.stack([blocks[number][path] for number in range(len(blocks))]) for path in blocks[0]}
+    parts = [leaves.pop((name, "kernel")) for name in ("query", "key", "value")]
+    kernel = np.stack(parts, axis=2)  # [L, in, 3, out]
+    bias = np.stack([leaves.pop((name, "bias")) for name in ("query", "key", "value")], axis=1)
+    if kernel.shape[-1] % heads:
+        raise ValueError(f"{heads} heads do not divide a width of {kernel.shape[-1]}")
+    leaves["qkv", "kernel"] = kernel.reshape(*kernel.shape[:-1], heads, -1)
+    leaves["qkv", "bias"] = bias.reshape(*bias.shape[:-1], heads, -1)
     return {("blocks", *path): array for path, array in leaves.items()}, rest
 
 

@@ -151,8 +151,8 @@ class MAE(nn.Module):
             reconstruction: [B, H, W, C]: the image where patches are kept, the prediction (in the image's own scale)
                 where they are removed, 0 in channels that are not there.
             out: `prediction` [B, T, p p C] (of `channel_tokens` p p); `target`, the same shape, what it should be;
-                `token_mask` [B, T] bool, 1 = removed: the loss is over these. `embedding`, `features` and
-                `channel_embeddings` as in `encode`, but of the kept tokens alone.
+                `token_mask` [B, T] bool, 1 = removed: the loss is over these. `embedding`, `features`,
+                `channel_embeddings` and `channels_kept` as in `encode`, but of the kept tokens alone.
         """
         grid = patch_grid(image.shape, self.encoder.patch_size)
         image, present_channels = self.encoder.keep_channels(image, channel_mask, train=train)
@@ -201,7 +201,8 @@ class MAE(nn.Module):
         Returns:
             z: [B, H/p, W/p, latent_dim], the projected tokens, joined over channels as the embedding is.
             out: `embedding` [B, latent_dim], the mean of `z`; `features` [B, D], the mean of the encoder's tokens; of
-                `channel_tokens` also `channel_embeddings` [B, C, d], 0 for channels that are not there.
+                `channel_tokens` also `channels_kept` [B, C] bool, the channels of which a token is seen, and
+                `channel_embeddings` [B, C, d], 0 for the others.
         """
         tokens, kept = self.encoder.tokens(image, channel_mask, train=train)  # [B, C', h, w, D]
         latent = self._project(tokens)
@@ -222,6 +223,7 @@ class MAE(nn.Module):
         }
         if self.encoder.channel_tokens:
             out["channel_embeddings"] = jnp.where(present[..., None], latent, 0)
+            out["channels_kept"] = present
         return out
 
     def _as_image(self, patches: jax.Array, grid: Grid) -> jax.Array:

@@ -24,6 +24,8 @@ _Path = tuple[str, ...]
 _Leaves = dict[_Path, Any]  # what a tree of parameters holds, by path
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+# Of ViT, ViTMAE and DINOv2, with the prefix that models with a head have; Swin, BEiT, CLIP and BERT have other names.
+_OF_A_VIT = re.compile(r"((vit|dinov2)\.)?embeddings\.(cls_token|position_embeddings)")
 _PATCHES = ("patch_embed", "kernel")
 _POSITIONS = ("pos_embed", "embedding")
 _CHANNELS = ("channel_embed", "embedding")
@@ -52,18 +54,19 @@ def load_huggingface(path: str | Path, params: dict[str, Any], batch_stats: dict
         batch_stats: of the network; empty without batch norm.
 
     Returns:
-        {"params": ..., "batch_stats": ...} of the same tree and shapes; no "batch_stats" where none were given.
+        {"params": ..., "batch_stats": ...} of the same tree and shapes, with what is left as it is as it was given; no
+        "batch_stats" where none were given.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is of another kind, or of another network; the message has the keys of the configuration
-            that differ, and the values that fit.
+            that differ, and the values that fit; or what `config.json` lacks.
     """
     tensors, config = _read(Path(path))
     prefix = ("network",) if "network" in params else ()  # of independent channels
     leaves = _flat(params)
     encoder = _below(leaves, (*prefix, "encoder"))
-    theirs = "resnet" if any("embedder.embedder" in name for name in tensors) else "vit"
+    theirs = _encoder_of(tensors)
     ours = "resnet" if ("stem", "kernel") in encoder else "vit" if ("class_token",) in encoder else "residual_stack"
     _refuse_differences({"model.encoder": ours}, {"model.encoder": theirs})
     if theirs == "resnet":
@@ -132,7 +135,37 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     except SafetensorError as error:
         raise ValueError(f"{file} is not a safetensors file: {error}") from None
     beside = file.parent / _CONFIG
-    return tensors, json.loads(beside.read_text()) if beside.exists() else {}
+    try:
+        return tensors, json.loads(beside.read_text()) if beside.exists() else {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{beside} is not JSON: {error}") from None
+
+
+def _encoder_of(tensors: dict[str, np.ndarray]) -> str:
+    """The `model.encoder` that these are of, by the names that no other network has."""
+    if any("embedder.embedder" in name for name in tensors):
+        return "resnet"
+    if any(_OF_A_VIT.fullmatch(name) for name in tensors):
+        return "vit"
+    names = ", ".join(sorted(tensors)[:3])
+    more = f" and {len(tensors) - 3} more" if len(tensors) > 3 else ""
+    raise ValueError(
+        f"{names or 'no tensors'}{more}: these weights are of none of the networks here, ResNet, ViT, ViTMAE and "
+        "DINOv2, as `transformers` names their tensors; save_pretrained of its models writes them so"
+    )
+
+
+def _entries(config: dict[str, Any], *keys: str) -> list[Any]:
+    """What `config.json` says of a ViT that its tensors do not tell."""
+    if not config:
+        raise ValueError(f"there is no {_CONFIG} beside the weights, and only it tells a ViT's number of heads")
+    missing = [key for key in keys if key not in config]
+    if missing:
+        raise ValueError(
+            f"{_CONFIG} beside the weights has no {', '.join(missing)}, which the tensors do not tell; save_pretrained "
+            "of `transformers` writes it"
+        )
+    return [config[key] for key in keys]
 
 
 def _resnet(tensors: dict[str, np.ndarray], config: dict[str, Any], encoder: _Leaves) -> dict[str, _Leaves]:
@@ -166,13 +199,13 @@ def _depth_of(blocks: tuple[int, ...], convolutions: int) -> int:
 
 
 def _vit(tensors: dict[str, np.ndarray], config: dict[str, Any], encoder: _Leaves) -> _Leaves:
-    if not config:
-        raise ValueError(f"there is no {_CONFIG} beside the weights, and only it tells a ViT's number of heads")
-    if config["hidden_act"] != "gelu":
-        raise ValueError(f"{_CONFIG} has hidden_act={config['hidden_act']!r}; the ViTs here have 'gelu'")
-    sides = [side if isinstance(side, list) else [side, side] for side in (config["image_size"], config["patch_size"])]
+    keys = ("hidden_act", "num_attention_heads", "image_size", "patch_size")
+    activation, heads, *sizes = _entries(config, *keys)
+    if activation != "gelu":
+        raise ValueError(f"{_CONFIG} has hidden_act={activation!r}; the ViTs here have 'gelu'")
+    sides = [side if isinstance(side, list) else [side, side] for side in sizes]
     grid = (sides[0][0] // sides[1][0], sides[0][1] // sides[1][1])
-    given: _Leaves = encoder_params(tensors, config["num_attention_heads"], grid)
+    given: _Leaves = encoder_params(tensors, heads, grid)
     _refuse_differences(_facts_of_vit(encoder), _facts_of_vit(given))
     given[_PATCHES] = adapt_channels(given[_PATCHES], encoder[_PATCHES].shape[2])
     if _POSITIONS in encoder:
@@ -183,7 +216,8 @@ def _vit(tensors: dict[str, np.ndarray], config: dict[str, Any], encoder: _Leave
 
 
 def _decoder(tensors: dict[str, np.ndarray], config: dict[str, Any], encoder: _Leaves, decoder: _Leaves) -> _Leaves:
-    given, positions = decoder_params(tensors, config["decoder_num_attention_heads"])
+    (heads,) = _entries(config, "decoder_num_attention_heads")
+    given, positions = decoder_params(tensors, heads)
     _refuse_differences(_facts_of_decoder(decoder), _facts_of_decoder(given))
     side = math.isqrt(len(positions) - 1)
     _refuse_other_positions(positions[0], positions[1:].reshape(side, side, -1))
@@ -254,5 +288,7 @@ def _with(leaves: _Leaves, prefix: _Path, given: _Leaves) -> _Leaves:
             f"{'/'.join((*prefix, *path))} is {shapes.get(path, 'not there')} in the network, and in these weights "
             f"{given_shapes.get(path, 'not there')}"
         )
-    cast = {path: given[path].astype(leaf.dtype) for path, leaf in below.items()}
+    cast = {  # what was kept may be a mere shape
+        path: leaf if given[path] is leaf else given[path].astype(leaf.dtype) for path, leaf in below.items()
+    }
     return leaves | {(*prefix, *path): leaf for path, leaf in cast.items()}

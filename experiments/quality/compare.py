@@ -24,7 +24,7 @@ _GROUPS = [*_POOLED, "--config.model.quantizer.num_groups=16", "--config.model.q
 _VIT = ["--config.model.encoder=vit", "--config.model.vit.size=Ti", "--config.model.vit.patch_size=8", *_CROP]
 _LATENT = ["--config.model.latent_dim=128"]
 
-# name -> (configuration file, options); every one with 128 numbers per image, MAE with its encoder's 192.
+# name -> (configuration file, options); every one with 128 numbers per image, MAE with its encoder's 192 (ViT-Ti) or 384 (ViT-S).
 RUNS = {
     "ae-resnet18": ("ae", [*_RESNET, *_LATENT]),
     "vae-resnet18": ("vae", [*_RESNET, *_LATENT]),
@@ -33,6 +33,7 @@ RUNS = {
     "vqvae-stack": ("vqvae", [*_CROP, *_LATENT]),
     "ae-vit": ("ae", [*_VIT, *_LATENT]),
     "mae-vit": ("mae", _CROP),
+    "mae-vit-s": ("mae", [*_CROP, "--config.model.vit.size=S", "--config.model.latent_dim=384"]),
     "mae-vit-fourier": ("mae", [*_CROP, "--config.objective.fourier_weight=0.01"]),
     "mae-vit-tokens": ("mae", [*_CROP, "--config.model.channels=tokens"]),
     "vqvae-stack-independent": ("vqvae", [*_CROP, *_LATENT, "--config.model.channels=independent"]),

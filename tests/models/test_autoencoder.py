@@ -202,7 +202,7 @@ def test_one_network_sees_each_channel_alone():
     [
         {"name": "ae", "channels": "independent"},
         {"name": "vqvae", "channels": "independent", **_codes("pooled", 2, 4)},
-        {"name": "vae", "channels": "tokens", "encoder": "vit"},
+        {"name": "vae", "channels": "tokens", "encoder": "vit", "channel_dropout": 0.5},
         {"name": "mae", "channels": "tokens", "encoder": "vit"},
     ],
     ids=lambda model: f"{model['name']} {model['channels']}",
@@ -220,7 +220,15 @@ def test_what_is_not_there_changes_nothing(model):
         (reconstruction, out), state = network.apply(
             variables, image, present, train=True, rngs={"noise": jax.random.key(0)}, mutable=mutable
         )
-        return jnp.where(present[:, None, None, :], reconstruction, 0), out["embedding"], state
+        reconstruction = jnp.where(present[:, None, None, :], reconstruction, 0)
+        return (reconstruction, out["embedding"], state, out["channels_kept"]), out["channel_embeddings"]
 
     disturbed = jnp.where(present[:, None, None, :], image, 1e3)
-    jax.tree.map(np.testing.assert_array_equal, run(image), run(disturbed))
+    outputs, embeddings = run(image)
+    jax.tree.map(np.testing.assert_array_equal, outputs, run(disturbed)[0])
+    kept = outputs[-1]
+    if model["channels"] == "tokens":
+        np.testing.assert_array_equal(kept, (embeddings != 0).any(axis=2))
+        assert (kept & ~present).sum() == 0 < (present & ~kept).sum()  # some are left out
+    else:
+        np.testing.assert_array_equal(kept, present)

@@ -261,8 +261,31 @@ def test_a_channel_that_is_left_out_is_as_if_it_were_not_there():
     removed = np.asarray(out["token_mask"]).reshape(16, C, 2)
     assert not removed[~shown].any()
     assert (removed.sum(axis=(1, 2)) == [2 * c - int(2 * c * 0.4) for c in shown.sum(axis=1)]).all()
+    seen = (shown[:, :, None] & ~removed).any(axis=2)
+    assert (seen != shown).any()  # all tokens of a channel may be removed
+    np.testing.assert_array_equal(out["channels_kept"], seen)
+    np.testing.assert_array_equal((np.asarray(out["channel_embeddings"]) != 0).any(axis=2), seen)
     again = run(np.where(shown[:, None, None, :], image, 7), KEY)
     jax.tree.map(np.testing.assert_array_equal, again, (reconstruction, out))
+
+
+def test_blocks_of_the_decoder_computed_again_give_the_same_gradient():
+    """Which then multiplies more matrices; of the encoder see `test_vit.py`."""
+    masking = random_masking(RNG.uniform(size=(1, C * N)).astype(np.float32), 0.4)
+    inputs = _image(1, 1 + masking.ids_keep.shape[1], 16), masking, (H // P, W // P), C
+    decoder = MAEDecoder(ViTSize(8, 2, 2, 16), P * P, channel_tokens=True, norm_epsilon=1e-6, remat=False)
+    variables = _variables(decoder, *inputs)
+    products, gradients = {}, {}
+    for remat in (False, True):
+        network = decoder.clone(remat=remat)
+        gradient = jax.grad(lambda variables, network=network: jnp.square(network.apply(variables, *inputs)).mean())
+        traced = jax.jit(gradient).trace(variables)
+        products[remat] = str(traced.jaxpr).count("dot_general")
+        gradients[remat] = traced.lower().compile()(variables)
+        mae = TOKENS.clone(encoder=TOKENS.encoder.clone(remat=remat))
+        assert mae.bind(_example(TOKENS)[1]).decoder.remat == remat
+    assert products[True] > products[False]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradients[False], gradients[True])
 
 
 def test_each_channel_is_decoded_on_its_own():

@@ -7,11 +7,17 @@ import torch
 from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
     Dinov2Config,
     Dinov2Model,
     ResNetConfig,
     ResNetForImageClassification,
     ResNetModel,
+    SwinConfig,
+    SwinModel,
     ViTConfig,
     ViTForImageClassification,
     ViTMAEConfig,
@@ -19,11 +25,13 @@ from transformers import (
     ViTModel,
 )
 
+from bie_jax import objectives
 from bie_jax.models.autoencoder import IndependentChannels
 from bie_jax.models.mae import MAE
 from bie_jax.models.pretrained import adapt_channels, load_huggingface, resize_positions
 from bie_jax.models.resnet import ResNetEncoder
 from bie_jax.models.vit import Block, ViTEncoder, ViTSize
+from configs import mae_idr0093
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -184,7 +192,7 @@ def test_every_resnet_agrees(depth, tmp_path):
 
 @pytest.mark.parametrize("norm_pix_loss", [False, True])
 def test_masked_autoencoders_agree(norm_pix_loss, tmp_path):
-    """The same noise: the same mask, prediction and loss."""
+    """The same noise: the same mask and prediction. The same patches removed: the same loss."""
     model = _randomised(_vit_mae(norm_pix_loss=norm_pix_loss, mask_ratio=0.6))
     model.save_pretrained(tmp_path)
     image, noise = _image(2, 32, 32, 3), RNG.uniform(size=(2, 16)).astype(np.float32)
@@ -197,8 +205,15 @@ def test_masked_autoencoders_agree(norm_pix_loss, tmp_path):
     _, out = run(variables, image, noise)
     np.testing.assert_array_equal(out["token_mask"], theirs.mask.numpy().astype(bool))
     _agree(out["prediction"], theirs.logits)
-    errors = np.square(np.asarray(out["prediction"] - out["target"])).mean(axis=-1)
-    _agree(errors[np.asarray(out["token_mask"])].mean(), theirs.loss)
+    # The objective draws its noise from a key, and theirs is made to remove the same patches.
+    draw = jax.jit(lambda variables, image: mae.apply(variables, image, train=True, rngs={"noise": KEY})[1])
+    removed = np.asarray(draw(variables, image)["token_mask"])
+    with torch.no_grad():
+        theirs = model(_torch(image), noise=torch.from_numpy(removed.astype(np.float32)))
+    settings = mae_idr0093.get_config().objective
+    batch = objectives.unlabelled_batch(image, np.ones((2, 3), np.float32))
+    objective = jax.jit(lambda params: objectives.mae(mae, settings, params, {}, batch, 0, KEY, train=True)[0])
+    _agree(objective(variables["params"]), theirs.loss)
 
 
 def test_a_masked_autoencoder_takes_fixed_positions_of_any_size(tmp_path):
@@ -246,8 +261,8 @@ def test_channel_tokens_share_one_projection(tmp_path):
     image = _image(1, 32, 32, 4)
     mae = MAE(ViTEncoder(SMALL, 8, "sincos", channel_tokens=True), 4, 20, 0.5, False, "mean", 16, 2, 2)
     params, _ = _shapes(mae, image)
-    params = jax.tree.map(lambda leaf: np.full(leaf.shape, 7, leaf.dtype), params)
-    loaded = load_huggingface(tmp_path, params, {})["params"]
+    sevens = jax.tree.map(lambda leaf: np.full(leaf.shape, 7, leaf.dtype), params)
+    loaded = load_huggingface(tmp_path, sevens, {})["params"]
     projection = model.vit.embeddings.patch_embeddings.projection.weight.detach().numpy()
     kernel = loaded["encoder"]["patch_embed"]["kernel"]
     np.testing.assert_allclose(kernel[..., 0, :], projection.sum(axis=1).transpose(1, 2, 0), rtol=1e-5, atol=1e-6)
@@ -269,6 +284,9 @@ def test_channel_tokens_share_one_projection(tmp_path):
         ("latent", "kernel"),
         ("latent", "bias"),
     }
+    # Of a network that is not there yet, as its shape.
+    of_shapes = traverse_util.flatten_dict(load_huggingface(tmp_path, params, {})["params"])
+    assert {path for path, leaf in of_shapes.items() if isinstance(leaf, jax.ShapeDtypeStruct)} == kept
 
 
 def test_independent_channels_and_a_network_around_the_encoder(tmp_path):
@@ -376,6 +394,32 @@ def test_another_decoder_is_refused(tmp_path):
             load_huggingface(tmp_path, *_shapes(mae, _image(1, 32, 32, 3)))
 
 
+def _clip():
+    return CLIPVisionModel(CLIPVisionConfig(**OF_SMALL, image_size=32, patch_size=8))
+
+
+def _swin():
+    return SwinModel(SwinConfig(embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=2, image_size=32))
+
+
+def _bert():
+    return BertModel(BertConfig(**OF_SMALL, vocab_size=10, max_position_embeddings=10))
+
+
+@pytest.mark.parametrize("encoder", [VIT, ResNetEncoder(18)])
+@pytest.mark.parametrize("make", [_clip, _swin, _bert, None])
+def test_weights_of_another_kind_are_refused_with_those_that_are_possible(make, encoder, tmp_path):
+    if make:
+        make().save_pretrained(tmp_path)
+    else:  # a ResNet as torchvision and timm name its tensors
+        names = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer1.0.bn1.weight")
+        save_file({name: np.zeros(2, np.float32) for name in names}, tmp_path / "model.safetensors")
+    message = "and [0-9]+ more: these weights are of none of the networks here, ResNet, ViT, ViTMAE and DINOv2, as"
+    with pytest.raises(ValueError, match=message) as refused:
+        _loaded(tmp_path, encoder, _image(1, 32, 32, 3))
+    assert make or str(refused.value).startswith("bn1.weight, conv1.weight, layer1.0.bn1.weight and 1 more")
+
+
 def test_tensors_that_do_not_fit_are_named(tmp_path):
     _vit().save_pretrained(tmp_path)
     file, image = tmp_path / "model.safetensors", _image(1, 32, 32, 3)
@@ -393,14 +437,41 @@ def test_tensors_that_do_not_fit_are_named(tmp_path):
     refused(without("norm.bias"), "missing layernorm.bias; unexpected none")
     refused(without("1.intermediate.dense.bias"), "block 1 is not a block of a ViT; .*: mlp_in/bias$")
     refused(without(".layer.1."), "block 1 is not a block of a ViT")
+    refused(without("encoder.layer."), "no blocks of a ViT among these tensors; there are embeddings.cls_token, ")
     refused({**whole, "embeddings.cls_token": np.zeros((1, 1, 31), np.float32)}, r"class_token is \(32,\) .*\(31,\)")
     others = {f"{number}.{part}": np.zeros(2, np.float32) for number in range(9) for part in "ab"}
-    refused(others, "unexpected 0.a, 0.b, 1.a and 15 more")
+    refused({**whole, **others}, "unexpected 0.a, 0.b, 1.a and 15 more")
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "image_size": 40}))
     refused(whole, "16 positions are not a grid of 5 x 5 patches")
     (tmp_path / "config.json").unlink()
     refused(whole, "there is no config.json beside the weights")
+
+
+def test_entries_that_the_configuration_of_a_vit_lacks_are_named(tmp_path):
+    _vit_mae().save_pretrained(tmp_path)
+    file, image = tmp_path / "config.json", _image(1, 32, 32, 3)
+    whole = json.loads(file.read_text())
+    params, _ = _shapes(MAE(VIT, 3, 32, 0.5, False, "mean", 16, 2, 2), image)
+
+    def refused(text, message):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_huggingface(tmp_path, params, {})
+
+    for keys in (
+        ("hidden_act",),
+        ("num_attention_heads",),
+        ("image_size",),
+        ("patch_size",),
+        ("decoder_num_attention_heads",),
+        ("hidden_act", "num_attention_heads", "image_size"),
+    ):
+        without = {key: value for key, value in whole.items() if key not in keys}
+        refused(json.dumps(without), f"config.json beside the weights has no {', '.join(keys)}, which")
+    refused(json.dumps(whole)[:-1], "config.json is not JSON: ")
+    file.write_text(json.dumps(whole))
+    load_huggingface(tmp_path, params, {})
 
 
 def test_only_safetensors_are_read(tmp_path):

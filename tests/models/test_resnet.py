@@ -1,10 +1,13 @@
 """Counts, sizes and masks; the numbers themselves are held against Hugging Face's in `test_pretrained.py`."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bie_jax.models import resnet
 from bie_jax.models.resnet import ResNetDecoder, ResNetEncoder
 
 CLASSIFIER = {18: 513_000, 34: 513_000, 50: 2_049_000, 101: 2_049_000, 152: 2_049_000}
@@ -41,6 +44,32 @@ def test_equal_blocks_are_one_scanned_block():
         return shapes["params"]["stage3"]["layers"]["conv1"]["kernel"].shape
 
     assert (kernel(50)[0], kernel(101)[0], kernel(152)[0]) == (5, 22, 35)
+
+
+@pytest.mark.parametrize(("network", "blocks"), [(ResNetEncoder(18), 2), (ResNetDecoder(18, 1), 3)])
+def test_blocks_computed_again_give_the_same_gradient_and_statistics(network, blocks, monkeypatch):
+    """In one narrow stage: the blocks after its first are unrolled if there is one, and scanned if there are two."""
+    monkeypatch.setattr(resnet, "WIDTHS", (4,))
+    monkeypatch.setattr(resnet, "STAGE_SIZES", {18: (blocks,)})
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 16, 16, 2)).astype(np.float32)
+    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), x, train=True))
+    variables = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+
+    def loss(params, remat):
+        given = variables | {"params": params}
+        y, changed = network.clone(remat=remat).apply(given, x, train=True, mutable=["batch_stats"])
+        return jnp.square(y).mean(), changed
+
+    roots, results = {}, {}
+    for remat in (False, True):
+        gradient = jax.grad(functools.partial(loss, remat=remat), has_aux=True)
+        traced = jax.jit(gradient).trace(variables["params"])
+        roots[remat] = str(traced.jaxpr).count("rsqrt")  # one for each batch normalisation
+        results[remat] = traced.lower().compile()(variables["params"])
+    assert roots[True] > roots[False]
+    for ours, expected in zip(*map(jax.tree.leaves, (results[True], results[False])), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max() + 1e-9)
 
 
 def test_an_example_without_channels_has_no_say_in_the_statistics():

@@ -144,14 +144,14 @@ def test_every_patch_sees_every_other_and_the_class_token():
     assert np.abs(of_params["class_token"]).max() > 0
 
 
-@pytest.mark.parametrize("encoder", [JOINT, TOKENS], ids=["joint", "tokens"])
-def test_blocks_computed_again_give_the_same_gradient(encoder):
+@pytest.mark.parametrize("network", [JOINT, ViTDecoder(3, 8, 16, 2, 2)], ids=["encoder", "decoder"])
+def test_blocks_computed_again_give_the_same_gradient(network):
     """And the gradient of a block then multiplies matrices that are kept otherwise."""
     image = _image(2, 8, 16, 2)
-    variables = _variables(encoder, image)
+    variables = _variables(network, image)
 
     def loss(variables, remat):
-        return jnp.square(encoder.clone(remat=remat).apply(variables, image, train=False)).mean()
+        return jnp.square(network.clone(remat=remat).apply(variables, image, train=False)).mean()
 
     products, gradients = {}, {}
     for remat in (False, True):
