@@ -24,7 +24,7 @@ _GROUPS = [*_POOLED, "--config.model.quantizer.num_groups=16", "--config.model.q
 _VIT = ["--config.model.encoder=vit", "--config.model.vit.size=Ti", "--config.model.vit.patch_size=8", *_CROP]
 _LATENT = ["--config.model.latent_dim=128"]
 
-# name -> (configuration file, options); every one with 128 numbers per image, MAE with its encoder's 192 (ViT-Ti) or 384 (ViT-S).
+# name -> (configuration file, options); every one with 128 numbers per image, MAE with its ViT's width, 192 or 384.
 RUNS = {
     "ae-resnet18": ("ae", [*_RESNET, *_LATENT]),
     "vae-resnet18": ("vae", [*_RESNET, *_LATENT]),

@@ -47,7 +47,14 @@ def _encode(encoder, variables, image, present=None):
 
 @pytest.mark.parametrize(
     ("name", "patch_size", "published"),
-    [("S", 16, 21_665_664), ("B", 16, 85_798_656), ("L", 16, 303_301_632), ("H", 14, 630_764_800)],
+    [
+        ("S", 16, 21_665_664),
+        ("S", 8, 21_670_272),
+        ("B", 16, 85_798_656),
+        ("B", 8, 85_807_872),
+        ("L", 16, 303_301_632),
+        ("H", 14, 630_764_800),
+    ],
 )
 def test_sizes_have_as_many_parameters_as_published(name, patch_size, published):
     """Without a head, at 224 pixels; timm's `num_classes=0` counts the same."""
