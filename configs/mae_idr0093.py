@@ -21,9 +21,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.encoder = "vit"
     config.model.latent_dim = 384  # the encoder's own width
     config.optimizer.name = "adamw"
-    config.optimizer.lr = (
-        1.5e-4 * config.train.batch_size / 256
-    )  # with another train.batch_size on the command line, give this too
+    # For the batch size of base.py: with another one on the command line, give this too.
+    config.optimizer.lr = 1.5e-4 * config.train.batch_size / 256
     config.optimizer.beta2 = 0.95
     config.optimizer.weight_decay = 0.05
     config.optimizer.decay_biases_and_norms = False

@@ -17,7 +17,7 @@ from bie_jax.models.autoencoder import Autoencoder
 from bie_jax.models.bottleneck import GridBottleneck
 from bie_jax.models.residual_stack import ResidualStackDecoder
 from bie_jax.optimizer import build_optimizer
-from bie_jax.preflight import check_run, notes_on_parts
+from bie_jax.preflight import check_run, compile_step, notes_on_parts
 from bie_jax.train import NonFiniteLossError, _treatment_of_row, train_and_evaluate
 from bie_jax.train_state import create_train_state
 from bie_jax.train_step import build_train_step
@@ -172,6 +172,40 @@ def test_a_treatment_that_no_contrast_reads_need_not_be_a_column(tiny_config, ti
     checked = check_config(tiny_config)
     check_run(checked, Mixture((tiny_set,)))
     assert set(_treatment_of_row(Mixture((tiny_set,)), checked)) == {-1}
+
+
+def test_the_step_is_held_against_the_memory_before_there_is_a_state(tiny_config, tmp_path, monkeypatch):
+    """On a CPU what is left is less by a state that is there, and the step counts it again."""
+    given = []
+
+    def refuse(step, state, batch_of, config):
+        given.extend(jax.tree.leaves(state))
+        raise ConfigError("looked at")
+
+    monkeypatch.setattr("bie_jax.train.compile_step", refuse)
+    with pytest.raises(ConfigError, match="looked at"):
+        train_and_evaluate(tiny_config, tmp_path / "run")
+    assert len(given) > 20
+    assert {type(leaf) for leaf in given} == {jax.ShapeDtypeStruct}
+
+
+def test_a_batch_that_does_not_fit_is_refused_with_what_fits_and_what_helps(tiny_config, monkeypatch):
+    tiny_config.train.batch_size, tiny_config.train.accumulate_steps = 64 * jax.device_count(), 4
+    checked = check_config(tiny_config)
+    monkeypatch.setattr("bie_jax.preflight.available_bytes", lambda device: 4 * 30_500)
+
+    def batch_of(batch_size):
+        return jax.ShapeDtypeStruct((batch_size, 1000), np.float32)
+
+    step = jax.jit(lambda state, batch: state + batch.sum())
+    state = jax.ShapeDtypeStruct((), np.float32)
+    with pytest.raises(ConfigError) as refused:
+        compile_step(step, state, batch_of, checked)
+    said = str(refused.value)
+    assert f"batch_size={checked.train.batch_size} needs" in said
+    assert f"on each of {jax.device_count()} device(s)" in said
+    assert "the largest seen to fit: 28;" in said  # in four parts; 30 would fit in one
+    assert said.endswith("accumulate_steps, config.train.compute_dtype='bfloat16', config.train.remat make it less")
 
 
 def test_a_set_that_is_not_built_is_named_with_its_command(tiny_config, tmp_path):

@@ -293,7 +293,7 @@ def transductive_note(
     """
     total = len(metadata)
     train = int((metadata["split"] == "train").sum())
-    taught = contrastive.weight > 0 and contrastive.form == "replicates"
+    taught = contrastive.compares_treatments
     how = (
         f"with the column {contrastive.treatment}, whose equal values it draws together,"
         if taught

@@ -151,7 +151,7 @@ def test_every_patch_sees_every_other_and_the_class_token():
     assert np.abs(of_params["class_token"]).max() > 0
 
 
-@pytest.mark.parametrize("network", [JOINT, ViTDecoder(3, 8, 16, 2, 2)], ids=["encoder", "decoder"])
+@pytest.mark.parametrize("network", [JOINT, TOKENS, ViTDecoder(3, 8, 16, 2, 2)], ids=["joint", "tokens", "decoder"])
 def test_blocks_computed_again_give_the_same_gradient(network):
     """And the gradient of a block then multiplies matrices that are kept otherwise."""
     image = _image(2, 8, 16, 2)
