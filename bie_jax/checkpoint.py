@@ -12,7 +12,7 @@ from jax.sharding import Sharding
 from orbax.checkpoint import v1 as ocp
 
 from bie_jax.sharding import abstract
-from bie_jax.train_state import TrainState
+from bie_jax.train_state import TrainState, averageable
 
 # Where every device has the whole state, each copies a part of an array to the host, if the parts are this large:
 # cutting a small array into parts takes longer than copying it.
@@ -91,8 +91,11 @@ class Checkpoints:
         """Load a checkpoint into the shapes, dtypes and shardings that `state` is a tree of."""
         loaded = self._checkpointer.load_checkpointables(step, {**_split(state), "progress": None})
         model, training = loaded["model"], loaded["training"]
-        if state.averaged_params is not None:
-            model["averaged_params"], model["params"] = model["params"], training.pop("learning_params")
+        if state.averages is not None:
+            averages = averageable(model["params"], model["model_state"])
+            learning = training.pop("learning")
+            model = {"params": learning.pop("params"), "model_state": model["model_state"] | learning}
+            model["averages"] = averages
         return state.replace(**model, **training), Progress(**loaded["progress"])
 
     def restore_model(self, variables: dict[str, Any], sharding: Sharding) -> tuple[dict[str, Any], int]:
@@ -129,9 +132,9 @@ def has_checkpoint(workdir: Path) -> bool:
 
 def _split(state: TrainState) -> dict[str, Any]:
     """What an embedder needs apart from what only training needs, so that each can be loaded alone."""
-    # With averaged parameters the embedder needs these, and training alone the ones that they are the average of.
-    learning = {} if state.averaged_params is None else {"learning_params": state.params}
+    # With averages the embedder needs these, and training alone what they are the averages of.
+    learning = {} if state.averages is None else {"learning": averageable(state.params, state.model_state)}
     return {
-        "model": {"params": state.eval_params, "model_state": state.model_state},
+        "model": {"params": state.eval_params, "model_state": state.eval_model_state},
         "training": {"step": state.step, "opt_state": state.opt_state, "window": state.window} | learning,
     }

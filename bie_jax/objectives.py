@@ -129,8 +129,9 @@ def vae(
     """L = w / 2 sum (x - x')^2 + beta sum KL(q(z|x) || N(0, 1)), sums per image, mean over the batch, nats.
 
     The first term is -log p(x|z) of unit variance without its constant (Kingma & Welling 2013, arXiv 1312.6114; beta:
-    Higgins et al. 2017). Each dimension's KL costs at least `free_nats` (Kingma et al. 2016, arXiv 1606.04934), and
-    beta grows from 0 over `kl_warmup_steps`. Arguments as `ae`.
+    Higgins et al. 2017). Each dimension's KL, its mean over the latent vectors of the batch, costs at least
+    `free_nats` (Kingma et al. 2016, arXiv 1606.04934), and beta grows from 0 over `kl_warmup_steps`. An image of
+    independent channels has a latent vector for each, whose KLs add up. Arguments as `ae`.
     """
     reconstruction, out, model_state = _apply(model, params, model_state, batch, key, train)
     recon = _error(config, batch, reconstruction)
@@ -139,11 +140,11 @@ def vae(
     counts = batch.weight.max(axis=1) if out["mean"].ndim == 2 else batch.weight
     kl = gaussian_kl(out["mean"], out["logvar"]) * counts[..., None]
     axes = tuple(range(kl.ndim - 1))
-    total = jnp.maximum(batch.weight.max(axis=1).sum(), 1)
-    kl_per_dim = kl.sum(axis=axes) / total  # [d]
+    kl_per_dim = kl.sum(axis=axes) / jnp.maximum(counts.sum(), 1)  # [d]
+    vectors = counts.sum() / jnp.maximum(batch.weight.max(axis=1).sum(), 1)  # of an image, on average
     warmup = jnp.minimum(1.0, (step + 1) / max(config.kl_warmup_steps, 1))
     nll = _mean(0.5 * values * recon, batch)
-    loss = config.reconstruction * nll + config.beta * warmup * free_bits(kl_per_dim, config.free_nats)
+    loss = config.reconstruction * nll + config.beta * warmup * vectors * free_bits(kl_per_dim, config.free_nats)
     mean = out["mean"].astype(jnp.float32)
     totals = {
         "count": counts.sum(),
@@ -151,7 +152,7 @@ def vae(
         "mean": (mean * counts[..., None]).sum(axis=axes),
         "mean_square": (jnp.square(mean) * counts[..., None]).sum(axis=axes),
     }
-    terms = {"recon": _mean(recon, batch), "nll": nll, "kl": kl_per_dim.sum()}
+    terms = {"recon": _mean(recon, batch), "nll": nll, "kl": vectors * kl_per_dim.sum()}
     return _finish(loss, terms, totals, config, batch, out, model_state, reconstruction)
 
 

@@ -136,7 +136,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
         pictures: list[tuple[np.ndarray, np.ndarray]] = []
         for batch in eval_batches(mixture, all_val_rows, checked.train.batch_size, checked.data.read_threads):
             metrics, batch_totals, image, reconstruction = jax.device_get(
-                eval_step(state.eval_params, state.model_state, put(batch))
+                eval_step(state.eval_params, state.eval_model_state, put(batch))
             )
             totals.append(batch_totals)
             for name, value in metrics.items():

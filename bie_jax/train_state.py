@@ -51,17 +51,31 @@ class TrainState(train_state.TrainState):
     Attributes:
         model_state: the model's other collections, `codebook` and `batch_stats`.
         window: running sums for the log.
-        averaged_params: exponential moving average of the parameters, or None without one.
+        averages: exponential moving averages of `averageable`, or None without them.
     """
 
     model_state: Any
     window: MetricWindow
-    averaged_params: Any
+    averages: Any
 
     @property
     def eval_params(self) -> Any:
-        """What validation and embedding use: the averaged parameters where there are any."""
-        return self.params if self.averaged_params is None else self.averaged_params
+        """The parameters that validation and embedding use: the averaged ones where there are any."""
+        return self.params if self.averages is None else self.averages["params"]
+
+    @property
+    def eval_model_state(self) -> Any:
+        """The other collections that they use: averaged batch statistics go with averaged parameters."""
+        return self.model_state | {name: part for name, part in (self.averages or {}).items() if name != "params"}
+
+
+def averageable(params: Any, model_state: dict[str, Any]) -> dict[str, Any]:
+    """What averages are taken of: parameters, and the batch statistics that they are normalised by.
+
+    A codebook is a moving average of its own (or a parameter), and a restarted code cannot be averaged with what it
+    was: the newest is used.
+    """
+    return {"params": params} | {name: part for name, part in model_state.items() if name == "batch_stats"}
 
 
 def create_train_state(
@@ -95,7 +109,7 @@ def create_train_state(
         tx=tx,
         model_state=variables,
         window=MetricWindow(zeros[0], jnp.zeros((), jnp.int32), zeros[1]),
-        averaged_params=jax.tree.map(jnp.copy, params) if config.train.ema_decay else None,
+        averages=jax.tree.map(jnp.copy, averageable(params, variables)) if config.train.ema_decay else None,
     )
     return state.replace(step=jnp.zeros((), jnp.int32))
 

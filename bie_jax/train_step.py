@@ -15,7 +15,7 @@ from bie_jax import augment
 from bie_jax.config import Config
 from bie_jax.objectives import METHODS, Aux, Batch
 from bie_jax.optimizer import is_under
-from bie_jax.train_state import TrainState
+from bie_jax.train_state import TrainState, averageable
 from bie_jax.views import VIEWS
 
 
@@ -71,12 +71,12 @@ def build_train_step(
                 gradients_of, state.model_state, seen, noise_key, parts
             )
         state = state.apply_gradients(grads=gradients)
-        averaged = state.averaged_params
-        if averaged is not None:
-            d = config.train.ema_decay
-            averaged = jax.tree.map(lambda mean, new: d * mean + (1 - d) * new, averaged, state.params)
+        averages = state.averages
+        if averages is not None:
+            d, newest = config.train.ema_decay, averageable(state.params, model_state)
+            averages = jax.tree.map(lambda mean, new: d * mean + (1 - d) * new, averages, newest)
         window = state.window.add(metrics, totals)
-        return state.replace(model_state=model_state, window=window, averaged_params=averaged), metrics["loss"]
+        return state.replace(model_state=model_state, window=window, averages=averages), metrics["loss"]
 
     return jax.jit(
         train_step,

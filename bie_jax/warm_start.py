@@ -17,7 +17,7 @@ from flax import traverse_util
 from bie_jax.checkpoint import Checkpoints
 from bie_jax.config import Config, ConfigError, load_config
 from bie_jax.objectives import build_model
-from bie_jax.train_state import TrainState, initial_variables
+from bie_jax.train_state import TrainState, averageable, initial_variables
 
 
 def given_weights(shapes: dict[str, Any], config: Config, channel_names: tuple[str, ...]) -> dict[str, Any] | None:
@@ -65,8 +65,8 @@ def warm_start(state: TrainState, given: dict[str, Any] | None) -> TrainState:
 
     placed = jax.tree.map(place, {"params": state.params, **state.model_state}, given)
     params = placed.pop("params")
-    averaged = None if state.averaged_params is None else jax.tree.map(jnp.copy, params)
-    return state.replace(params=params, model_state=placed, averaged_params=averaged)
+    averages = None if state.averages is None else jax.tree.map(jnp.copy, averageable(params, placed))
+    return state.replace(params=params, model_state=placed, averages=averages)
 
 
 @dataclasses.dataclass(frozen=True)

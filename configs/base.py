@@ -134,7 +134,7 @@ def _seed_table() -> ConfigDict:
     config.model.quantizer.num_groups = 1  # codebooks side by side, each for code_dim numbers
     config.model.quantizer.num_residuals = 4  # codebooks one after the other; read when name = "residual"
     config.model.quantizer.levels = (8, 5, 5)  # values of each number; read when name = "fsq"
-    config.model.quantizer.commitment_cost = 0.25
+    config.model.quantizer.commitment_cost = 0.25  # this and what follows: not read when name = "fsq"
     config.model.quantizer.codebook_cost = 1.0  # of the codebook's own term; read when name = "gradient"
     config.model.quantizer.ema_decay = 0.99  # the seed's decay
     config.model.quantizer.restart_threshold = 0.05  # of an even share of the vectors; 0: never restart a code
@@ -146,7 +146,7 @@ def _seed_table() -> ConfigDict:
     config.objective = ConfigDict()
     config.objective.reconstruction = 1.0  # weight of the reconstruction's term
     config.objective.beta = 1.0  # weight of the KL divergence; read by "vae", like the next two
-    config.objective.free_nats = 0.0  # nats per dimension that cost nothing
+    config.objective.free_nats = 0.0  # nats per dimension of a latent vector that cost nothing
     config.objective.kl_warmup_steps = 0  # optimiser steps in which beta grows from 0
     config.objective.fourier_weight = 0.0  # of the Fourier term; read by "mae"
     config.objective.contrastive = ConfigDict()

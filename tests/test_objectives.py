@@ -124,7 +124,14 @@ def test_vae_of_channels_sums_over_the_channels_that_there_are():
     kl = sum(np.sum(_kl_by_loops(mean[b, c][None], logvar[b, c][None])) for b, c in there) / 2
     nll = 0.5 * (np.square(IMAGE[0]).sum() + np.square(IMAGE[1, ..., 1]).sum()) / 2
     np.testing.assert_allclose(loss, nll + kl, rtol=1e-5)
+    np.testing.assert_allclose(aux.metrics["kl"], kl, rtol=1e-5)
     assert aux.totals["count"] == 3
+    # What is free is a dimension of one vector, in the unit that is logged; there are 1.5 vectors per image.
+    per_dim = np.mean([_kl_by_loops(mean[b, c][None], logvar[b, c][None])[0] for b, c in there], axis=0)
+    np.testing.assert_allclose(summarise_latents(jax.device_get(aux.totals))["kl_per_dim"], per_dim, rtol=1e-4)
+    bound = float(np.median(per_dim))
+    free, _ = _value(vae, {"mean": mean, "logvar": logvar}, IMAGE[:2], weight, free_nats=bound)
+    np.testing.assert_allclose(free, nll + 1.5 * np.maximum(per_dim, bound).sum(), rtol=1e-5)
 
 
 def test_a_collapsed_posterior_has_no_active_unit():

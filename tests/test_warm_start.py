@@ -164,13 +164,13 @@ def test_averaged_parameters_are_what_is_saved_for_embedding_and_resumed(tiny_co
 
     def seen_save(self, state, progress, val_loss):
         saved[int(state.step)] = [
-            jax.tree.map(np.array, jax.device_get(tree)) for tree in (state.params, state.averaged_params)
+            jax.tree.map(np.array, jax.device_get(tree)) for tree in (state.params, state.averages["params"])
         ]
         save(self, state, progress, val_loss)
 
     def seen_restore(self, state, step):
         state, progress = restore(self, state, step)
-        resumed.append((step, jax.device_get(state.params), jax.device_get(state.averaged_params)))
+        resumed.append((step, jax.device_get(state.params), jax.device_get(state.averages["params"])))
         return state, progress
 
     monkeypatch.setattr(Checkpoints, "save", seen_save)

@@ -14,7 +14,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bie_jax.models.broadcast import broadcast
 from bie_jax.models.conv import Conv
+from bie_jax.models.dense import Dense
 
 
 class GridBottleneck(nn.Module):
@@ -60,7 +62,7 @@ class PooledBottleneck(nn.Module):
 
     def setup(self) -> None:
         """The parts."""
-        self.project = nn.Dense(self.quantizer.vector_dim)
+        self.project = Dense(self.quantizer.vector_dim)
         self.to_map = Spread(self.spread, self.map_features)
 
     def __call__(
@@ -92,7 +94,7 @@ class DenseBottleneck(nn.Module):
 
     def setup(self) -> None:
         """The parts."""
-        self.project = nn.Dense(self.latent_dim)
+        self.project = Dense(self.latent_dim)
         self.to_map = Spread(self.spread, self.map_features)
 
     def __call__(
@@ -126,8 +128,8 @@ class GaussianBottleneck(nn.Module):
 
     def setup(self) -> None:
         """The parts."""
-        self.mean = nn.Dense(self.latent_dim)
-        self.logvar = nn.Dense(self.latent_dim)
+        self.mean = Dense(self.latent_dim)
+        self.logvar = Dense(self.latent_dim)
         self.to_map = Spread(self.spread, self.map_features)
 
     def __call__(
@@ -139,7 +141,9 @@ class GaussianBottleneck(nn.Module):
         mean, logvar = self.mean(pooled), self.logvar(pooled)
         z = mean
         if train:
-            z = mean + jnp.exp(0.5 * logvar) * jax.random.normal(self.make_rng("noise"), mean.shape, mean.dtype)
+            # Drawn in float32 whatever is computed in: normals of bfloat16 are 128 values, -2.9 to 2.5, of mean -0.012.
+            noise = jax.random.normal(self.make_rng("noise"), mean.shape, jnp.float32).astype(mean.dtype)
+            z = mean + jnp.exp(0.5 * logvar) * noise
         out = {"embedding": mean, "mean": mean, "logvar": logvar}
         return self.to_map(z, *features.shape[1:3]), out
 
@@ -167,11 +171,13 @@ class Spread(nn.Module):
     def __call__(self, z: jax.Array, height: int, width: int) -> jax.Array:
         """Spread over height h and width w."""
         if self.kind == "dense":
-            return nn.Dense(height * width * self.map_features)(z).reshape(-1, height, width, self.map_features)
+            return Dense(height * width * self.map_features)(z).reshape(-1, height, width, self.map_features)
         # A 1x1 convolution of vector and place side by side is the sum of one of each. With weights of their own, two
         # numbers of place are not drowned by thousands of the vector at the start.
-        place = nn.Dense(self.map_features, use_bias=False, name="place")(_places(height, width).astype(z.dtype))
-        return nn.Dense(self.map_features, name="vector")(z)[:, None, None, :] + place[None]
+        place = Dense(self.map_features, use_bias=False, name="place")(_places(height, width).astype(z.dtype))
+        vector = Dense(self.map_features, name="vector")(z)[:, None, None, :]
+        shape = (len(z), height, width, self.map_features)
+        return broadcast(vector, shape) + broadcast(place, shape)
 
 
 def _places(height: int, width: int) -> jax.Array:

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bie_jax.models.broadcast import broadcast
+
 # At and below this many output positions one matrix product beats XLA's CPU convolution.
 _MAX_POSITIONS_AS_PRODUCT = 16
 # Matrix products with fewer columns than this are slow.
@@ -57,7 +59,7 @@ class Conv(nn.Module):
             x, padding = jnp.pad(x, ((0, 0), *padding, (0, 0)), mode="wrap"), ((0, 0), (0, 0))
         y = convolve(x, kernel, self.strides, padding)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).reshape(1, 1, 1, -1)
+            y = y + broadcast(self.param("bias", nn.initializers.zeros, (self.features,)), y.shape)
         return y
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bie_jax.models.autoencoder import contract_image, join_channels
+from bie_jax.models.broadcast import broadcast
 from bie_jax.models.vit import (
     Grid,
     LearntTable,
@@ -273,12 +274,13 @@ class MAEDecoder(nn.Module):
         place = jax.nn.one_hot(jnp.where(masking.kept, masking.ids_restore, -1), slots, dtype=x.dtype)  # [B, T, n]
         tokens = jnp.einsum("btn,bnd->btd", place, x[:, 1:], precision="highest")
         mask_token = self.param("mask_token", token_init, (width,))
-        tokens = jnp.where(masking.kept[..., None], tokens, mask_token[None, None])
+        tokens = jnp.where(masking.kept[..., None], tokens, broadcast(mask_token, tokens.shape))
         tokens = tokens.reshape(batch_size, channels, positions, width)
         tokens = tokens + jnp.asarray(sincos_positions(grid, width), x.dtype).reshape(1, 1, positions, width)
         if self.channel_tokens:
-            tokens = tokens + LearntTable("channels", name="channel_embed")((channels, width))[None, :, None]
-        first = jnp.broadcast_to(x[:, None, :1], (batch_size, channels, 1, width))
+            channel = LearntTable("channels", name="channel_embed")((channels, width))
+            tokens = tokens + broadcast(channel[:, None], tokens.shape)
+        first = broadcast(x[:, None, :1], (batch_size, channels, 1, width))
         x = jnp.concatenate([first, tokens], axis=2).reshape(batch_size * channels, 1 + positions, width)
         x, _ = stack_of_blocks(self.size, self.norm_epsilon, layer_scale=False, remat=self.remat, name="blocks")(
             x, None

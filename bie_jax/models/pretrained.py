@@ -45,7 +45,9 @@ def load_huggingface(path: str | Path, params: dict[str, Any], batch_stats: dict
     - Learnt positions, to the size of the network's images: bicubically, as `transformers` interpolates them.
     - Fixed positions are computed, for any size; those of the file must be the same ones.
 
-    `norm_epsilon` is not part of the weights: DINOv2's is 1e-6, and that of `transformers`' ViT and ViTMAE 1e-12.
+    Two things are not part of the weights. `norm_epsilon`: DINOv2's is 1e-6, and that of `transformers`' ViT and ViTMAE
+    1e-12. A ResNet's `padding_mode`: published ones have zeros around an image, and a network that is circular, for
+    distance matrices, starts from the same kernels.
 
     Args:
         path: folder with `config.json` and `model.safetensors`, or the .safetensors file in it. (A ResNet's weights do
@@ -158,7 +160,7 @@ def _encoder_of(tensors: dict[str, np.ndarray]) -> str:
 def _entries(config: dict[str, Any], *keys: str) -> list[Any]:
     """What `config.json` says of a ViT that its tensors do not tell."""
     if not config:
-        raise ValueError(f"there is no {_CONFIG} beside the weights, and only it tells a ViT's number of heads")
+        raise ValueError(f"{_CONFIG} beside the weights is missing or empty, and only it tells a ViT's number of heads")
     missing = [key for key in keys if key not in config]
     if missing:
         raise ValueError(

@@ -12,8 +12,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
+from bie_jax.models.broadcast import broadcast
 from bie_jax.models.conv import Conv, upsample
+from bie_jax.models.dense import Dense
 from bie_jax.shapes.distance_matrix import normalized_distances
 from bie_jax.shapes.mds import points_of_exact
 
@@ -52,8 +55,7 @@ class RingEncoder(nn.Module):
     def setup(self) -> None:
         """The layers, one after the other."""
         self.convolutions = [
-            nn.Conv(self.width, (self.kernel_size,), padding="CIRCULAR", name=f"conv{number + 1}")
-            for number in range(self.depth)
+            _RingConv(self.width, self.kernel_size, name=f"conv{number + 1}") for number in range(self.depth)
         ]
         self.norms = [nn.LayerNorm(name=f"norm{number + 1}") for number in range(self.depth)]
 
@@ -82,6 +84,21 @@ class RingEncoder(nn.Module):
         return x
 
 
+class _RingConv(nn.Module):
+    """Circular convolution with the parameters of `nn.Conv`, [B, P, C_in] -> [B, P, C_out]."""
+
+    features: int
+    kernel_size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (self.kernel_size, x.shape[-1], self.features))
+        reach = self.kernel_size // 2
+        x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)), mode="wrap")
+        y = lax.conv_general_dilated(x, kernel, (1,), "VALID", dimension_numbers=("NHC", "HIO", "NHC"))
+        return y + broadcast(self.param("bias", nn.initializers.zeros, (self.features,)), y.shape)
+
+
 class PointsDecoder(nn.Module):
     """[B, h, w, F] -> P points, and their normalised distances [B, P, P, 1].
 
@@ -100,8 +117,8 @@ class PointsDecoder(nn.Module):
         del valid, train
         x = z.reshape(len(z), -1)
         for number in range(2):
-            x = nn.gelu(nn.Dense(_HIDDEN, name=f"layer{number + 1}")(x))
-        points = nn.Dense(2 * self.num_points, name="points")(x).reshape(-1, self.num_points, 2)
+            x = nn.gelu(Dense(_HIDDEN, name=f"layer{number + 1}")(x))
+        points = Dense(2 * self.num_points, name="points")(x).reshape(-1, self.num_points, 2)
         # A circle to begin with: from points in one place there is no way out.
         angle = 2 * np.pi * np.arange(self.num_points) / self.num_points
         circle = np.stack([np.sin(angle), np.cos(angle)], axis=1)
@@ -124,7 +141,7 @@ class MatrixDecoder(nn.Module):
         """Decode; `valid` and `train` change nothing."""
         del valid, train
         side = self.num_points // GROWTH
-        x = nn.Dense(side * side * self.width, name="map")(z.reshape(len(z), -1))
+        x = Dense(side * side * self.width, name="map")(z.reshape(len(z), -1))
         x = nn.gelu(x.reshape(-1, side, side, self.width))
         around = {"kernel_size": (3, 3), "padding": ((1, 1), (1, 1)), "padding_mode": "circular"}
         for number in range(3):

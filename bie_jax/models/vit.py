@@ -17,6 +17,8 @@ import numpy as np
 from jax import lax
 
 from bie_jax.models.autoencoder import expand, join_channels
+from bie_jax.models.broadcast import broadcast, take
+from bie_jax.models.dense import Dense
 
 Grid = tuple[int, int]  # (rows, columns) of patches
 
@@ -39,8 +41,7 @@ SIZES = {
     "H": ViTSize(1280, 32, 16, 5120),
 }
 
-dense = functools.partial(nn.Dense, kernel_init=nn.initializers.xavier_uniform())
-dense_general = functools.partial(nn.DenseGeneral, kernel_init=nn.initializers.xavier_uniform())
+dense = functools.partial(Dense, kernel_init=nn.initializers.xavier_uniform())
 token_init = nn.initializers.normal(0.02)
 # DINOv2 was trained from this value, after Touvron et al. 2021 (arXiv 2103.17239).
 _layer_scale_init = nn.initializers.constant(1e-5)
@@ -152,7 +153,7 @@ class Block(nn.Module):
         """[B, N, D] and `present` [B, N] bool (see `attention`) -> [B, N, D]."""
         b, n, width = x.shape
         h = layer_norm(self.norm_epsilon, name="attention_norm")(x)
-        h = dense_general((3, self.heads, width // self.heads), name="qkv")(h)  # [B, N, 3, heads, d]
+        h = dense((3, self.heads, width // self.heads), name="qkv")(h)  # [B, N, 3, heads, d]
         query, key, value = (part.squeeze(2).swapaxes(1, 2) for part in jnp.split(h, 3, axis=2))
         h = attention(query, key, value, present).swapaxes(1, 2).reshape(b, n, width)
         x = x + self._scaled(dense(width, name="attention_out")(h), "attention_scale")
@@ -163,7 +164,7 @@ class Block(nn.Module):
     def _scaled(self, h: jax.Array, name: str) -> jax.Array:
         if not self.layer_scale:
             return h
-        return h * self.param(name, _layer_scale_init, (h.shape[-1],))[None, None]
+        return h * broadcast(self.param(name, _layer_scale_init, (h.shape[-1],)), h.shape)
 
 
 def layer_norm(epsilon: float, name: str | None = None) -> nn.LayerNorm:
@@ -251,7 +252,7 @@ class ViTEncoder(nn.Module):
     def setup(self) -> None:
         """Make the parts; which arrays there are depends on the attributes."""
         width = self.size.width
-        self.patch_embed = dense_general(width, axis=(-3, -2, -1))
+        self.patch_embed = dense(width, axes=3)
         self.class_token = self.param("class_token", token_init, (width,))
         if self.positions == "learnt":
             self.class_pos_embed = self.param("class_pos_embed", token_init, (width,))
@@ -340,11 +341,13 @@ class ViTEncoder(nn.Module):
             positions = self.pos_embed((*grid, self.size.width))
         else:
             positions = jnp.asarray(sincos_positions(grid, self.size.width), tokens.dtype)
-        added = positions.reshape(1, -1, self.size.width)  # [1, N, D]
+        positions = positions.reshape(1, -1, self.size.width)  # [1, N, D]
+        shape = (channels, *positions.shape[1:])
+        added = broadcast(positions, shape)
         if self.channel_tokens:
-            added = added + self.channel_embed((channels, self.size.width))[:, None]  # [C, N, D]
+            added = added + broadcast(self.channel_embed((channels, self.size.width))[:, None], shape)
         added = added.reshape(-1, self.size.width)
-        return tokens + (added[None] if ids is None else added[ids])
+        return tokens + (broadcast(added, tokens.shape) if ids is None else take(added, ids))
 
     def transform(self, tokens: jax.Array, present: jax.Array | None) -> jax.Array:
         """Class token, blocks and norm: [B, T, D], the tokens that are there [B, T] bool -> [B, 1 + T, D]."""
@@ -352,7 +355,7 @@ class ViTEncoder(nn.Module):
         first = self.class_token
         if self.positions == "learnt":
             first = first + self.class_pos_embed
-        tokens = jnp.concatenate([jnp.broadcast_to(first, (batch_size, 1, width)), tokens], axis=1)
+        tokens = jnp.concatenate([broadcast(first, (batch_size, 1, width)), tokens], axis=1)
         if present is not None:
             present = jnp.concatenate([jnp.ones((batch_size, 1), bool), present], axis=1)
         tokens, _ = self.blocks(tokens, present)

@@ -35,7 +35,8 @@ RUNS = {
     "mae-vit": ("mae", _CROP),
     "mae-vit-s": ("mae", [*_CROP, "--config.model.vit.size=S", "--config.model.latent_dim=384"]),
     "mae-vit-fourier": ("mae", [*_CROP, "--config.objective.fourier_weight=0.01"]),
-    "mae-vit-tokens": ("mae", [*_CROP, "--config.model.channels=tokens"]),
+    # A whole image of 128 px with 5 channels has 1,280 tokens: a small batch keeps their attention in the caches.
+    "mae-vit-tokens": ("mae", [*_CROP, "--config.model.channels=tokens", "--config.eval.batch_size=4"]),
     "vqvae-stack-independent": ("vqvae", [*_CROP, *_LATENT, "--config.model.channels=independent"]),
     "vqvae-stack-contrastive": (
         "vqvae",
@@ -55,7 +56,8 @@ _OF_SET = {
     "simulated": [],
     "bbbc021": ["--config.data.name=bbbc021", "--config.eval.probe_control=DMSO"],
 }
-BASELINES = ("random_encoder", "random_encoder_pooled", "intensity_texture_regions", "pixel_pca", "majority")
+RANDOM = ("random_encoder", "random_encoder_pooled")
+BASELINES = ("intensity_texture_regions", "pixel_pca")
 
 
 def train(name: str, set_name: str, epochs: int, workdir: Path) -> None:
@@ -99,11 +101,10 @@ def main() -> None:
     for name, (features, workdir) in scores.items():
         minutes = f"{int((workdir / 'seconds').read_text()) / 60:.1f}"
         print(row(name, features["trained_encoder"], minutes))
-        for baseline in BASELINES[:2]:
-            if baseline in features:
-                print(row(f"{name}: {features[baseline]['title'].lower()}", features[baseline], ""))
+        for baseline in RANDOM:
+            print(row(f"{name}: {features[baseline]['title'].lower()}", features[baseline], ""))
     features, _ = next(iter(scores.values()))
-    for baseline in BASELINES[2:]:
+    for baseline in BASELINES:
         print(row(features[baseline]["title"], features[baseline], ""))
 
 

@@ -445,7 +445,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**config, "image_size": 40}))
     refused(whole, "16 positions are not a grid of 5 x 5 patches")
     (tmp_path / "config.json").unlink()
-    refused(whole, "there is no config.json beside the weights")
+    refused(whole, "config.json beside the weights is missing or empty")
 
 
 def test_entries_that_the_configuration_of_a_vit_lacks_are_named(tmp_path):
