@@ -10,6 +10,7 @@ import pytest
 from flax import traverse_util
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
+import bie_jax
 from bie_jax import sharding
 from bie_jax.checkpoint import Checkpoints, Progress
 from bie_jax.config import ConfigError, check_config, save_config
@@ -139,9 +140,15 @@ def test_an_array_that_has_channels_in_one_network_alone_stays_random(tiny_confi
     np.testing.assert_array_equal(taken["encoder/Conv_0/kernel"], donor["encoder/Conv_0/kernel"])
 
 
-def test_fine_tuning_with_another_head_and_a_frozen_encoder(trained_workdir, tiny_config, tmp_path, capsys):
+def test_fine_tuning_with_other_channels_another_head_and_a_frozen_encoder(
+    trained_workdir, tiny_config, two_sets, tmp_path, capsys
+):
+    """Of five channels to two, of which the donor knows one; it embeds those two afterwards."""
     donor, _ = trained_workdir
     before = _params(donor, tiny_config, 5)
+    names = json.loads((donor / "dataset.json").read_text())["channel_names"]
+    tiny_config.data.data_dir, tiny_config.data.name = two_sets, "other"
+    tiny_config.eval.label = tiny_config.objective.contrastive.treatment = "label"
     tiny_config.model.name, tiny_config.model.latent_dim = "ae", 7
     tiny_config.train.init_from = str(donor)
     tiny_config.optimizer.freeze = ("encoder",)
@@ -150,11 +157,20 @@ def test_fine_tuning_with_another_head_and_a_frozen_encoder(trained_workdir, tin
     said = capsys.readouterr().out
     assert "arrays taken; at random start" in said
     assert "params/bottleneck" in said
-    after = _params(workdir, tiny_config, 5)
+    after = _params(workdir, tiny_config, 2)
+    first = "Conv_0/kernel"
     for name, value in _flat(after["encoder"]).items():
-        np.testing.assert_array_equal(value, _flat(before["encoder"])[name])
+        if name != first:
+            np.testing.assert_array_equal(value, _flat(before["encoder"])[name])
+    actin, dna = np.moveaxis(_flat(after["encoder"])[first], 2, 0)
+    np.testing.assert_array_equal(dna, _flat(before["encoder"])[first][:, :, names.index("DNA")])
+    np.testing.assert_allclose(actin, _flat(before["encoder"])[first].mean(axis=2), rtol=1e-5, atol=1e-7)
     moved = [np.abs(value).max() > 0 for value in _flat(after["bottleneck"]).values()]
     assert any(moved)
+    images = np.random.default_rng(0).integers(0, 4000, (3, 32, 32, 2)).astype(np.uint16)
+    embedder = bie_jax.load(workdir)
+    assert embedder.channel_names == ("actin", "DNA")
+    assert embedder.embed(images).shape == (3, 7)
 
 
 def test_averaged_parameters_are_what_is_saved_for_embedding_and_resumed(tiny_config, tmp_path, monkeypatch):
