@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import anndata
 import jax
@@ -43,6 +43,7 @@ class Embedder:
         model_name: e.g. "vqvae"; the prefix of feature columns.
         channel_names: the channels the network takes, in its order.
         dim: numbers per image.
+        widths: how many of these each readout has, where there are several.
         image_shape: (H, W, C) of the images of the set that is embedded; (P, 2, 1) of outlines.
         num_codes: K of each codebook; of a VQ-VAE only.
     """
@@ -53,10 +54,11 @@ class Embedder:
         dataset: dict[str, Any],
         model: Any,
         variables: dict[str, Any],
-        readout: str,
+        readouts: tuple[str, ...],
         components: Components | None,
     ):
-        """Ready to embed; `readout` is the entry of the model's `out` that is the image's row, or its `components`."""
+        """Ready to embed; `readouts` are the entries of the model's `out` that are, side by side, an image's row, or
+        what `components` are taken of."""
         self.model_name: str = config.model.name
         self.channel_names: tuple[str, ...] = tuple(dataset["channel_names"])
         self.num_codes: int = config.model.quantizer.num_codes
@@ -80,7 +82,7 @@ class Embedder:
 
         def encode(variables, image, plate):
             _, out = model.apply(variables, look(image, plate), table.present[plate] > 0, train=False, method="encode")
-            return out[readout].astype(jnp.float32), out.get("codes")
+            return [out[name].astype(jnp.float32) for name in readouts], out.get("codes")
 
         def reconstruct(variables, image, plate):
             view = look(image, plate)
@@ -92,8 +94,9 @@ class Embedder:
 
         blank = jnp.zeros((1, *config.data.crop_size, len(self.channel_names)))
         row = jnp.zeros(1, jnp.int32)
-        read = jax.eval_shape(encode, self._variables, blank, row)[0].shape[-1]
-        self.dim: int = read if components is None else components.axes.shape[1]
+        read = jax.eval_shape(encode, self._variables, blank, row)[0]
+        self.widths: tuple[int, ...] = tuple(part.shape[-1] for part in read)
+        self.dim: int = sum(self.widths) if components is None else components.axes.shape[1]
         encoded = jax.eval_shape(lambda v: model.apply(v, blank, train=False, method="encode")[0], self._variables)
         self._map_size = encoded.shape[1:3]
         shardings = {"in_shardings": (everywhere, split, split), "out_shardings": everywhere}
@@ -178,7 +181,8 @@ class Embedder:
     def encode_batch(self, image: np.ndarray, plate: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """[B, H, W, C] counts, [B] rows of the intensity table -> [B, D], and codes [B, ..., G] of a VQ-VAE."""
         placed = sharding.put_batch({"image": image, "plate": plate}, self._split)
-        features, codes = jax.device_get(self._encode(self._variables, placed["image"], placed["plate"]))
+        parts, codes = jax.device_get(self._encode(self._variables, placed["image"], placed["plate"]))
+        features = np.concatenate(parts, axis=1)
         return features if self._components is None else self._components(features), codes
 
     def reconstruct_batch(self, image: np.ndarray, plate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -235,28 +239,32 @@ def load(workdir: str | Path) -> Embedder:
     workdir = Path(workdir)
     settings = load_config(workdir).eval
     components = Components.load(workdir) if settings.components else None
-    return _embedder(workdir, seed=0, trained=True, readout=settings.readout, components=components)
+    return _embedder(workdir, seed=0, trained=True, readouts=(settings.readout,), components=components)
 
 
 def load_latents(workdir: str | Path) -> Embedder:
     """The same network, read at its bottleneck whatever the configuration reads: points that `decode` takes."""
-    return _embedder(Path(workdir), seed=0, trained=True, readout="embedding", components=None)
+    return _embedder(Path(workdir), seed=0, trained=True, readouts=("embedding",), components=None)
 
 
-def load_untrained(workdir: str | Path, seed: int, readout: Literal["embedding", "features"]) -> Embedder:
+def load_untrained(workdir: str | Path, seed: int) -> Embedder:
     """The same network and intensities with random weights: the baseline that training has to beat.
+
+    Rows are read in two ways, side by side: the embedding at the bottleneck, as that of a trained network, and the mean
+    over positions of the encoder's output, before it; `widths` has the length of each. Which of the two says more
+    differs between networks and sets (`experiments/embedding`), and a baseline must be given its best reading: both
+    are scored.
 
     Args:
         workdir: folder of a run.
         seed: of the weights.
-        readout: "embedding": what the trained network is read by. "features": the mean over positions of the encoder's
-            output, before the bottleneck. Which of the two says more differs between networks and sets
-            (`experiments/embedding`), and a baseline must be given its best reading: both are scored.
     """
-    return _embedder(Path(workdir), seed=seed, trained=False, readout=readout, components=None)
+    return _embedder(Path(workdir), seed=seed, trained=False, readouts=("embedding", "features"), components=None)
 
 
-def _embedder(workdir: Path, seed: int, trained: bool, readout: str, components: Components | None) -> Embedder:
+def _embedder(
+    workdir: Path, seed: int, trained: bool, readouts: tuple[str, ...], components: Components | None
+) -> Embedder:
     config = load_config(workdir)
     dataset = json.loads((workdir / "dataset.json").read_text())
     model = build_model(config, len(dataset["channel_names"]))
@@ -268,7 +276,7 @@ def _embedder(workdir: Path, seed: int, trained: bool, readout: str, components:
             variables, _ = checkpoints.restore_model(jax.eval_shape(init, jax.random.key(seed)), here)
     else:
         variables = init(jax.random.key(seed))
-    return Embedder(config, dataset, model, variables, readout, components)
+    return Embedder(config, dataset, model, variables, readouts, components)
 
 
 def embed_image_set(embedder: Embedder, image_set: ImageSet, progress: bool = True) -> np.ndarray:
@@ -334,7 +342,7 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
     """
     workdir = Path(workdir)
     config = load_config(workdir)
-    embedder = _embedder(workdir, seed=0, trained=True, readout=config.eval.readout, components=None)
+    embedder = _embedder(workdir, seed=0, trained=True, readouts=(config.eval.readout,), components=None)
     image_set = open_image_set(config.data.name, config.data.data_dir)
     features, code_use = _embed_rows(embedder, image_set, progress=True)
 

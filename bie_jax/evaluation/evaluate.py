@@ -11,7 +11,6 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -354,8 +353,7 @@ def evaluate(workdir: str | Path) -> dict:
     appended = known_numbers(image_set, settings.append)
     embedded = features[:, : features.shape[1] - appended.shape[1]]
     untrained, untrained_pooled = (
-        np.concatenate([embed_untrained(workdir, readout, image_set, metadata, settings), appended], axis=1)
-        for readout in ("embedding", "features")
+        np.concatenate([values, appended], axis=1) for values in embed_untrained(workdir, image_set, metadata, settings)
     )
 
     feature_sets = [
@@ -415,18 +413,23 @@ def evaluate(workdir: str | Path) -> dict:
 
 
 def embed_untrained(
-    workdir: Path,
-    readout: Literal["embedding", "features"],
-    image_set: ImageSet,
-    metadata: pd.DataFrame,
-    settings: EvalConfig,
-) -> np.ndarray:
-    """Features by random weights, with as many components as the trained network's and fitted to the same images."""
-    features = embed.embed_image_set(embed.load_untrained(workdir, settings.seed, readout), image_set, progress=True)
+    workdir: Path, image_set: ImageSet, metadata: pd.DataFrame, settings: EvalConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """What random weights make of the images: at the bottleneck, and pooled before it, [N, *] each.
+
+    With as many components as the trained network's, fitted to the same images.
+    """
+    embedder = embed.load_untrained(workdir, settings.seed)
+    both = embed.embed_image_set(embedder, image_set, progress=True)
+    at_bottleneck, pooled = np.split(both, [embedder.widths[0]], axis=1)
     if not settings.components:
-        return features
-    count = min(settings.components, features.shape[1])
-    return Components.fit(features[(metadata["split"] == "train").to_numpy()], count)(features)
+        return at_bottleneck, pooled
+    train = (metadata["split"] == "train").to_numpy()
+
+    def components(features: np.ndarray) -> np.ndarray:
+        return Components.fit(features[train], min(settings.components, features.shape[1]))(features)
+
+    return components(at_bottleneck), components(pooled)
 
 
 def _invariances(

@@ -88,8 +88,8 @@ def main() -> None:
             row(f"{name}, and region properties, with size", both, image_set, arguments.set, "")
         if name in ("both", "both, handed", "both, pose kept"):
             metadata = read_embeddings(workdir / "embeddings.parquet")[0]
-            for readout in ("embedding",) if name == "both, pose kept" else ("embedding", "features"):
-                values = embed_untrained(workdir, readout, image_set, metadata, load_config(workdir).eval)
+            untrained = embed_untrained(workdir, image_set, metadata, load_config(workdir).eval)
+            for readout, values in zip(("embedding", "features"), untrained, strict=True):
                 show(f"{name}: random weights, {readout}", values, image_set, arguments.set, "")
 
 

@@ -165,13 +165,14 @@ def evaluate_fake():
     def run(workdir, image_set):
         def embed_fake(embedder, images, progress=True):
             pixels = images.array.reshape(len(images), -1).astype(np.float32)
-            return (
-                pixels @ np.random.default_rng(embedder.seed).normal(size=(pixels.shape[1], 8)).astype(np.float32) / 1e4
-            )
+            weights = np.random.default_rng(embedder.seed).normal(size=(pixels.shape[1], sum(embedder.widths)))
+            return pixels @ weights.astype(np.float32) / 1e4
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(evaluate, "open_image_set", lambda name, data_dir: image_set)
-            patch.setattr(embed, "load_untrained", lambda workdir, seed, readout: types.SimpleNamespace(seed=seed))
+            patch.setattr(
+                embed, "load_untrained", lambda workdir, seed: types.SimpleNamespace(seed=seed, widths=(8, 6))
+            )
             patch.setattr(embed, "embed_image_set", embed_fake)
             return evaluate.evaluate(workdir)
 

@@ -5,8 +5,11 @@ import pandas as pd
 import pytest
 
 import bie_jax
+from bie_jax.config import load_config
 from bie_jax.evaluation.embed import embed_image_set, load_untrained, write_embeddings
 from bie_jax.models.residual_stack import ResidualStackEncoder
+from bie_jax.objectives import build_model
+from bie_jax.train_state import initial_variables
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +96,27 @@ def test_plates_choose_the_statistics(embedder, tiny_set):
 
 def test_untrained_network_is_another_one_and_depends_on_its_seed(embedder, trained_workdir, tiny_set):
     images = tiny_set.images(range(4))
-    for readout, numbers in (("embedding", 16), ("features", 8)):
-        one, same, two = (load_untrained(trained_workdir[0], seed, readout).embed(images) for seed in (1, 1, 2))
-        np.testing.assert_array_equal(one, same)
-        assert one.shape == (4, numbers)
-        assert np.abs(one - two).max() > 0
+    networks = [load_untrained(trained_workdir[0], seed) for seed in (1, 1, 2)]
+    one, same, two = (network.embed(images) for network in networks)
+    np.testing.assert_array_equal(one, same)
+    assert networks[0].widths == (16, 8)
+    assert one.shape == (4, networks[0].dim) == (4, 24)
+    assert (np.abs(one - two).max(axis=0) > 0).all()
+
+
+def test_an_untrained_network_is_read_at_its_bottleneck_and_before_it(trained_workdir, tiny_set):
+    """By the network itself, on images normalised by hand."""
+    config, names = load_config(trained_workdir[0]), tiny_set.channel_names
+    images, plates = tiny_set.images(range(2)), tiny_set.metadata["plate"].iloc[:2].tolist()
+    statistics = [tiny_set.statistics["plates"][plate] for plate in plates]
+    mean, std = (np.asarray([s[key] for s in statistics], np.float32)[:, None, None] for key in ("mean", "std"))
+    model = build_model(config, len(names))
+    blank = np.zeros((1, *config.data.crop_size, len(names)), np.float32)
+    variables = jax.jit(lambda key: initial_variables(model, blank, key))(jax.random.key(3))
+    _, out = model.apply(variables, (images - mean) / std, train=False, method="encode")
+    expected = np.concatenate([out["embedding"], out["features"]], axis=1)
+    rows = load_untrained(trained_workdir[0], 3).embed(images, plates=plates)
+    np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_files_hold_what_was_embedded(trained_workdir, embedder, tiny_set):
