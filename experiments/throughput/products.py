@@ -3,8 +3,8 @@
     python experiments/throughput/products.py
     python experiments/throughput/products.py --width 768 --tokens 394
 
-What is left of a training step's distance to PyTorch when everything but its products is free. Each product runs alone,
-in turns, on all threads; medians of the rounds.
+What is left of a training step's distance to PyTorch when everything but its products is free. Medians of the rounds,
+each library's in a row: threads of the other one go on waiting, awake, for longer than a product takes.
 """
 
 import argparse
@@ -39,14 +39,17 @@ def products(tokens: int, inputs: int, outputs: int) -> dict[str, Functions]:
 
 
 def seconds(functions: Functions, rounds: int) -> dict[str, float]:
-    """Median seconds of each, one after the other in every round; the first round warms up."""
-    taken: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(rounds + 1):
-        for name, function in functions.items():
+    """Median seconds of each; the first round warms up."""
+    medians = {}
+    for name, function in functions.items():
+        time.sleep(0.2)
+        taken = []
+        for _ in range(rounds + 1):
             start = time.perf_counter()
             function()
-            taken[name].append(time.perf_counter() - start)
-    return {name: float(np.median(values[1:])) for name, values in taken.items()}
+            taken.append(time.perf_counter() - start)
+        medians[name] = float(np.median(taken[1:]))
+    return medians
 
 
 def main() -> None:
