@@ -92,10 +92,12 @@ class Checkpoints:
         loaded = self._checkpointer.load_checkpointables(step, {**_split(state), "progress": None})
         model, training = loaded["model"], loaded["training"]
         if state.averages is not None:
-            averages = averageable(model["params"], model["model_state"])
             learning = training.pop("learning")
-            model = {"params": learning.pop("params"), "model_state": model["model_state"] | learning}
-            model["averages"] = averages
+            model = {
+                "params": learning.pop("params"),
+                "model_state": model["model_state"] | learning,
+                "averages": averageable(model["params"], model["model_state"]),
+            }
         return state.replace(**model, **training), Progress(**loaded["progress"])
 
     def restore_model(self, variables: dict[str, Any], sharding: Sharding) -> tuple[dict[str, Any], int]:

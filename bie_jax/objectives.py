@@ -141,10 +141,11 @@ def vae(
     kl = gaussian_kl(out["mean"], out["logvar"]) * counts[..., None]
     axes = tuple(range(kl.ndim - 1))
     kl_per_dim = kl.sum(axis=axes) / jnp.maximum(counts.sum(), 1)  # [d]
-    vectors = counts.sum() / jnp.maximum(batch.weight.max(axis=1).sum(), 1)  # of an image, on average
+    vectors_per_image = counts.sum() / jnp.maximum(batch.weight.max(axis=1).sum(), 1)
     warmup = jnp.minimum(1.0, (step + 1) / max(config.kl_warmup_steps, 1))
     nll = _mean(0.5 * values * recon, batch)
-    loss = config.reconstruction * nll + config.beta * warmup * vectors * free_bits(kl_per_dim, config.free_nats)
+    divergence = vectors_per_image * free_bits(kl_per_dim, config.free_nats)
+    loss = config.reconstruction * nll + config.beta * warmup * divergence
     mean = out["mean"].astype(jnp.float32)
     totals = {
         "count": counts.sum(),
@@ -152,7 +153,7 @@ def vae(
         "mean": (mean * counts[..., None]).sum(axis=axes),
         "mean_square": (jnp.square(mean) * counts[..., None]).sum(axis=axes),
     }
-    terms = {"recon": _mean(recon, batch), "nll": nll, "kl": vectors * kl_per_dim.sum()}
+    terms = {"recon": _mean(recon, batch), "nll": nll, "kl": vectors_per_image * kl_per_dim.sum()}
     return _finish(loss, terms, totals, config, batch, out, model_state, reconstruction)
 
 

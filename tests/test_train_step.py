@@ -16,6 +16,7 @@ from bie_jax.models.autoencoder import Autoencoder
 from bie_jax.models.bottleneck import DenseBottleneck
 from bie_jax.models.residual_stack import ResidualStackDecoder
 from bie_jax.models.resnet import ResNetEncoder
+from bie_jax.models.ring import MatrixDecoder, PointsDecoder, RingEncoder
 from bie_jax.objectives import build_model
 from bie_jax.optimizer import build_optimizer
 from bie_jax.train_state import averageable, create_train_state, initial_variables
@@ -175,6 +176,20 @@ def test_nothing_is_summed_in_bfloat16(model):
     batch = {"image": np.zeros((16, 32, 32, 2), np.uint16), "plate": zeros, "treatment": zeros}
     sums = list(_sums(jax.make_jaxpr(step)(state, batch).jaxpr))
     assert len(sums) > 10
+    assert [found for found in sums if found[0] == jnp.bfloat16 and found[1] > 4] == []
+
+
+@pytest.mark.parametrize("network", [RingEncoder(8, 2, 5, "nothing"), PointsDecoder(64), MatrixDecoder(64)])
+def test_nothing_of_an_outline_s_networks_is_summed_in_bfloat16(network):
+    given = jax.ShapeDtypeStruct((4, 64, 64, 1), jnp.bfloat16)
+    variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x.astype(jnp.float32), train=True), given)
+    variables = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), variables)
+
+    def total(variables, x):
+        return network.apply(variables, x, train=True).astype(jnp.float32).sum()
+
+    sums = list(_sums(jax.make_jaxpr(jax.grad(total))(variables, given).jaxpr))
+    assert len(sums) > 3
     assert [found for found in sums if found[0] == jnp.bfloat16 and found[1] > 4] == []
 
 

@@ -8,8 +8,6 @@ import jax.numpy as jnp
 
 from bie_jax.models.broadcast import broadcast
 
-Initializer = jax.nn.initializers.Initializer
-
 
 class Dense(nn.Module):
     """x W + b over the last axes of the input.
@@ -24,7 +22,7 @@ class Dense(nn.Module):
     features: int | tuple[int, ...]
     axes: int = 1
     use_bias: bool = True
-    kernel_init: Initializer = nn.initializers.lecun_normal()
+    kernel_init: jax.nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -37,6 +35,5 @@ class Dense(nn.Module):
 
         y = jnp.tensordot(x, self.param("kernel", init, (*taken, *features), jnp.float32), self.axes)
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
-            y = y + broadcast(bias.astype(y.dtype), y.shape)
+            y = y + broadcast(self.param("bias", nn.initializers.zeros, features), y.shape)
         return y

@@ -211,8 +211,9 @@ def _at_steps(d: jax.Array, steps: np.ndarray) -> jax.Array:
 
 
 def _statistics(x: jax.Array) -> jax.Array:
-    """[B, P, C] -> [B, 3 C]: mean, greatest and standard deviation over the ring."""
+    """[B, P, C] -> [B, 3 C]: mean, greatest and standard deviation over the ring, and their gradients, in float32."""
+    dtype, x = x.dtype, x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = x.mean(axis=1)
     variance = jnp.square(x - mean[:, None]).mean(axis=1)
     # The root's derivative at 0 is infinite, where a circle's statistics are; a floor bounds it.
-    return jnp.concatenate([mean, x.max(axis=1), jnp.sqrt(variance + 1e-6)], axis=-1)
+    return jnp.concatenate([mean, x.max(axis=1), jnp.sqrt(variance + 1e-6)], axis=-1).astype(dtype)

@@ -35,7 +35,7 @@ RUNS = {
     "mae-vit": ("mae", _CROP),
     "mae-vit-s": ("mae", [*_CROP, "--config.model.vit.size=S", "--config.model.latent_dim=384"]),
     "mae-vit-fourier": ("mae", [*_CROP, "--config.objective.fourier_weight=0.01"]),
-    # A whole image of 128 px with 5 channels has 1,280 tokens: a small batch keeps their attention in the caches.
+    # A whole image of 128 px with 5 channels has 1,280 tokens, and their attention 5 million numbers in each block.
     "mae-vit-tokens": ("mae", [*_CROP, "--config.model.channels=tokens", "--config.eval.batch_size=4"]),
     "vqvae-stack-independent": ("vqvae", [*_CROP, *_LATENT, "--config.model.channels=independent"]),
     "vqvae-stack-contrastive": (
