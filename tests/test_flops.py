@@ -179,11 +179,12 @@ def test_a_kernel_that_jax_does_not_see_into_is_refused():
 
 # Multiply-adds of one image of 224 x 224 pixels and 3 channels. ResNets: torchvision's model tables, which count the
 # classifier that an encoder has not. ViTs: the same tables (S/16 is not in them: Touvron et al. 2021, arXiv 2012.12877,
-# table 5; nor is B/8: timm's table of inference benchmarks, less the 5 operations that it counts for each number
-# of 25 norms); they hold both products of the attention.
+# table 5; nor are S/8 and B/8: timm's table of inference benchmarks, less the 5 operations that it counts for each
+# number of 25 norms; of L/8 and H/8 nobody publishes any); they hold both products of the attention.
 RESNETS = {18: 1.814e9, 34: 3.664e9, 50: 4.089e9, 101: 7.801e9, 152: 11.514e9}
 VITS = {
     ("S", 16): 4.6e9,
+    ("S", 8): 22.44e9 - 5 * 25 * 785 * 384,
     ("B", 8): 78.22e9 - 5 * 25 * 785 * 768,
     ("B", 16): 17.564e9,
     ("L", 16): 61.555e9,
@@ -207,4 +208,4 @@ def test_resnets_have_their_published_size(depth):
 def test_vits_have_their_published_size(size, patch_size):
     encoder = ViTEncoder(SIZES[size], patch_size, positions="sincos")
     published = VITS[size, patch_size]
-    assert _macs(encoder) == pytest.approx(published, rel=0.005 if size == "S" else 0.0005)
+    assert _macs(encoder) == pytest.approx(published, rel=0.005 if (size, patch_size) == ("S", 16) else 0.0005)

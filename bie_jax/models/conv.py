@@ -52,7 +52,12 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C_in] -> [B, H', W', C_out]."""
         kh, kw = self.kernel_size
-        kernel = self.param("kernel", self.kernel_init, (kh, kw, x.shape[-1], self.features))
+
+        def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+            # The same numbers as of four axes; each axis makes drawing them twice as long to compile.
+            return self.kernel_init(key, (kh * kw, *shape[2:]), dtype).reshape(shape)
+
+        kernel = self.param("kernel", init, (kh, kw, x.shape[-1], self.features), jnp.float32)
         (top, bottom), (left, right) = self.padding
         padding = ((top, bottom), (left, right))
         if self.padding_mode == "circular":

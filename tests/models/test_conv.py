@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +38,15 @@ def test_each_form_is_the_convolution_of_a_loop(case):
     params = conv.init(jax.random.key(0), x)["params"] | {"bias": jnp.arange(5.0)}
     expected = _conv_by_loops(x, np.asarray(params["kernel"], float), np.arange(5.0), strides, padding)
     np.testing.assert_allclose(conv.apply({"params": params}, x), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["fan_in", "fan_out"])
+def test_a_kernel_starts_as_the_library_s(mode):
+    """To the bit, although it is drawn with fewer axes."""
+    init = nn.initializers.variance_scaling(2.0, mode, "truncated_normal")
+    x, key = jnp.zeros((1, 6, 8, 5)), jax.random.key(3)
+    ours = Conv(7, (3, 4), kernel_init=init).init(key, x)
+    jax.tree.map(np.testing.assert_array_equal, ours, nn.Conv(7, (3, 4), kernel_init=init).init(key, x))
 
 
 @pytest.mark.parametrize("channels", [(3, 5), (3, 17), (18, 17)], ids=["few out", "few in", "many"])
