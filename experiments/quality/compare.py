@@ -32,6 +32,8 @@ RUNS = {
     "vqvae-resnet18-pooled": ("vqvae", [*_RESNET, *_LATENT, *_GROUPS]),
     "vqvae-stack": ("vqvae", [*_CROP, *_LATENT]),
     "ae-vit": ("ae", [*_VIT, *_LATENT]),
+    "vae-vit": ("vae", [*_VIT, *_LATENT]),
+    "vqvae-vit": ("vqvae", [*_VIT, *_LATENT]),
     "mae-vit": ("mae", _CROP),
     "mae-vit-s": ("mae", [*_CROP, "--config.model.vit.size=S", "--config.model.latent_dim=384"]),
     "mae-vit-fourier": ("mae", [*_CROP, "--config.objective.fourier_weight=0.01"]),
