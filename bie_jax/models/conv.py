@@ -54,7 +54,7 @@ class Conv(nn.Module):
         kh, kw = self.kernel_size
 
         def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-            # The same numbers as of four axes; each axis makes drawing them twice as long to compile.
+            # The same numbers as of four axes, whose drawing takes a CPU's compiler twice as long.
             return self.kernel_init(key, (kh * kw, *shape[2:]), dtype).reshape(shape)
 
         kernel = self.param("kernel", init, (kh, kw, x.shape[-1], self.features), jnp.float32)

@@ -28,6 +28,7 @@ from bie_jax.models.resnet import ResNetEncoder
 from bie_jax.models.vit import SIZES, ViTEncoder
 
 CLASSES = 1000
+REST = 0.3  # seconds before each timed step; threads of a library go on waiting, awake, after their last work
 Step = Callable[[], float]  # one training step; its loss
 
 
@@ -157,6 +158,7 @@ def main() -> None:
             first[who] = time.perf_counter() - start
         for _ in range(asked.rounds):
             for who, step in steps.items():
+                time.sleep(REST)
                 start = time.perf_counter()
                 assert np.isfinite(step())
                 seconds[who].append(time.perf_counter() - start)
