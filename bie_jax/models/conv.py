@@ -2,10 +2,12 @@
 
 On a GPU and the like the compiler's own convolution and its gradients are taken as they are. On the CPU XLA has fast
 kernels for one layout of a convolution only, and brings the gradients of a convolution into this layout outside of
-loops alone: inside a scanned layer they would be 10 to 100 times slower. So the gradients are written out here.
+loops alone: inside a scanned layer they would be 10 to 100 times slower. So the gradients are written out here, and
+what other algorithms compute faster is given to them.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,14 +16,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bie_jax.models import winograd
 from bie_jax.models.broadcast import broadcast
+from bie_jax.models.product import product
+from bie_jax.models.winograd import Padding
 
 # At and below this many output positions one matrix product beats XLA's CPU convolution.
 _MAX_POSITIONS_AS_PRODUCT = 16
 # Matrix products with fewer columns than this are slow.
 _FEW_CHANNELS = 16
+# With fewer channels transforming the images takes longer than multiplying them.
+_MIN_WINOGRAD_CHANNELS = 32
 
-_Padding = tuple[tuple[int, int], tuple[int, int]]
 PaddingMode = Literal["zeros", "circular"]
 
 
@@ -68,14 +74,27 @@ class Conv(nn.Module):
         return y
 
 
-def convolve(x: jax.Array, kernel: jax.Array, strides: int, padding: _Padding) -> jax.Array:
+def convolve(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> jax.Array:
     """[B, H, W, C_in], [kh, kw, C_in, C_out] -> [B, H', W', C_out]; on the CPU without a forward-mode derivative."""
-    height, width = _output_size(x, kernel, strides, padding)
     on_cpu = jax.default_backend() == "cpu"
-    if kernel.shape[:2] == (1, 1) or (on_cpu and height * width <= _MAX_POSITIONS_AS_PRODUCT):
+    if kernel.shape[:2] == (1, 1) or (on_cpu and _few_positions(x, kernel, strides, padding)):
         patches = jnp.concatenate(_taps(x, kernel, strides, padding), axis=-1)
-        return patches @ kernel.reshape(-1, kernel.shape[-1])
+        return product(patches, kernel.reshape(-1, kernel.shape[-1]))
     return (_convolve_on_cpu if on_cpu else _convolve)(x, kernel, padding, strides)
+
+
+def _few_positions(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> bool:
+    """Of one map, or of the batch beside the numbers of the kernel: then gathering the patches costs little."""
+    positions = math.prod(_output_size(x, kernel, strides, padding))
+    return positions <= _MAX_POSITIONS_AS_PRODUCT or len(x) * positions <= 2 * kernel.shape[-1]
+
+
+def _by_winograd(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> bool:
+    """Whether it is one for that algorithm, and the tiles are more than the numbers of a kernel's row."""
+    c_in, c_out = kernel.shape[2:]
+    tiles = len(x) * math.prod(winograd.tiles_of(*_output_size(x, kernel, strides, padding)))
+    fits = kernel.shape[:2] == (3, 3) and strides == 1 and x.dtype == jnp.float32
+    return fits and _MIN_WINOGRAD_CHANNELS <= min(c_in, c_out) and max(c_in, c_out) < tiles
 
 
 def _convolve(
@@ -98,29 +117,43 @@ def _convolve(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: _Padding, strides: int) -> jax.Array:
-    return _convolve(x, kernel, padding, strides)
+def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: Padding, strides: int) -> jax.Array:
+    if not _by_winograd(x, kernel, strides, padding):
+        return _convolve(x, kernel, padding, strides)
+    # What `count_flops` counts, and other devices compute, is the convolution itself.
+    fast, plain = (functools.partial(form, padding=padding) for form in (winograd.convolve, _convolve))
+    return lax.platform_dependent(x, kernel, cpu=fast, default=plain)
 
 
 def _forward(
-    x: jax.Array, kernel: jax.Array, padding: _Padding, strides: int
+    x: jax.Array, kernel: jax.Array, padding: Padding, strides: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _convolve(x, kernel, padding, strides), (x, kernel)
+    return _convolve_on_cpu(x, kernel, padding, strides), (x, kernel)
 
 
 def _backward(
-    padding: _Padding, strides: int, inputs: tuple[jax.Array, jax.Array], dy: jax.Array
+    padding: Padding, strides: int, inputs: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = inputs
-    axes = tuple(zip(x.shape[1:3], dy.shape[1:3], kernel.shape[:2], padding, strict=True))
+    axes = zip(x.shape[1:3], dy.shape[1:3], kernel.shape[:2], padding, strict=True)
     # Every position of dy, `strides` apart, spreads the turned kernel over the input.
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    spread = [(k - 1 - low, size - (positions - 1) * strides + low - 1) for size, positions, k, (low, _) in axes]
-    dx = _convolve(dy, turned, padding=spread, lhs_dilation=strides)
-    return dx, _kernel_gradient(x, kernel, dy, padding, strides)
+    rows, columns = ((k - 1 - low, size - (positions - 1) * strides + low - 1) for size, positions, k, (low, _) in axes)
+    if strides == 1:
+        dx = _convolve_on_cpu(dy, turned, (rows, columns), strides)
+    else:
+        dx = _convolve(dy, turned, (rows, columns), lhs_dilation=strides)
+    by_taps = functools.partial(_kernel_gradient, padding=padding, strides=strides)
+    if not _by_winograd(x, kernel, strides, padding):
+        return dx, by_taps(x, kernel, dy)
+    fast = lambda x, kernel, dy: winograd.kernel_gradient(x, dy, padding)  # noqa: E731
+    return dx, lax.platform_dependent(x, kernel, dy, cpu=fast, default=by_taps)
 
 
-def _kernel_gradient(x: jax.Array, kernel: jax.Array, dy: jax.Array, padding: _Padding, strides: int) -> jax.Array:
+_convolve_on_cpu.defvjp(_forward, _backward)
+
+
+def _kernel_gradient(x: jax.Array, kernel: jax.Array, dy: jax.Array, padding: Padding, strides: int) -> jax.Array:
     """[kh, kw, C_in, C_out]: what each tap saw, times `dy`, summed over batch and positions."""
     kh, kw, c_in, c_out = kernel.shape
     if c_out < _FEW_CHANNELS:
@@ -148,10 +181,7 @@ def _kernel_gradient(x: jax.Array, kernel: jax.Array, dy: jax.Array, padding: _P
     return lax.map(product, jnp.asarray(starts)).reshape(kernel.shape)
 
 
-_convolve_on_cpu.defvjp(_forward, _backward)
-
-
-def _output_size(x: jax.Array, kernel: jax.Array, strides: int, padding: _Padding) -> tuple[int, int]:
+def _output_size(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> tuple[int, int]:
     height, width = (
         (size + sum(pad) - k) // strides + 1
         for size, pad, k in zip(x.shape[1:3], padding, kernel.shape[:2], strict=True)
@@ -159,7 +189,7 @@ def _output_size(x: jax.Array, kernel: jax.Array, strides: int, padding: _Paddin
     return height, width
 
 
-def _taps(x: jax.Array, kernel: jax.Array, strides: int, padding: _Padding) -> list[jax.Array]:
+def _taps(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> list[jax.Array]:
     """What each of the kernel's kh kw taps sees: [B, H', W', C_in] each, in the order of the kernel's rows."""
     height, width = _output_size(x, kernel, strides, padding)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))

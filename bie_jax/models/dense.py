@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from bie_jax.models.broadcast import broadcast
+from bie_jax.models.product import product
 
 
 class Dense(nn.Module):
@@ -33,7 +34,9 @@ class Dense(nn.Module):
         def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
             return self.kernel_init(key, (math.prod(taken), math.prod(features)), dtype).reshape(shape)
 
-        y = jnp.tensordot(x, self.param("kernel", init, (*taken, *features), jnp.float32), self.axes)
+        kernel = self.param("kernel", init, (*taken, *features), jnp.float32)
+        rows = x.reshape(*x.shape[: -self.axes], -1)
+        y = product(rows, kernel.reshape(rows.shape[-1], -1)).reshape(*rows.shape[:-1], *features)
         if self.use_bias:
             y = y + broadcast(self.param("bias", nn.initializers.zeros, features), y.shape)
         return y
