@@ -94,7 +94,7 @@ def _by_winograd(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding
     c_in, c_out = kernel.shape[2:]
     tiles = len(x) * math.prod(winograd.tiles_of(*_output_size(x, kernel, strides, padding)))
     fits = kernel.shape[:2] == (3, 3) and strides == 1 and x.dtype == jnp.float32
-    return fits and _MIN_WINOGRAD_CHANNELS <= min(c_in, c_out) and max(c_in, c_out) < tiles
+    return fits and min(c_in, c_out) >= _MIN_WINOGRAD_CHANNELS and max(c_in, c_out) < tiles
 
 
 def _convolve(

@@ -49,7 +49,7 @@ def test_a_kernel_starts_as_the_library_s(mode):
     jax.tree.map(np.testing.assert_array_equal, ours, nn.Conv(7, (3, 4), kernel_init=init).init(key, x))
 
 
-@pytest.mark.parametrize("channels", [(3, 5), (3, 17), (18, 17)], ids=["few out", "few in", "many"])
+@pytest.mark.parametrize("channels", [(3, 5), (3, 17), (18, 17), (33, 34)], ids=["few out", "few in", "more", "many"])
 @pytest.mark.parametrize("scanned", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_gradients_are_those_of_the_library(case, scanned, channels):

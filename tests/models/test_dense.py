@@ -8,6 +8,7 @@ import pytest
 
 from bie_jax.models.broadcast import broadcast, take
 from bie_jax.models.dense import Dense
+from bie_jax.models.product import product
 from bie_jax.models.ring import _RingConv
 
 X = np.random.default_rng(0).normal(size=(2, 5, 3, 4, 6)).astype(np.float32)
@@ -57,3 +58,16 @@ def test_float64_stays_float64():
     with jax.enable_x64(True):
         assert broadcast(jnp.ones(2, jnp.float64) / 3, (4, 2))[0, 0] == 1 / 3
         assert take(jnp.ones((1, 2), jnp.float64) / 3, jnp.zeros(3, jnp.int32))[0, 0] == 1 / 3
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (2, 3, 4, 6)])
+def test_a_product_has_the_gradients_of_a_sum_over_rows(shape):
+    rng = np.random.default_rng(0)
+    x, kernel, dy = rng.normal(size=shape), rng.normal(size=(6, 7)), rng.normal(size=(*shape[:-1], 7))
+    with jax.enable_x64(True):
+        y, back = jax.vjp(product, jnp.asarray(x), jnp.asarray(kernel))
+        dx, dkernel = back(jnp.asarray(dy))
+    np.testing.assert_allclose(y, np.einsum("...k,km->...m", x, kernel), rtol=1e-12)
+    np.testing.assert_allclose(dx, np.einsum("...m,km->...k", dy, kernel), rtol=1e-12, atol=1e-12)
+    expected = sum(np.outer(row, back) for row, back in zip(x.reshape(-1, 6), dy.reshape(-1, 7), strict=True))
+    np.testing.assert_allclose(dkernel, expected, rtol=1e-12, atol=1e-12)

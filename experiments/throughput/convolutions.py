@@ -1,0 +1,97 @@
+"""3 x 3 convolutions of step 1, forward and both gradients: direct, by Winograd's algorithm, and PyTorch's.
+
+    python experiments/throughput/convolutions.py
+    python experiments/throughput/convolutions.py --layers 64,16,64,64 64,8,128,128
+
+"direct" is XLA's convolution, and a product for each tap as the gradient of the kernel: what `convolve` takes where
+Winograd's algorithm does not fit. Medians of the rounds, each way's in a row: threads of another library go on
+waiting, awake, for longer than a layer takes.
+"""
+
+import argparse
+import functools
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from bie_jax.models import conv
+
+SAME = ((1, 1), (1, 1))
+# batch, rows and columns, input and output channels: the layers of ResNet-18 at 224 px, and some of small images
+LAYERS = ["8,56,64,64", "8,28,128,128", "8,14,256,256", "8,7,512,512", "2,56,64,64", "2,14,256,256", "64,16,64,64"]
+Function = Callable[[], object]
+
+
+def ways(batch: int, size: int, c_in: int, c_out: int) -> dict[str, Function]:
+    """Forward and both gradients of one layer, in each way."""
+    rng = np.random.default_rng(0)
+    shapes = ((batch, size, size, c_in), (3, 3, c_in, c_out), (batch, size, size, c_out))
+    x, kernel, dy = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
+    functions: dict[str, Function] = {}
+    # Whatever the sizes of the layer are, one program is made of each form.
+    for name, is_taken in (("direct", False), ("Winograd", True)):
+        with (
+            mock.patch.object(conv, "_by_winograd", return_value=is_taken),
+            mock.patch.object(conv, "_few_positions", return_value=False),
+        ):
+            program = jax.jit(_all_of).lower(x, kernel, dy).compile()
+        functions[name] = functools.partial(_run, program, *map(jnp.asarray, (x, kernel, dy)))
+        jax.clear_caches()
+    last = {"memory_format": torch.channels_last}
+    tx = torch.tensor(x).permute(0, 3, 1, 2).contiguous(**last).requires_grad_()
+    tk = torch.tensor(kernel).permute(3, 2, 0, 1).contiguous(**last).requires_grad_()
+    tdy = torch.tensor(dy).permute(0, 3, 1, 2).contiguous(**last)
+
+    def pytorch() -> None:
+        tx.grad = tk.grad = None
+        torch.nn.functional.conv2d(tx, tk, padding=1).backward(tdy)
+
+    return functions | {"PyTorch": pytorch}
+
+
+def _all_of(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, ...]:
+    y, back = jax.vjp(lambda x, kernel: conv.convolve(x, kernel, 1, SAME), x, kernel)
+    return y, *back(dy)
+
+
+def _run(program: Callable[..., object], *arrays: jax.Array) -> None:
+    jax.block_until_ready(program(*arrays))
+
+
+def milliseconds(function: Function, rounds: int) -> float:
+    """Median; the first round warms up."""
+    time.sleep(0.3)
+    taken = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        function()
+        taken.append(time.perf_counter() - start)
+    return 1000 * float(np.median(taken[1:]))
+
+
+def main() -> None:
+    """One table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", nargs="+", default=LAYERS, help="batch,size,channels in,channels out")
+    parser.add_argument("--rounds", type=int, default=15)
+    asked = parser.parse_args()
+    print(f"{torch.get_num_threads()} threads, jax {jax.__version__}, torch {torch.__version__}\n")
+    print("| batch | map | channels | direct, ms | Winograd, ms | PyTorch, ms |\n|---|---|---|---|---|---|")
+    for layer in asked.layers:
+        batch, size, c_in, c_out = map(int, layer.split(","))
+        taken = [milliseconds(function, asked.rounds) for function in ways(batch, size, c_in, c_out).values()]
+        cells = " | ".join(f"{value:.1f}" for value in taken)
+        print(f"| {batch} | {size} x {size} | {c_in} to {c_out} | {cells} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
