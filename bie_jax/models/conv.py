@@ -2,8 +2,8 @@
 
 On a GPU and the like the compiler's own convolution and its gradients are taken as they are. On the CPU XLA has fast
 kernels for one layout of a convolution only, and brings the gradients of a convolution into this layout outside of
-loops alone: inside a scanned layer they would be 10 to 100 times slower. So the gradients are written out here, and
-what other algorithms compute faster is given to them.
+loops alone: inside a scanned layer they would be 10 to 100 times slower. So the gradients are written out here. Where
+another form of the same convolution is faster on the CPU, one matrix product or Winograd's algorithm, it is taken.
 """
 
 import functools
@@ -21,12 +21,12 @@ from bie_jax.models.broadcast import broadcast
 from bie_jax.models.product import product
 from bie_jax.models.winograd import Padding
 
-# At and below this many output positions one matrix product beats XLA's CPU convolution.
+# At and below this many output positions of a map one matrix product beats XLA's CPU convolution,
 _MAX_POSITIONS_AS_PRODUCT = 16
+# and so does it up to this many of the whole batch for each output channel: reading the kernel is what takes the time.
+_MAX_POSITIONS_PER_CHANNEL = 2
 # Matrix products with fewer columns than this are slow.
 _FEW_CHANNELS = 16
-# With fewer channels transforming the images takes longer than multiplying them.
-_MIN_WINOGRAD_CHANNELS = 32
 
 PaddingMode = Literal["zeros", "circular"]
 
@@ -75,26 +75,18 @@ class Conv(nn.Module):
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> jax.Array:
-    """[B, H, W, C_in], [kh, kw, C_in, C_out] -> [B, H', W', C_out]; on the CPU without a forward-mode derivative."""
+    """[B, H, W, C_in], [kh, kw, C_in, C_out] -> [B, H', W', C_out]; without a forward-mode derivative."""
     on_cpu = jax.default_backend() == "cpu"
-    if kernel.shape[:2] == (1, 1) or (on_cpu and _few_positions(x, kernel, strides, padding)):
-        patches = jnp.concatenate(_taps(x, kernel, strides, padding), axis=-1)
+    if kernel.shape[:2] == (1, 1) or (on_cpu and _has_few_positions(x, kernel, strides, padding)):
+        patches = jnp.concatenate(_taps(x, kernel.shape[:2], strides, padding), axis=-1)
         return product(patches, kernel.reshape(-1, kernel.shape[-1]))
     return (_convolve_on_cpu if on_cpu else _convolve)(x, kernel, padding, strides)
 
 
-def _few_positions(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> bool:
-    """Of one map, or of the batch beside the numbers of the kernel: then gathering the patches costs little."""
-    positions = math.prod(_output_size(x, kernel, strides, padding))
-    return positions <= _MAX_POSITIONS_AS_PRODUCT or len(x) * positions <= 2 * kernel.shape[-1]
-
-
-def _by_winograd(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> bool:
-    """Whether it is one for that algorithm, and the tiles are more than the numbers of a kernel's row."""
-    c_in, c_out = kernel.shape[2:]
-    tiles = len(x) * math.prod(winograd.tiles_of(*_output_size(x, kernel, strides, padding)))
-    fits = kernel.shape[:2] == (3, 3) and strides == 1 and x.dtype == jnp.float32
-    return fits and min(c_in, c_out) >= _MIN_WINOGRAD_CHANNELS and max(c_in, c_out) < tiles
+def _has_few_positions(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> bool:
+    positions = math.prod(_output_size(x, kernel.shape[:2], strides, padding))
+    of_batch = len(x) * positions
+    return positions <= _MAX_POSITIONS_AS_PRODUCT or of_batch <= _MAX_POSITIONS_PER_CHANNEL * kernel.shape[-1]
 
 
 def _convolve(
@@ -118,11 +110,11 @@ def _convolve(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: Padding, strides: int) -> jax.Array:
-    return _fastest(x, kernel, padding, strides)
+    return _in_faster_form(x, kernel, padding, strides)
 
 
-def _fastest(x: jax.Array, kernel: jax.Array, padding: Padding, strides: int) -> jax.Array:
-    if not _by_winograd(x, kernel, strides, padding):
+def _in_faster_form(x: jax.Array, kernel: jax.Array, padding: Padding, strides: int) -> jax.Array:
+    if not winograd.is_faster(x, kernel, strides, padding):
         return _convolve(x, kernel, padding, strides)
     # What `count_flops` counts, and other devices compute, is the convolution itself.
     fast, plain = (functools.partial(form, padding=padding) for form in (winograd.convolve, _convolve))
@@ -132,7 +124,7 @@ def _fastest(x: jax.Array, kernel: jax.Array, padding: Padding, strides: int) ->
 def _forward(
     x: jax.Array, kernel: jax.Array, padding: Padding, strides: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _fastest(x, kernel, padding, strides), (x, kernel)
+    return _in_faster_form(x, kernel, padding, strides), (x, kernel)
 
 
 def _backward(
@@ -144,22 +136,24 @@ def _backward(
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
     rows, columns = ((k - 1 - low, size - (positions - 1) * strides + low - 1) for size, positions, k, (low, _) in axes)
     if strides == 1:
-        dx = _fastest(dy, turned, (rows, columns), strides)
+        dx = _in_faster_form(dy, turned, (rows, columns), strides)
     else:
         dx = _convolve(dy, turned, (rows, columns), lhs_dilation=strides)
-    by_taps = functools.partial(_kernel_gradient, padding=padding, strides=strides)
-    if not _by_winograd(x, kernel, strides, padding):
-        return dx, by_taps(x, kernel, dy)
-    fast = lambda x, kernel, dy: winograd.kernel_gradient(x, dy, padding)  # noqa: E731
-    return dx, lax.platform_dependent(x, kernel, dy, cpu=fast, default=by_taps)
+    plain = functools.partial(_kernel_gradient, kernel_size=kernel.shape[:2], padding=padding, strides=strides)
+    if not winograd.is_faster(x, kernel, strides, padding):
+        return dx, plain(x, dy)
+    fast = functools.partial(winograd.kernel_gradient, padding=padding)
+    return dx, lax.platform_dependent(x, dy, cpu=fast, default=plain)
 
 
 _convolve_on_cpu.defvjp(_forward, _backward)
 
 
-def _kernel_gradient(x: jax.Array, kernel: jax.Array, dy: jax.Array, padding: Padding, strides: int) -> jax.Array:
+def _kernel_gradient(
+    x: jax.Array, dy: jax.Array, kernel_size: tuple[int, ...], padding: Padding, strides: int
+) -> jax.Array:
     """[kh, kw, C_in, C_out]: what each tap saw, times `dy`, summed over batch and positions."""
-    kh, kw, c_in, c_out = kernel.shape
+    (kh, kw), c_in, c_out = kernel_size, x.shape[-1], dy.shape[-1]
     if c_out < _FEW_CHANNELS:
         # dy, `strides` apart, is the kernel and the batch its input channels: one output position per tap.
         reach = [
@@ -176,31 +170,30 @@ def _kernel_gradient(x: jax.Array, kernel: jax.Array, dy: jax.Array, padding: Pa
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     dy = dy.reshape(-1, c_out)
 
-    def product(start: jax.Array) -> jax.Array:
+    def of_taps(start: jax.Array) -> jax.Array:
         part = lax.dynamic_slice(x, (0, start[0], start[1], 0), seen)
-        taps = _taps(part, kernel[:1, :together], strides, ((0, 0), (0, 0)))
+        taps = _taps(part, (1, together), strides, ((0, 0), (0, 0)))
         return jnp.concatenate(taps, axis=-1).reshape(len(dy), -1).T @ dy
 
     starts = [(i, j) for i in range(kh) for j in range(0, kw, together)]
-    return lax.map(product, jnp.asarray(starts)).reshape(kernel.shape)
+    return lax.map(of_taps, jnp.asarray(starts)).reshape(kh, kw, c_in, c_out)
 
 
-def _output_size(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> tuple[int, int]:
+def _output_size(x: jax.Array, kernel_size: tuple[int, ...], strides: int, padding: Padding) -> tuple[int, int]:
     height, width = (
-        (size + sum(pad) - k) // strides + 1
-        for size, pad, k in zip(x.shape[1:3], padding, kernel.shape[:2], strict=True)
+        (size + sum(pad) - k) // strides + 1 for size, pad, k in zip(x.shape[1:3], padding, kernel_size, strict=True)
     )
     return height, width
 
 
-def _taps(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> list[jax.Array]:
+def _taps(x: jax.Array, kernel_size: tuple[int, ...], strides: int, padding: Padding) -> list[jax.Array]:
     """What each of the kernel's kh kw taps sees: [B, H', W', C_in] each, in the order of the kernel's rows."""
-    height, width = _output_size(x, kernel, strides, padding)
+    height, width = _output_size(x, kernel_size, strides, padding)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     return [
         x[:, i : i + (height - 1) * strides + 1 : strides, j : j + (width - 1) * strides + 1 : strides]
-        for i in range(kernel.shape[0])
-        for j in range(kernel.shape[1])
+        for i in range(kernel_size[0])
+        for j in range(kernel_size[1])
     ]
 
 

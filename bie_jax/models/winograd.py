@@ -22,6 +22,8 @@ _A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]])
 _B = np.array([[1, 0, 0, 0], [0, 1, -1, 1], [-1, 1, 1, 0], [0, 0, 0, -1]])
 _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
+# With fewer channels transforming the images takes longer than multiplying them.
+_MIN_CHANNELS = 32
 # Bytes that images grow to before they are multiplied, of as many images as are taken at once: so many stay in cache.
 _BYTES_AT_ONCE = 2**23
 
@@ -29,15 +31,19 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 _Tiles = tuple[int, int]  # (rows, columns) of tiles of an image
 
 
-def tiles_of(height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of tiles that cover an output of that size."""
-    return -(-height // 2), -(-width // 2)
+def is_faster(x: jax.Array, kernel: jax.Array, strides: int, padding: Padding) -> bool:
+    """Whether a convolution is one for this algorithm, and large enough that a CPU gains by it."""
+    if kernel.shape[:2] != (3, 3) or strides != 1 or x.dtype != jnp.float32:
+        return False
+    tiles = len(x) * math.prod(_tiles_of(*_output_size(x, padding)))
+    # With fewer tiles than channels most of the time goes to reading the kernel, which grows to 16 / 9.
+    return min(kernel.shape[2:]) >= _MIN_CHANNELS and max(kernel.shape[2:]) < tiles
 
 
 def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     """[B, H, W, C_in], [3, 3, C_in, C_out] -> [B, H', W', C_out], all float32."""
-    height, width = (size + sum(pad) - 2 for size, pad in zip(x.shape[1:3], padding, strict=True))
-    tiles = tiles_of(height, width)
+    height, width = _output_size(x, padding)
+    tiles = _tiles_of(height, width)
     factors = _transform(_G, kernel)
     images = _in_parts(x, tiles)
 
@@ -52,7 +58,7 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, padding: Padding) -> jax.Array:
     """Of `convolve`: [B, H, W, C_in], dy [B, H', W', C_out] -> [3, 3, C_in, C_out], all float32."""
-    tiles = tiles_of(*dy.shape[1:3])
+    tiles = _tiles_of(*dy.shape[1:3])
     images = _in_parts(x, tiles)
     gradients = dy.reshape(*images.shape[:2], *dy.shape[1:])
 
@@ -63,6 +69,15 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, padding: Padding) -> jax.Array:
 
     zeros = jnp.zeros((4, 4, x.shape[-1], dy.shape[-1]), x.dtype)
     return _transform(_G.T, lax.fori_loop(0, images.shape[1], add, zeros))
+
+
+def _output_size(x: jax.Array, padding: Padding) -> tuple[int, int]:
+    height, width = (size + sum(pad) - 2 for size, pad in zip(x.shape[1:3], padding, strict=True))
+    return height, width
+
+
+def _tiles_of(height: int, width: int) -> _Tiles:
+    return -(-height // 2), -(-width // 2)
 
 
 def _in_parts(x: jax.Array, tiles: _Tiles) -> jax.Array:

@@ -11,7 +11,6 @@ waiting, awake, for longer than a layer takes.
 import argparse
 import functools
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -22,26 +21,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from products import Functions, seconds
 
-from bie_jax.models import conv
+from bie_jax.models import conv, winograd
 
 SAME = ((1, 1), (1, 1))
 # batch, rows and columns, input and output channels: the layers of ResNet-18 at 224 px, and some of small images
 LAYERS = ["8,56,64,64", "8,28,128,128", "8,14,256,256", "8,7,512,512", "2,56,64,64", "2,14,256,256", "64,16,64,64"]
-Function = Callable[[], object]
 
 
-def ways(batch: int, size: int, c_in: int, c_out: int) -> dict[str, Function]:
+def ways(batch: int, size: int, c_in: int, c_out: int) -> Functions:
     """Forward and both gradients of one layer, in each way."""
     rng = np.random.default_rng(0)
     shapes = ((batch, size, size, c_in), (3, 3, c_in, c_out), (batch, size, size, c_out))
     x, kernel, dy = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
-    functions: dict[str, Function] = {}
+    functions: Functions = {}
     # Whatever the sizes of the layer are, one program is made of each form.
     for name, is_taken in (("direct", False), ("Winograd", True)):
         with (
-            mock.patch.object(conv, "_by_winograd", return_value=is_taken),
-            mock.patch.object(conv, "_few_positions", return_value=False),
+            mock.patch.object(winograd, "is_faster", return_value=is_taken),
+            mock.patch.object(conv, "_has_few_positions", return_value=False),
         ):
             program = jax.jit(_all_of).lower(x, kernel, dy).compile()
         functions[name] = functools.partial(_run, program, *map(jnp.asarray, (x, kernel, dy)))
@@ -67,17 +66,6 @@ def _run(program: Callable[..., object], *arrays: jax.Array) -> None:
     jax.block_until_ready(program(*arrays))
 
 
-def milliseconds(function: Function, rounds: int) -> float:
-    """Median; the first round warms up."""
-    time.sleep(0.3)
-    taken = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        function()
-        taken.append(time.perf_counter() - start)
-    return 1000 * float(np.median(taken[1:]))
-
-
 def main() -> None:
     """One table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,8 +76,8 @@ def main() -> None:
     print("| batch | map | channels | direct, ms | Winograd, ms | PyTorch, ms |\n|---|---|---|---|---|---|")
     for layer in asked.layers:
         batch, size, c_in, c_out = map(int, layer.split(","))
-        taken = [milliseconds(function, asked.rounds) for function in ways(batch, size, c_in, c_out).values()]
-        cells = " | ".join(f"{value:.1f}" for value in taken)
+        taken = seconds(ways(batch, size, c_in, c_out), asked.rounds)
+        cells = " | ".join(f"{1000 * value:.1f}" for value in taken.values())
         print(f"| {batch} | {size} x {size} | {c_in} to {c_out} | {cells} |", flush=True)
 
 
