@@ -40,6 +40,14 @@ def test_each_form_is_the_convolution_of_a_loop(case):
     np.testing.assert_allclose(conv.apply({"params": params}, x), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("batch", "is_product"), [(2, True), (3, False)])
+def test_few_positions_beside_many_output_channels_are_one_product(batch, is_product):
+    """36 positions of each map; at most twice as many in the batch as there are output channels."""
+    conv, x = Conv(40, (3, 3), padding=((1, 1), (1, 1))), jnp.zeros((batch, 6, 6, 3))
+    variables = conv.init(jax.random.key(0), x)
+    assert ("conv_general_dilated" not in str(jax.make_jaxpr(conv.apply)(variables, x))) == is_product
+
+
 @pytest.mark.parametrize("mode", ["fan_in", "fan_out"])
 def test_a_kernel_starts_as_the_library_s(mode):
     """To the bit, although it is drawn with fewer axes."""
