@@ -14,8 +14,6 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from bie_jax.config import ConfigError, check_config, load_config, save_config
-from bie_jax.evaluation.embed import write_embeddings
-from bie_jax.evaluation.evaluate import EvaluationError, evaluate
 from bie_jax.train import Interrupted, NonFiniteLossError, train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -52,7 +50,7 @@ def main(argv: list[str]) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     try:
         _run()
-    except (ConfigError, EvaluationError, FileNotFoundError, NonFiniteLossError) as error:
+    except (ConfigError, FileNotFoundError, NonFiniteLossError) as error:
         sys.exit(f"launch.py: {error}")
     except Interrupted as error:
         print(f"launch.py: {error}", file=sys.stderr)
@@ -69,9 +67,14 @@ def _run() -> None:
     elif config is not None:
         load_config(workdir)  # nothing to embed or score in a folder where nothing was trained
         save_config(check_config(config), workdir)
+    # Imported where it is needed: a third of the time in which a mistyped flag is answered, or training starts.
     if stage in ("all", "embed"):
+        from bie_jax.evaluation.embed import write_embeddings
+
         write_embeddings(workdir)
     if stage in ("all", "evaluate"):
+        from bie_jax.evaluation.evaluate import evaluate
+
         evaluate(workdir)
         print(f"report: {(workdir / 'report' / 'index.html').absolute()}")
 

@@ -27,7 +27,7 @@ def _command(datasets, workdir, *extra):
         f"--config.data.data_dir={datasets}",
         f"--workdir={workdir}",
         "--stage=train",
-        "--config.train.epochs=6",
+        "--config.train.epochs=4",
         *extra,
     ]
 
