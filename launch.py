@@ -60,6 +60,12 @@ def main(argv: list[str]) -> None:
 def _run() -> None:
     workdir = _workdir()
     config, stage = _CONFIG.value, _STAGE.value
+    # Imported for the stages that need them, a third of the time in which others begin, and before any training: what
+    # is not installed is said now, not hours later.
+    if stage in ("all", "embed"):
+        from bie_jax.evaluation.embed import write_embeddings
+    if stage in ("all", "evaluate"):
+        from bie_jax.evaluation.evaluate import evaluate
     if stage in ("all", "train"):
         if config is None:
             raise ConfigError("--config is needed to train, e.g. --config=configs/vqvae_idr0093.py:simulated")
@@ -67,14 +73,9 @@ def _run() -> None:
     elif config is not None:
         load_config(workdir)  # nothing to embed or score in a folder where nothing was trained
         save_config(check_config(config), workdir)
-    # Imported where it is needed: a third of the time in which a mistyped flag is answered, or training starts.
     if stage in ("all", "embed"):
-        from bie_jax.evaluation.embed import write_embeddings
-
         write_embeddings(workdir)
     if stage in ("all", "evaluate"):
-        from bie_jax.evaluation.evaluate import evaluate
-
         evaluate(workdir)
         print(f"report: {(workdir / 'report' / 'index.html').absolute()}")
 

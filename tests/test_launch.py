@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY = "--config=configs/vqvae_idr0093.py:tiny"
 
 
-def _launch(*arguments, devices=1):
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+def _launch(*arguments, devices=1, **variables):
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"} | variables
     return subprocess.run(
         [sys.executable, "launch.py", *arguments],
         cwd=ROOT,
@@ -56,6 +56,17 @@ def test_bad_input_is_one_message_and_nothing_written(datasets, tmp_path, argume
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize(("stage", "is_needed"), [("all", True), ("train", False)])
+def test_what_is_not_installed_for_a_later_stage_is_said_before_training(tmp_path, stage, is_needed):
+    (tmp_path / "anndata.py").write_text("raise ImportError('anndata is not installed')")
+    elsewhere = f"--config.data.data_dir={tmp_path / 'nothing'}"
+    done = _launch(TINY, f"--workdir={tmp_path / 'run'}", f"--stage={stage}", elsewhere, PYTHONPATH=str(tmp_path))
+    assert done.returncode != 0
+    assert ("anndata is not installed" in done.stderr) == is_needed
+    assert ("python -m data.build" in done.stderr) == (not is_needed)
+    assert not (tmp_path / "run").exists()
 
 
 def test_workdir_of_another_configuration(datasets, trained_workdir):
