@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from jax import lax
-from products import Functions, seconds
+from products import Functions, finish, seconds
 
 from bie_jax.models.vit import attention
 
@@ -43,12 +43,8 @@ def repeated(function: Callable[..., jax.Array], *arrays: jax.Array) -> dict[str
     ways = {}
     for name, options in OPTIONS.items():
         program = jax.jit(run).lower(*arrays).compile(compiler_options=options)
-        ways[name] = functools.partial(_wait, program, *arrays)
+        ways[name] = functools.partial(finish, program, *arrays)
     return ways
-
-
-def _wait(program: Callable[..., jax.Array], *arrays: jax.Array) -> None:
-    program(*arrays).block_until_ready()
 
 
 def _whole_product(form: str, left: jax.Array, right: jax.Array) -> jax.Array:

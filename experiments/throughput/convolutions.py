@@ -11,7 +11,6 @@ waiting, awake, for longer than a layer takes.
 import argparse
 import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -21,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from products import Functions, seconds
+from products import Functions, finish, seconds
 
 from bie_jax.models import conv, winograd
 
@@ -43,7 +42,7 @@ def ways(batch: int, size: int, c_in: int, c_out: int) -> Functions:
             mock.patch.object(conv, "_has_few_positions", return_value=False),
         ):
             program = jax.jit(_all_of).lower(x, kernel, dy).compile()
-        functions[name] = functools.partial(_run, program, *map(jnp.asarray, (x, kernel, dy)))
+        functions[name] = functools.partial(finish, program, *map(jnp.asarray, (x, kernel, dy)))
         jax.clear_caches()
     last = {"memory_format": torch.channels_last}
     tx = torch.tensor(x).permute(0, 3, 1, 2).contiguous(**last).requires_grad_()
@@ -60,10 +59,6 @@ def ways(batch: int, size: int, c_in: int, c_out: int) -> Functions:
 def _all_of(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, ...]:
     y, back = jax.vjp(lambda x, kernel: conv.convolve(x, kernel, 1, SAME), x, kernel)
     return y, *back(dy)
-
-
-def _run(program: Callable[..., object], *arrays: jax.Array) -> None:
-    jax.block_until_ready(program(*arrays))
 
 
 def main() -> None:

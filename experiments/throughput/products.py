@@ -32,10 +32,15 @@ def products(tokens: int, inputs: int, outputs: int) -> dict[str, Functions]:
     of_input = jax.jit(lambda dy, w: dy @ w.T)
     of_kernel = jax.jit(lambda x, dy: x.T @ dy)
     return {
-        "forward": {"xla": lambda: forward(jx, jw).block_until_ready(), "torch": lambda: tx @ tw.T},
-        "gradient of the input": {"xla": lambda: of_input(jdy, jw).block_until_ready(), "torch": lambda: tdy @ tw},
-        "gradient of the kernel": {"xla": lambda: of_kernel(jx, jdy).block_until_ready(), "torch": lambda: tdy.T @ tx},
+        "forward": {"xla": lambda: finish(forward, jx, jw), "torch": lambda: tx @ tw.T},
+        "gradient of the input": {"xla": lambda: finish(of_input, jdy, jw), "torch": lambda: tdy @ tw},
+        "gradient of the kernel": {"xla": lambda: finish(of_kernel, jx, jdy), "torch": lambda: tdy.T @ tx},
     }
+
+
+def finish(program: Callable[..., object], *arrays: jax.Array) -> None:
+    """Run a compiled program and wait for what it gives."""
+    jax.block_until_ready(program(*arrays))
 
 
 def seconds(functions: Functions, rounds: int) -> dict[str, float]:
