@@ -13,7 +13,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from bie_jax import run_files
 from bie_jax.config import ConfigError, check_config, load_config, save_config
+from bie_jax.integrity import disk_errors
+from bie_jax.lock import LockedError
 from bie_jax.train import Interrupted, NonFiniteLossError, train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -49,16 +52,17 @@ def main(argv: list[str]) -> None:
         jax.config.update("jax_compilation_cache_dir", _COMPILATION_CACHE.value)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     try:
-        _run()
-    except (ConfigError, FileNotFoundError, NonFiniteLossError) as error:
+        workdir = _workdir()
+        with disk_errors(workdir, None):
+            _run(workdir)
+    except (ConfigError, OSError, LockedError, NonFiniteLossError) as error:
         sys.exit(f"launch.py: {error}")
     except Interrupted as error:
         print(f"launch.py: {error}", file=sys.stderr)
-        sys.exit(128 + 15)  # what a shell reports for SIGTERM
+        sys.exit(128 + error.number)  # what a shell reports for a signal
 
 
-def _run() -> None:
-    workdir = _workdir()
+def _run(workdir: Path) -> None:
     config, stage = _CONFIG.value, _STAGE.value
     # Imported for the stages that need them, a third of the time in which others begin, and before any training: what
     # is not installed is said now, not hours later.
@@ -72,7 +76,8 @@ def _run() -> None:
         train_and_evaluate(config, workdir)
     elif config is not None:
         load_config(workdir)  # nothing to embed or score in a folder where nothing was trained
-        save_config(check_config(config), workdir)
+        with run_files.opened(workdir):
+            save_config(check_config(config), workdir)
     if stage in ("all", "embed"):
         write_embeddings(workdir)
     if stage in ("all", "evaluate"):

@@ -4,9 +4,7 @@ Configurations are `ml_collections` files under `configs/`; this schema is what 
 is touched. There are no defaults here: every file states every key.
 """
 
-import json
 import math
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,8 +12,12 @@ from ml_collections import ConfigDict
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from pydantic import ConfigDict as PydanticConfig
 
+from bie_jax import integrity
 from bie_jax.models import encoder_stride, has_fixed_size, ring
 from bie_jax.objectives import METHODS
+
+CONFIG = "config.json"  # of a run's folder
+_RESTORE = "restore it from a copy"
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -556,7 +558,13 @@ def check_workdir(config: Config, workdir: Path) -> None:
     Raises:
         ConfigError: naming every key that differs.
     """
-    if not (workdir / "config.json").exists():
+    if not (workdir / CONFIG).exists():
+        left = [name for name in ("checkpoints", "dataset.json", "metrics.jsonl") if (workdir / name).exists()]
+        if left:
+            raise ConfigError(
+                f"{workdir / CONFIG} is missing beside {', '.join(left)} of a run: {_RESTORE}, or choose another "
+                "--workdir"
+            )
         return
     before, now = _flatten(_read(workdir)), _flatten(config.model_dump(mode="json"))
     differing = [
@@ -578,11 +586,7 @@ def save_config(config: Config, workdir: Path) -> None:
         ConfigError: if the workdir was made by another configuration; nothing is overwritten.
     """
     check_workdir(config, workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / "config.json"
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
-    os.replace(partial, path)
+    integrity.write_json(workdir / CONFIG, config.model_dump(mode="json"))
 
 
 def load_config(workdir: Path) -> Config:
@@ -590,15 +594,16 @@ def load_config(workdir: Path) -> Config:
 
     Raises:
         ConfigError: if there is none, or if it is of another version of this program.
+        DamagedFileError: if it is not what was written.
     """
     return check_config(ConfigDict(_read(workdir)))
 
 
 def _read(workdir: Path) -> dict[str, Any]:
-    path = Path(workdir) / "config.json"
+    path = Path(workdir) / CONFIG
     if not path.exists():
         raise ConfigError(f"{workdir} holds no config.json: nothing was trained there")
-    return json.loads(path.read_text())
+    return integrity.read_json(path, _RESTORE)
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,16 +2,21 @@
 
 import dataclasses
 import functools
-import json
+import re
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import xxhash
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
+from bie_jax import integrity
 from bie_jax.parquet import read_parquet
 
+_REMEDY = "copy the set again, or remove its folder and build it again"
+_VERSION = re.compile(r"\d+(\.\d+)*")
 _SHARDS = "*-images.array_record-*-of-*"
 _IMAGE_KEY = b"\x0a\x05image\x12"  # of a map entry, and the tag of its value
 
@@ -63,6 +68,8 @@ class ImageSet:
         image_shape: (H, W, C); of outlines (P, 2, 1).
         dtype: of the pixels.
         statistics: `overall` and `plates`, exact intensity statistics per channel.
+        checksums: [N] uint64, XXH3 of each image's pixels; None in a set of an earlier version.
+        fingerprint: of all pixels, their order and the metadata; "" in a set of an earlier version.
         simulated: whether no microscope was involved.
         description: a sentence on what this is.
     """
@@ -77,6 +84,8 @@ class ImageSet:
     image_shape: tuple[int, int, int]
     dtype: str
     statistics: dict[str, Any]
+    checksums: np.ndarray | None
+    fingerprint: str
     simulated: bool
     description: str
 
@@ -103,14 +112,26 @@ class ImageSet:
         if not 0 <= row < len(self.metadata):
             raise IndexError(f"row {row} of the set {self.name!r}, which has {len(self.metadata)}")
         shard = int(np.searchsorted(self._ends, row, side="right"))
-        record = self._readers[shard].read([row - (int(self._ends[shard - 1]) if shard else 0)])[0]
+        try:
+            record = self._readers[shard].read([row - (int(self._ends[shard - 1]) if shard else 0)])[0]
+        except (ValueError, RuntimeError, IndexError) as error:  # what its own checksums say
+            raise DamagedSetError(f"{self.directory}: image {row} cannot be read ({error}); {_REMEDY}") from None
         if not record:
+            raise DamagedSetError(f"{self.directory}: image {row} is not there; {_REMEDY}")
+        try:
+            start, size = find_image(record)
+            pixels = memoryview(record)[start : start + size]
+            flat = np.frombuffer(pixels, self.dtype)
+            whole = self.checksums is None or xxhash.xxh3_64_intdigest(pixels) == self.checksums[row]
+            image = flat.reshape(self.image_shape)
+        except (ValueError, IndexError):
+            whole = False
+        if not whole:
             raise DamagedSetError(
-                f"{self.directory}: image {row} is not there; a file was cut off, copy or build the set again"
+                f"{self.directory}: image {row}, from {self.metadata['source'].iloc[row]}, is not what was written; "
+                f"{_REMEDY}"
             )
-        start, size = find_image(record)
-        flat = np.frombuffer(record, self.dtype, size // np.dtype(self.dtype).itemsize, start)
-        return flat.reshape(self.image_shape)
+        return image
 
     @property
     def intensities(self) -> dict[str, Any]:
@@ -120,22 +141,26 @@ class ImageSet:
     @functools.cached_property
     def _readers(self) -> list[Any]:
         # One reader for each shard serves all threads. No read-ahead: it costs, and gains nothing at random places.
-        return [
-            array_record_module.ArrayRecordReader(
-                str(shard), options="readahead_buffer_size:0", file_reader_buffer_size=4096
-            )
-            for shard in sorted(self.directory.glob(_SHARDS))
-        ]
+        try:
+            return [
+                array_record_module.ArrayRecordReader(
+                    str(shard), options="readahead_buffer_size:0", file_reader_buffer_size=4096
+                )
+                for shard in sorted(self.directory.glob(_SHARDS))
+            ]
+        except (ValueError, RuntimeError) as error:
+            raise DamagedSetError(f"{self.directory}: its shards cannot be read ({error}); {_REMEDY}") from None
 
     @functools.cached_property
     def _ends(self) -> np.ndarray:
         """Row behind the last one of each shard."""
         ends = np.cumsum([reader.num_records() for reader in self._readers])
         # Of a file that was cut off the reader knows the rest only, without a word.
-        if ends[-1] != len(self.metadata):
+        held = int(ends[-1]) if len(ends) else 0
+        if held != len(self.metadata):
             raise DamagedSetError(
-                f"{self.directory}: its shards hold {ends[-1]} of {len(self.metadata)} images; a file was cut off, "
-                "copy or build the set again"
+                f"{self.directory}: its shards hold {held} of {len(self.metadata)} images; a file was cut off or is "
+                f"missing; {_REMEDY}"
             )
         return ends
 
@@ -200,16 +225,21 @@ def open_image_set(name: str, data_dir: str | Path) -> ImageSet:
     command, needs = _HOW_TO_BUILD.get(
         name, (f"python -m data.build {name} --source=IMAGES", "images of any common kind (data/README.md)")
     )
-    versions = [path.parent for path in folder.glob("*/statistics.json")]
+    versions, others = _version_folders(folder)
+    for path in others:  # a copy that was put aside
+        print(f"{path} is no version of a set, such as 1.0.0, and is not read: move it elsewhere", file=sys.stderr)
     if not versions:
-        built = sorted({path.parent.parent.name for path in Path(data_dir).glob("*/*/statistics.json")})
+        built = sorted(path.name for path in Path(data_dir).glob("*") if _version_folders(path)[0])
         have = f"there are {', '.join(built)}" if built else "there are no built sets"
         raise SetNotBuiltError(
             f"the set {name!r} is not built in {Path(data_dir).absolute()} ({have}). This builds it: {command} "
             f"It needs {needs}."
         )
     directory = max(versions, key=lambda path: tuple(int(part) for part in path.name.split(".")))
-    described = json.loads((directory / "statistics.json").read_text())
+    wrong = damage_of_set(directory)
+    if wrong is not None:
+        raise DamagedSetError(f"{directory} is damaged: {wrong}; {_REMEDY}")
+    described = integrity.parse_json(directory / "statistics.json", _REMEDY)
     if "kind" not in described:
         raise SetNotBuiltError(
             f"{directory}: was built by an earlier version, which did not say whether it holds images or shapes. This "
@@ -219,13 +249,39 @@ def open_image_set(name: str, data_dir: str | Path) -> ImageSet:
         name=name,
         directory=directory,
         kind=described["kind"],
-        metadata=read_parquet(directory / "metadata.parquet"),
+        metadata=_read_metadata(directory / "metadata.parquet"),
         channel_names=tuple(described["channel_names"]),
         pixel_size_um=described["pixel_size_um"],
         bit_depth=described["bit_depth"],
         image_shape=tuple(described["image_shape"]),
         dtype=described["dtype"],
         statistics={"overall": described["overall"], "plates": described["plates"]},
+        checksums=np.load(directory / "image_checksums.npy") if "fingerprint" in described else None,
+        fingerprint=described.get("fingerprint", ""),
         simulated=described["simulated"],
         description=described["description"],
     )
+
+
+def _version_folders(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Folders in that of a set: those that are called like a version, and others."""
+    folders = sorted(path for path in folder.glob("*") if path.is_dir() and not path.name.startswith("."))
+    versions = [path for path in folders if _VERSION.fullmatch(path.name) and any(path.iterdir())]
+    return versions, [path for path in folders if not _VERSION.fullmatch(path.name)]
+
+
+def damage_of_set(directory: Path) -> str | None:
+    """What is wrong with a set, as far as it can be seen without reading images: those are verified one by one."""
+    if not (directory / integrity.CHECKSUMS).exists():
+        if (directory / "image_checksums.npy").exists():
+            return f"{integrity.CHECKSUMS} is missing"
+        integrity.say_unverified(directory)
+        return None if (directory / "statistics.json").exists() else "statistics.json is missing"
+    return integrity.damage(directory, wanted=lambda name: ".array_record" not in name)
+
+
+def _read_metadata(path: Path) -> pd.DataFrame:
+    try:
+        return read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise DamagedSetError(f"{path} cannot be read ({str(error).splitlines()[0]}); {_REMEDY}") from None

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from bie_jax.integrity import write_unverified
 from bie_jax.losses.shape import best_reindexing
 from bie_jax.shapes.distance_matrix import reindex
 from bie_jax.shapes.mds import classical_mds
@@ -39,8 +40,7 @@ def draw_outlines(d: np.ndarray, d_hat: np.ndarray, title: str, path: Path) -> N
     axes[0].set_ylabel("in RMS distances between points", fontsize=7)
     axes[0].legend(fontsize=6, loc="upper left", frameon=False)
     figure.suptitle(title, fontsize=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    write_unverified(path, lambda partial: figure.savefig(partial, dpi=110, format="png"), needed=100_000)
 
 
 def draw_outline(axis: Any, points: np.ndarray, **style: Any) -> None:

@@ -1,6 +1,5 @@
 """What can be refused is refused here, before a file is written and before the first step."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bie_jax import integrity, run_files
 from bie_jax.config import Config, ConfigError, ContrastiveConfig
 from bie_jax.input_pipeline import split_image_set
 from bie_jax.known_numbers import check_known
@@ -139,8 +139,13 @@ def notes_on_parts(config: Config, *, has_batch_norm: bool) -> list[str]:
     ]
 
 
-def describe_dataset(mixture: Mixture, workdir: Path) -> dict[str, Any]:
+def describe_dataset(mixture: Mixture, workdir: Path, resumes: bool) -> dict[str, Any]:
     """What an embedder must know of the sets: channels, pixel size, intensities.
+
+    Args:
+        mixture: the sets.
+        workdir: of the run.
+        resumes: whether there is a checkpoint, beside which `dataset.json` must be.
 
     Returns:
         What `dataset.json` of the workdir holds or will hold: `channel_names` of all sets, and `sets`, one description
@@ -148,15 +153,15 @@ def describe_dataset(mixture: Mixture, workdir: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: if the workdir was trained on other pixels of the same name.
+        DamagedFileError: if `dataset.json` is not what was written.
     """
-    path = workdir / "dataset.json"
     sets = [
-        json.loads((image_set.directory / "statistics.json").read_text())
+        integrity.read_json(image_set.directory / "statistics.json", "build the set again")
         | {"name": image_set.name, "directory": str(image_set.directory)}
         for image_set in mixture.sets
     ]
-    if path.exists():
-        for described, before in zip(sets, json.loads(path.read_text())["sets"], strict=True):
+    if resumes or (workdir / run_files.DATASET).exists():
+        for described, before in zip(sets, run_files.read_dataset(workdir)["sets"], strict=True):
             changed = [key for key in described if key != "directory" and described[key] != before.get(key)]
             if changed:
                 raise ConfigError(

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from bie_jax.integrity import write_unverified
+
 _GAP = 2  # pixels between tiles
 
 
@@ -51,5 +53,4 @@ def draw_reconstructions(
     unit = "px" if pixel_size_um is None else "µm"
     tile = f"{width * (pixel_size_um or 1):.3g} x {height * (pixel_size_um or 1):.3g} {unit}"
     axis.set_xlabel(f"channel; each tile {tile}, black and white at the images' 1 % and 99.9 %", fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    write_unverified(path, lambda partial: figure.savefig(partial, dpi=110, format="png"), needed=mosaic.size)

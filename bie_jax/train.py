@@ -1,7 +1,6 @@
 """The training loop; there is only this one. A method is a function in `objectives.py`."""
 
 import contextlib
-import json
 import signal
 import threading
 import time
@@ -15,8 +14,8 @@ import pandas as pd
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from bie_jax import augment, sharding
-from bie_jax.checkpoint import Checkpoints, Progress, has_checkpoint
+from bie_jax import augment, integrity, run_files, sharding
+from bie_jax.checkpoint import Checkpoints, Progress, find_checkpoints
 from bie_jax.config import Config, ConfigError, check_config, check_workdir, save_config
 from bie_jax.image_set import open_image_set
 from bie_jax.input_pipeline import describe_split, eval_batches, train_batches
@@ -38,7 +37,15 @@ class NonFiniteLossError(FloatingPointError):
 
 
 class Interrupted(Exception):
-    """SIGTERM arrived; the state of the last step is saved and the same command goes on from there."""
+    """SIGTERM or Ctrl-C arrived; the state of the last step is saved and the same command goes on from there.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.number = number
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -55,7 +62,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
         ConfigError: for a configuration that cannot run here, before anything is written.
         SetNotBuiltError: if the set is not built.
         NonFiniteLossError: see there; checkpoints from before are kept.
-        Interrupted: after SIGTERM, once the state is saved.
+        Interrupted: after SIGTERM or Ctrl-C, once the state is saved.
+        DamagedFileError: if a file of the workdir is not what was written, before anything is done.
+        LockedError: if another process trains in the workdir.
+        DiskError: if there is no room; what was saved before is whole.
     """
     workdir = Path(workdir)
 
@@ -63,9 +73,18 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     checked = check_config(config)
     names = (checked.data.name, *checked.data.mix_with)
     mixture = Mixture(tuple(open_image_set(name, checked.data.data_dir) for name in names))
-    train_rows, val_rows = check_run(checked, mixture)
+    rows = check_run(checked, mixture)
     check_workdir(checked, workdir)
-    dataset = describe_dataset(mixture, workdir)
+    with run_files.opened(workdir):
+        return _train(checked, mixture, *rows, workdir)
+
+
+def _train(
+    checked: Config, mixture: Mixture, train_rows: list[np.ndarray], val_rows: list[np.ndarray], workdir: Path
+) -> dict[str, float]:
+    """`train_and_evaluate` in a folder that is held."""
+    found = find_checkpoints(workdir)
+    dataset = describe_dataset(mixture, workdir, resumes=bool(found.whole))
     for member, image_set in enumerate(mixture.sets):
         sides = (rows - mixture.first_rows[member] for rows in (train_rows[member], val_rows[member]))
         print(f"{image_set.name}: {describe_split(image_set.metadata, *sides)}")
@@ -91,7 +110,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     init = jax.jit(lambda key: create_train_state(checked, model, tx, channels, key), out_shardings=everywhere)
     key = jax.random.key(checked.train.seed)
     blank_state = sharding.abstract(jax.eval_shape(init, key), everywhere)
-    resumes = has_checkpoint(workdir)
+    resumes = bool(found.whole)
     # Weights that do not fit are refused before anything is compiled.
     given = None if resumes else given_weights(sharding.abstract(shapes, everywhere), checked, mixture.channel_names)
     for note in notes_on_parts(checked, has_batch_norm="batch_stats" in shapes):
@@ -155,16 +174,16 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
         return means, (pictures[0][0][shown], pictures[0][1][shown])
 
     save_config(checked, workdir)
-    (workdir / "dataset.json").write_text(json.dumps(dataset) + "\n")
+    integrity.write_json(workdir / run_files.DATASET, dataset)
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(workdir))
-        sigterm = stack.enter_context(_SigtermFlag())
+        checkpoints = stack.enter_context(Checkpoints(workdir, found))
+        stop = stack.enter_context(_StopFlag())
 
         # --- Resume
         progress = Progress()
         if checkpoints.latest_step is not None:
             state, progress = checkpoints.restore(state, checkpoints.latest_step)
-        step = int(state.step)
+        step = saved_step = int(state.step)
         logger = stack.enter_context(
             MetricLogger(workdir, progress.log_bytes, checked.train.wandb, checked.model_dump())
         )
@@ -178,9 +197,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
             checked.data.read_threads,
         )
 
+        def is_validated(step: int) -> bool:
+            return step % (checked.train.eval_every_epochs * steps_per_epoch) == 0 or step == total_steps
+
         def stops_early(step: int) -> bool:
+            # Nothing is known between two validations, and a run that ends after one is saved.
             patience = checked.train.early_stopping_patience_epochs * steps_per_epoch
-            return 0 < patience <= step - progress.best_step
+            return step > 0 and is_validated(step) and 0 < patience <= step - progress.best_step
 
         def check_finite(step: int, rows: np.ndarray, loss: jax.Array) -> None:
             if not np.isfinite(float(loss)):
@@ -192,8 +215,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
                 )
 
         def save(val_loss: float | None) -> None:
-            progress.log_bytes = logger.bytes_written
+            nonlocal saved_step
+            progress.log_bytes = logger.settle()
             checkpoints.save(state, progress, val_loss)
+            saved_step = step
 
         # --- Loop
         bar = tqdm(
@@ -209,7 +234,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
         unchecked: tuple[int, np.ndarray, jax.Array] | None = None
         with bar:
             while step < total_steps and not stops_early(step):
-                batch = next(batches)
+                try:
+                    batch = next(batches)
+                except Exception:  # an image that cannot be read: what was learnt so far is kept
+                    if unchecked is not None:
+                        check_finite(*unchecked)
+                    if step > saved_step:
+                        save(None)
+                    raise
                 profiler.before_step()
                 state, loss = train_step(state, put(batch))
                 profiler.after_step(loss)
@@ -222,9 +254,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
                 stopwatch.add(checked.train.batch_size)
 
                 logs = step % checked.train.log_every_steps == 0
-                validates = step % (checked.train.eval_every_epochs * steps_per_epoch) == 0 or step == total_steps
+                validates = is_validated(step)
                 saves = step % checked.train.checkpoint_every_steps == 0
-                if not (logs or validates or saves or sigterm.is_set):
+                if not (logs or validates or saves or stop.signal):
                     continue
                 # Whatever is written from here on must not be poisoned.
                 check_finite(*unchecked)
@@ -252,10 +284,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
                     if val_loss < progress.best_val_loss:
                         progress.best_val_loss, progress.best_step = val_loss, step
                     logger.write_picture(step, _draw(pictures, mixture, workdir, step))
-                if validates or saves or sigterm.is_set:
+                if validates or saves or stop.signal:
                     save(val_loss)
-                if sigterm.is_set:
-                    raise Interrupted(f"stopped by SIGTERM at step {step} of {total_steps}; the same command goes on")
+                if stop.signal:
+                    name = signal.Signals(stop.signal).name
+                    raise Interrupted(
+                        f"stopped by {name} at step {step} of {total_steps}; the same command goes on", stop.signal
+                    )
                 stopwatch.resume()
     return {"step": progress.best_step, "val/loss": progress.best_val_loss}
 
@@ -317,20 +352,30 @@ class _Stopwatch:
         return rate
 
 
-class _SigtermFlag:
-    """Remembers SIGTERM instead of dying of it, while a run can still save."""
+class _StopFlag:
+    """Remembers SIGTERM or Ctrl-C instead of dying of it, while a run can still save; a second one ends it at once.
 
-    is_set = False
+    Attributes:
+        signal: number of the signal that came; 0 before one does.
+    """
 
-    def __enter__(self) -> "_SigtermFlag":
-        # Python takes signals in the main thread only; a run started from another one dies of SIGTERM as usual.
+    def __init__(self):
+        self.signal = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_StopFlag":
+        # Python takes signals in the main thread only; a run started from another one dies of them as usual.
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._remember)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._remember)
         return self
 
-    def _remember(self, *_: object) -> None:
-        self.is_set = True
+    def _remember(self, number: int, frame: object) -> None:
+        del frame
+        self.signal = number
+        self.__exit__()
 
     def __exit__(self, *_: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -5,7 +5,6 @@ weights of a channel that the other run did not have start as the mean over thos
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from bie_jax.checkpoint import Checkpoints
+from bie_jax import run_files
+from bie_jax.checkpoint import load_model
 from bie_jax.config import Config, ConfigError, load_config
 from bie_jax.objectives import build_model
 from bie_jax.train_state import TrainState, averageable, initial_variables
@@ -132,12 +132,11 @@ def channel_axes_of(config: Config, num_channels: int) -> dict[str, int]:
 def _from_run(shapes: dict[str, Any], config: Config, channel_names: tuple[str, ...]) -> dict[str, Any]:
     workdir = Path(config.train.init_from)
     donor_config = load_config(workdir)
-    donor_channels = tuple(json.loads((workdir / "dataset.json").read_text())["channel_names"])
+    donor_channels = tuple(run_files.read_dataset(workdir)["channel_names"])
     abstract = _shapes(donor_config, len(donor_channels))
     sharding = jax.tree.leaves(shapes)[0].sharding
     try:
-        with Checkpoints(workdir) as checkpoints:
-            donor, step = checkpoints.restore_model(abstract, sharding)
+        donor, step = load_model(workdir, abstract, sharding)
     except FileNotFoundError as error:
         raise ConfigError(f"config.train.init_from={config.train.init_from!r}: {error}") from None
     ours, theirs = (

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bie_jax.image_set import damage_of_set
+from bie_jax.lock import LockedError, locked
 from data.annotation import join, read_annotation
 from data.bbbc010 import index as bbbc010
 from data.bbbc021 import index as bbbc021
@@ -68,10 +70,18 @@ def main(arguments: list[str]) -> None:
     args = parse(arguments, __doc__)
     version = _version(args.name)
     directory = args.data_dir / args.set_name / version
-    if (directory / "statistics.json").exists():
+    with locked(args.data_dir / f".building-{args.set_name}-{version}.lock"):
+        if not any(directory.glob("*")):
+            _build(args, version, directory)
+            return
+        wrong = damage_of_set(directory)
+        if wrong is not None:
+            raise BuildError(f"{directory} is there and damaged: {wrong}; remove it to build it again")
         statistics = json.loads((directory / "statistics.json").read_text())
         print(f"{directory} is built already ({examples_in(statistics)}); remove it to build it again")
-        return
+
+
+def _build(args: argparse.Namespace, version: str, directory: Path) -> None:
     start = time.perf_counter()
     if args.name == "simulated":
         build_simulated(args.data_dir, Design(), args.workers)
@@ -336,7 +346,7 @@ def _cut(args: argparse.Namespace, index: Index) -> tuple[Cut, Index]:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (BuildError, OSError) as error:  # OSError: the disk is full, or not ours to write to
+    except (BuildError, LockedError, OSError) as error:  # OSError: the disk is full, or not ours to write to
         sys.exit(f"data.build: {error}")
     except KeyboardInterrupt:
         sys.exit("data.build: stopped; the same command goes on")

@@ -1,8 +1,9 @@
 """Writing a set: ArrayRecord shards through TFDS, the table of everything but pixels, and exact intensity statistics.
 
 A built set is `<data_dir>/<name>/<version>/` with TFDS's own files (split "images", in the order given),
-`metadata.parquet`, `statistics.json` and `build.json`. It appears under that name whole or not at all. Until then its
-finished shards lie in `<data_dir>/.building-<name>-<version>/`, where the same command finds them and goes on.
+`metadata.parquet`, `statistics.json`, `build.json`, `image_checksums.npy` (XXH3 of 64 bits of each image's pixels) and
+`checksums.json` (of every other file, see `bie_jax.integrity`). It appears under that name whole or not at all. Until
+then its finished shards lie in `<data_dir>/.building-<name>-<version>/`, where the same command finds them and goes on.
 """
 
 import contextlib
@@ -21,10 +22,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pandas as pd
 import tensorflow_datasets as tfds
+import xxhash
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 from tensorflow_datasets.core import example_serializer, registered, splits
 from tqdm import tqdm
 
+from bie_jax import integrity
 from bie_jax.parquet import read_parquet
 from data import workers
 from data.errors import BadInputError, BuildError
@@ -189,7 +192,8 @@ def _is_done(shard: _Shard) -> bool:
     """Whether a finished shard of the same parts is there; one of other parts is removed."""
     folder = _folder(shard)
     if folder.is_dir():
-        if (folder / "fingerprint").read_text() == shard.fingerprint:
+        # One that a disk has damaged since is made again as well.
+        if integrity.damage(folder) is None and (folder / "fingerprint").read_text() == shard.fingerprint:
             return True
         shutil.rmtree(folder)
     return False
@@ -206,6 +210,7 @@ def _write_shard(shard: _Shard, tick: workers.Tick) -> None:
     # would wait for it (`experiments/loading`).
     writer = array_record_module.ArrayRecordWriter(str(partial / "records"), "group_size:1,uncompressed")
     rows: list[dict[str, Any]] = []
+    checksums: list[int] = []
     skipped: list[tuple[str, str, str]] = []
     statistics: dict[str, Intensities] = {}
     for part in shard.parts:
@@ -226,6 +231,7 @@ def _write_shard(shard: _Shard, tick: workers.Tick) -> None:
             with _no_room():
                 writer.write(encode(image, metadata))
             rows.append(metadata)
+            checksums.append(xxhash.xxh3_64_intdigest(np.ascontiguousarray(image)))
         tick()
     with _no_room():
         writer.close()
@@ -243,8 +249,10 @@ def _write_shard(shard: _Shard, tick: workers.Tick) -> None:
             moments=intensities.moments,
             extremes=intensities.extremes,
         )
+    np.save(partial / "image_checksums.npy", np.asarray(checksums, np.uint64))
     (partial / "skipped.json").write_text(json.dumps(skipped))
     (partial / "fingerprint").write_text(shard.fingerprint)
+    integrity.seal(partial)
     os.replace(partial, _folder(shard))
 
 
@@ -316,14 +324,30 @@ def _assemble(
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare()
     written = Path(builder.data_path)
-    pd.concat([table for _, table in filled], ignore_index=True).to_parquet(written / "metadata.parquet", index=False)
-    statistics = _merge_statistics(description, shards)
+    metadata = pd.concat([table for _, table in filled], ignore_index=True)
+    metadata.to_parquet(written / "metadata.parquet", index=False)
+    checksums = np.concatenate([np.load(_folder(shard) / "image_checksums.npy") for shard in shards])
+    np.save(written / "image_checksums.npy", checksums)
+    statistics = _merge_statistics(description, shards) | {
+        "fingerprint": _fingerprint(description, metadata, checksums)
+    }
     (written / "statistics.json").write_text(json.dumps(statistics, indent=1) + "\n")
     (written / "build.json").write_text(json.dumps(notes, indent=1) + "\n")
     for name, path in attachments.items():
         shutil.copyfile(path, written / name)
+    integrity.seal(written)
     final.parent.mkdir(parents=True, exist_ok=True)
     os.replace(written, final)
+
+
+def _fingerprint(description: Description, metadata: pd.DataFrame, checksums: np.ndarray) -> str:
+    """Of what a run is made from: pixels, their order and all that is said of them, but not where they were read."""
+    hasher = xxhash.xxh3_128(checksums.tobytes())
+    facts = (description.kind, description.channel_names, description.image_shape, description.dtype)
+    hasher.update(repr((*facts, description.pixel_size_um)).encode())
+    for name in sorted(set(metadata.columns) - {"source"}):
+        hasher.update(repr((name, metadata[name].tolist())).encode())
+    return hasher.hexdigest()
 
 
 def building_folder(name: str, version: str, data_dir: Path) -> Path:

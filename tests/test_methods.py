@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import ViTConfig, ViTModel
 
-from bie_jax.checkpoint import Checkpoints
+from bie_jax.checkpoint import load_model
 from bie_jax.config import check_config
 from bie_jax.evaluation.embed import write_embeddings
 from bie_jax.models.pretrained import load_huggingface
@@ -148,8 +148,7 @@ def test_published_weights_train_and_embed(datasets, tmp_path):
     )
     fresh = variables["params"]
     given = load_huggingface(tmp_path / "published", fresh, {})["params"]
-    with Checkpoints(workdir) as checkpoints:
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        trained = checkpoints.restore_model(variables, here)[0]["params"]
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    trained = load_model(workdir, variables, here)[0]["params"]
     jax.tree.map(np.testing.assert_array_equal, trained["encoder"], given["encoder"])
     assert np.abs(given["encoder"]["blocks"]["qkv"]["kernel"] - fresh["encoder"]["blocks"]["qkv"]["kernel"]).max() > 0

@@ -10,7 +10,7 @@ from jax.extend.core import jaxprs_in_params
 from ml_collections import ConfigDict
 
 from bie_jax import augment, sharding
-from bie_jax.checkpoint import Checkpoints, Progress
+from bie_jax.checkpoint import Checkpoints, Progress, find_checkpoints, load_model
 from bie_jax.config import check_config
 from bie_jax.models.autoencoder import Autoencoder
 from bie_jax.models.bottleneck import DenseBottleneck
@@ -230,12 +230,12 @@ def test_averages_by_hand_and_what_is_saved_of_them(tmp_path):
 
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     state = jax.device_put(state, here)
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, find_checkpoints(tmp_path)) as checkpoints:
         checkpoints.save(state, Progress(), None)
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, find_checkpoints(tmp_path)) as checkpoints:
         blank = sharding.abstract(jax.eval_shape(lambda: state), here)
         resumed, _ = checkpoints.restore(blank, 3)
-        embedding, _ = checkpoints.restore_model(jax.eval_shape(lambda: evaluated), here)
+    embedding, _ = load_model(tmp_path, jax.eval_shape(lambda: evaluated), here)
     jax.tree.map(np.testing.assert_array_equal, resumed, state)
     jax.tree.map(np.testing.assert_array_equal, embedding, evaluated)
 

@@ -11,8 +11,8 @@ from flax import traverse_util
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
 import bie_jax
-from bie_jax import sharding
-from bie_jax.checkpoint import Checkpoints, Progress
+from bie_jax import integrity, sharding
+from bie_jax.checkpoint import Checkpoints, Progress, find_checkpoints, load_model
 from bie_jax.config import ConfigError, check_config, save_config
 from bie_jax.objectives import build_model
 from bie_jax.train import train_and_evaluate
@@ -33,8 +33,7 @@ def _shapes(config, channels):
 
 
 def _params(workdir, config, channels):
-    with Checkpoints(workdir) as checkpoints:
-        return jax.device_get(checkpoints.restore_model(_shapes(config, channels), HERE)[0]["params"])
+    return jax.device_get(load_model(workdir, _shapes(config, channels), HERE)[0]["params"])
 
 
 def _untrained(workdir, config, channel_names):
@@ -45,8 +44,8 @@ def _untrained(workdir, config, channel_names):
     shapes = jax.eval_shape(init, jax.random.key(0))
     state = jax.tree.map(lambda leaf: np.asarray(RNG.normal(size=leaf.shape), leaf.dtype), shapes).replace(step=0)
     save_config(checked, workdir)
-    (workdir / "dataset.json").write_text(json.dumps({"channel_names": channel_names}))
-    with Checkpoints(workdir) as checkpoints:
+    integrity.write_json(workdir / "dataset.json", {"channel_names": channel_names})
+    with Checkpoints(workdir, find_checkpoints(workdir)) as checkpoints:
         checkpoints.save(state, Progress(), None)
     return _flat(jax.device_get(state.params))
 

@@ -5,15 +5,16 @@ about as all 192 features do, or a little less (`experiments/shapes`).
 """
 
 import dataclasses
+import io
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from sklearn.decomposition import PCA
 
+from bie_jax import integrity, run_files
 from bie_jax.config import ConfigError
-
-_FILE = "components.npz"
+from bie_jax.integrity import MadeFrom
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,21 +53,22 @@ class Components:
         pca = PCA(count, svd_solver="full").fit((values - mean) / scale)
         return cls(mean, scale, np.asarray(pca.components_).T)
 
-    def save(self, workdir: Path) -> None:
+    def save(self, workdir: Path, made_from: MadeFrom) -> None:
         """Into a run's folder."""
-        with open(workdir / f".partial-{_FILE}", "wb") as file:
-            np.savez(file, mean=self.mean, scale=self.scale, axes=self.axes)
-        (workdir / f".partial-{_FILE}").replace(workdir / _FILE)
+        content = io.BytesIO()
+        np.savez(content, mean=self.mean, scale=self.scale, axes=self.axes)
+        integrity.write_bytes(workdir / run_files.COMPONENTS, content.getvalue(), made_from)
 
     @classmethod
-    def load(cls, workdir: Path) -> Self:
+    def load(cls, workdir: Path, made_from: MadeFrom) -> Self:
         """What the embedding of a run's set has left.
 
         Raises:
             FileNotFoundError: if it has not been embedded.
+            DamagedFileError: if the file is not what was written.
+            StaleFileError: if it was embedded otherwise.
         """
-        path = workdir / _FILE
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: run the same command with --stage=embed first")
+        path = workdir / run_files.COMPONENTS
+        integrity.verify(path, run_files.EMBED_AGAIN, made_from)
         with np.load(path, allow_pickle=False) as stored:
             return cls(**{name: stored[name] for name in ("mean", "scale", "axes")})

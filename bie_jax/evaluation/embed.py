@@ -4,9 +4,8 @@ Deterministic: no augmentation, no sampling, a fixed order, statistics from the 
 depend on which other images are embedded with it.
 """
 
-import json
+import io
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from bie_jax import augment, sharding
-from bie_jax.checkpoint import Checkpoints
+from bie_jax import augment, integrity, run_files, sharding
+from bie_jax.checkpoint import load_model
 from bie_jax.config import Config, load_config
 from bie_jax.evaluation.components import Components
 from bie_jax.image_set import ImageSet, open_image_set
 from bie_jax.input_pipeline import eval_batches, split_image_set
+from bie_jax.integrity import MadeFrom
 from bie_jax.known_numbers import known_numbers
 from bie_jax.mixture import Mixture
 from bie_jax.models import encoder_stride, has_fixed_size
@@ -233,12 +233,16 @@ def load(workdir: str | Path) -> Embedder:
     """The trained network of a workdir, at its best validation, read as its configuration says.
 
     Raises:
-        ConfigError, FileNotFoundError: if nothing was trained there, or components were asked for and the set was not
-            embedded, to which they are fitted.
+        ConfigError, FileNotFoundError: if nothing was trained there.
+        DamagedFileError: if a file is not what was written, or components were asked for and the set was not embedded,
+            to which they are fitted.
+        StaleFileError: if they were fitted to other embeddings.
     """
     workdir = Path(workdir)
     settings = load_config(workdir).eval
-    components = Components.load(workdir) if settings.components else None
+    components = None
+    if settings.components:
+        components = Components.load(workdir, run_files.origin_of_network(workdir, settings))
     return _embedder(workdir, seed=0, trained=True, readouts=(settings.readout,), components=components)
 
 
@@ -266,14 +270,13 @@ def _embedder(
     workdir: Path, seed: int, trained: bool, readouts: tuple[str, ...], components: Components | None
 ) -> Embedder:
     config = load_config(workdir)
-    dataset = json.loads((workdir / "dataset.json").read_text())
+    dataset = run_files.read_dataset(workdir)
     model = build_model(config, len(dataset["channel_names"]))
     blank = jnp.zeros((1, *config.data.crop_size, len(dataset["channel_names"])))
     init = jax.jit(lambda key: initial_variables(model, blank, key))
     if trained:  # of what is loaded the shapes are enough; random numbers take long to compile
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        with Checkpoints(workdir) as checkpoints:
-            variables, _ = checkpoints.restore_model(jax.eval_shape(init, jax.random.key(seed)), here)
+        variables, _ = load_model(workdir, jax.eval_shape(init, jax.random.key(seed)), here)
     else:
         variables = init(jax.random.key(seed))
     return Embedder(config, dataset, model, variables, readouts, components)
@@ -342,14 +345,21 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
     """
     workdir = Path(workdir)
     config = load_config(workdir)
+    with run_files.opened(workdir):
+        return _write_embeddings(workdir, config)
+
+
+def _write_embeddings(workdir: Path, config: Config) -> pd.DataFrame:
     embedder = _embedder(workdir, seed=0, trained=True, readouts=(config.eval.readout,), components=None)
     image_set = open_image_set(config.data.name, config.data.data_dir)
+    run_files.check_same_set(workdir, image_set)
+    made_from = run_files.origin_of_embeddings(workdir, config.eval, image_set)
     features, code_use = _embed_rows(embedder, image_set, progress=True)
 
     train_rows, val_rows = split_image_set(config, image_set)
     if config.eval.components:
         components = Components.fit(features[train_rows], config.eval.components)
-        components.save(workdir)
+        components.save(workdir, made_from)
         features = components(features)
     metadata = image_set.metadata.rename(columns=lambda name: _METADATA_NAMES.get(name, f"Metadata_{name}"))
     is_val = np.isin(np.arange(len(image_set)), val_rows)
@@ -357,11 +367,15 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
     features = np.concatenate([features, known_numbers(image_set, config.eval.append)], axis=1)
     names = [f"{embedder.model_name}_{i:04d}" for i in range(features.shape[1])]
     table = pd.concat([metadata, pd.DataFrame(features, columns=pd.Index(names))], axis=1)
-    _write_whole(workdir / "embeddings.parquet", lambda path: table.to_parquet(path, index=False))
+    table.attrs["made_from"] = made_from  # in the file too, for who finds it elsewhere
+    content = io.BytesIO()
+    table.to_parquet(content, index=False)
+    integrity.write_bytes(workdir / run_files.EMBEDDINGS, content.getvalue(), made_from)
 
     obs = metadata.set_index(pd.Index([str(i) for i in range(len(metadata))]))
-    data = anndata.AnnData(X=features, obs=obs, var=pd.DataFrame(index=pd.Index(names)))
-    _write_whole(workdir / "embeddings.h5ad", data.write_h5ad)
+    data = anndata.AnnData(X=features, obs=obs, var=pd.DataFrame(index=pd.Index(names)), uns={"made_from": made_from})
+    needed = features.nbytes + int(metadata.memory_usage(deep=True).sum())
+    integrity.write_file(workdir / run_files.EMBEDDINGS_H5AD, data.write_h5ad, needed, made_from)
 
     shown = np.resize(val_rows, embedder.batch_size)
     described = embedder._set_of(len(image_set.channel_names), image_set.channel_names)
@@ -371,14 +385,16 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
     )
     count = min(config.train.num_reconstructions, len(val_rows))
     _write_npz(
-        workdir / "reconstructions.npz",
+        workdir / run_files.RECONSTRUCTIONS,
+        made_from,
         image=image[:count],
         reconstruction=reconstruction[:count],
         index=shown[:count],
     )
     if code_use is not None:
         _write_npz(
-            workdir / "codebook.npz",
+            workdir / run_files.CODEBOOK,
+            made_from,
             code_counts=code_use.counts,
             positions=code_use.positions,
             capacity_bits=code_use.capacity_bits,
@@ -386,16 +402,7 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
     return table
 
 
-def _write_whole(path: Path, write: Any) -> None:
-    """Write beside and rename, so that a killed run leaves the file as it was."""
-    partial = path.with_name(f".partial-{path.name}")
-    write(partial)
-    os.replace(partial, path)
-
-
-def _write_npz(path: Path, **arrays: Any) -> None:
-    def write(partial: Path) -> None:
-        with open(partial, "wb") as file:  # a file: np.savez would add a suffix to a name
-            np.savez_compressed(file, **arrays)
-
-    _write_whole(path, write)
+def _write_npz(path: Path, made_from: MadeFrom, **arrays: Any) -> None:
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    integrity.write_bytes(path, content.getvalue(), made_from)

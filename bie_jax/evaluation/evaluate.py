@@ -7,8 +7,6 @@ features: intensity, texture and regions of images, region properties and Fourie
 """
 
 import collections.abc
-import json
-import os
 import time
 from pathlib import Path
 
@@ -16,7 +14,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from bie_jax.config import ConfigError, ContrastiveConfig, EvalConfig, load_config
+from bie_jax import integrity, run_files
+from bie_jax.config import Config, ConfigError, ContrastiveConfig, EvalConfig, load_config
 from bie_jax.evaluation import embed, probe, project, report
 from bie_jax.evaluation.components import Components
 from bie_jax.evaluation.feature_set import FeatureSet, HandMade
@@ -26,6 +25,7 @@ from bie_jax.evaluation.shape_invariance import invariances
 from bie_jax.evaluation.shape_pictures import shape_pictures
 from bie_jax.image_set import ImageSet, open_image_set
 from bie_jax.known_numbers import known_numbers
+from bie_jax.metric_logger import LOG
 from bie_jax.parquet import read_parquet
 
 TRAINED = "trained_encoder"
@@ -41,8 +41,12 @@ class EvaluationError(ConfigError):
     """A configuration that cannot be scored on this set and workdir; the message says what does not fit."""
 
 
-def read_embeddings(path: Path) -> tuple[pd.DataFrame, np.ndarray, str]:
+def read_embeddings(path: Path, made_from: integrity.MadeFrom | None = None) -> tuple[pd.DataFrame, np.ndarray, str]:
     """Metadata, features and model name out of `embeddings.parquet`.
+
+    Args:
+        path: of the file.
+        made_from: what it would be made from now; None: whatever it was.
 
     Returns:
         Metadata with the prefix `Metadata_` taken off and plate, well and site in lower case; features [N, D] float32;
@@ -50,10 +54,11 @@ def read_embeddings(path: Path) -> tuple[pd.DataFrame, np.ndarray, str]:
 
     Raises:
         FileNotFoundError: no file.
+        DamagedFileError: not what was written.
+        StaleFileError: made from something else.
         EvaluationError: no feature columns.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: run the same command with --stage=embed first")
+    integrity.verify(path, run_files.EMBED_AGAIN, made_from)
     table = read_parquet(path)
     prefix = "Metadata_"
     names = [str(name) for name in table.columns]
@@ -317,13 +322,6 @@ def transductive_note(
     )
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Write through a temporary file, so that a killed run leaves the old file or the new one, never half of one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, path)
-
-
 def evaluate(workdir: str | Path) -> dict:
     """Score the embeddings of a workdir beside their baselines, and write `scores.json` and `report/index.html`.
 
@@ -336,14 +334,26 @@ def evaluate(workdir: str | Path) -> dict:
     Raises:
         ConfigError: no configuration there.
         EvaluationError: files that do not fit each other, a column that does not exist, folds that cannot be made.
-        FileNotFoundError: no embeddings, or the set is not built.
+        SetNotBuiltError: the set is not built.
+        DamagedFileError, StaleFileError: no embeddings, or of other images or another configuration.
     """
-    started = time.monotonic()
     workdir = Path(workdir)
     config = load_config(workdir)
+    with run_files.opened(workdir):
+        return _evaluate(workdir, config)
+
+
+def _evaluate(workdir: Path, config: Config) -> dict:
+    started = time.monotonic()
     settings = config.eval
     image_set = open_image_set(config.data.name, config.data.data_dir)
-    metadata, features, model = read_embeddings(workdir / "embeddings.parquet")
+    run_files.check_same_set(workdir, image_set)
+    made_from = run_files.origin_of_embeddings(workdir, settings, image_set)
+    metadata, features, model = read_embeddings(workdir / run_files.EMBEDDINGS, made_from)
+    pictures = [run_files.RECONSTRUCTIONS] + [run_files.CODEBOOK] * (config.model.name == "vqvae")
+    for name in pictures:  # what the report shows is refused before the hours of scoring
+        integrity.verify(workdir / name, run_files.EMBED_AGAIN, made_from)
+    report.read_metrics(workdir / LOG)
     check_same_images(metadata, image_set)
     _column(metadata, settings.label, "label")
     _column(metadata, settings.group, "group")
@@ -387,6 +397,7 @@ def evaluate(workdir: str | Path) -> dict:
             "pixel_size_um": image_set.pixel_size_um,
         },
         "model": model,
+        "made_from": made_from,
         **scored,
         "transductive": transductive_note(metadata, config.objective.contrastive, scored["splits"]),
         "invariances": _invariances(workdir, image_set, embedded, metadata, settings)
@@ -396,7 +407,7 @@ def evaluate(workdir: str | Path) -> dict:
     }
     projections = report_projections(feature_sets, shown, settings.seed, settings.umap)
     scores["seconds"] = round(time.monotonic() - started, 1)
-    write_json(workdir / "scores.json", scores)
+    integrity.write_json(workdir / run_files.SCORES, scores, made_from)
     report.write_report(
         workdir,
         config=config.model_dump(),

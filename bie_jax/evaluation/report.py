@@ -9,13 +9,13 @@ import collections.abc
 import dataclasses
 import html
 import json
-import os
 import string
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from bie_jax import integrity, run_files
 from bie_jax.evaluation import figures, thumbnails
 
 TEMPLATE = Path(__file__).parent / "report_template"
@@ -183,10 +183,14 @@ def configuration_table(config: dict) -> str:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The lines of `metrics.jsonl`; a last line that a killed run left unfinished is dropped."""
+    """The lines of `metrics.jsonl`, none where it was removed; a last one that a killed run left unfinished is dropped.
+
+    Raises:
+        DamagedFileError: if it is not what was written.
+    """
     if not path.is_file():
         return []
-    lines = path.read_text().splitlines()
+    lines = integrity.read_log(path, run_files.RESTORE_LOG).decode().splitlines()
     records = []
     for i, line in enumerate(lines):
         try:
@@ -546,8 +550,6 @@ def write_report(
     }
     page = string.Template((TEMPLATE / "report.html").read_text()).substitute(values)
     folder = workdir / "report"
-    folder.mkdir(exist_ok=True)
-    temporary = folder / "index.html.tmp"
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, folder / "index.html")
+    content = page.encode("utf-8")
+    integrity.write_unverified(folder / "index.html", lambda partial: partial.write_bytes(content), len(content))
     return folder / "index.html"

@@ -7,7 +7,6 @@ Leave-plate-out macro F1 of logistic regression (three strengths of regularisati
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -23,8 +22,8 @@ from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bie_jax import augment
-from bie_jax.checkpoint import Checkpoints
+from bie_jax import augment, run_files
+from bie_jax.checkpoint import load_model
 from bie_jax.config import load_config
 from bie_jax.image_set import open_image_set
 from bie_jax.objectives import build_model
@@ -85,7 +84,7 @@ def main() -> None:
     config = load_config(workdir)
     image_set = open_image_set(config.data.name, config.data.data_dir)
     labels, plates = (image_set.metadata[column].to_numpy() for column in ("label", "plate"))
-    sets = json.loads((workdir / "dataset.json").read_text())["sets"]
+    sets = run_files.read_dataset(workdir)["sets"]
     table_rows = augment.table_rows(sets)
     plate_rows = np.asarray([table_rows[image_set.name, plate] for plate in plates], np.int32)
     table = augment.intensity_table(
@@ -95,12 +94,12 @@ def main() -> None:
     blank = jnp.zeros((1, *config.data.crop_size, len(image_set.channel_names)))
     untrained = jax.jit(lambda key: initial_variables(model, blank, key))(jax.random.key(0))
     params = untrained.pop("params")
-    with Checkpoints(workdir) as checkpoints:
-        loaded, _ = checkpoints.restore_model({"params": params, "model_state": untrained})
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    loaded, _ = load_model(workdir, {"params": params, **untrained}, here)
     heads = " | ".join(f"LR, C = {strength}" for strength in STRENGTHS)
     print(f"| weights | readout | numbers | {heads} | random forest |\n|---|---|---|{'---|' * (len(STRENGTHS) + 1)}")
     for weights, variables in (
-        ("trained", {"params": loaded["params"], **loaded["model_state"]}),
+        ("trained", loaded),
         ("random", {"params": params, **untrained}),
     ):
         for name, features in read_out(model, variables, image_set, config.data, table, plate_rows).items():

@@ -1,5 +1,6 @@
 """A workdir with plausible content, made without training: what evaluation reads, and a set of images to go with it."""
 
+import io
 import json
 import types
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bie_jax import integrity, run_files
 from bie_jax.config import check_config, save_config
 from configs import vqvae_idr0093
 
@@ -23,7 +25,7 @@ class FakeImageSet:
         self.array, self.metadata, self.statistics = images, metadata, statistics
         self.name, self.kind, self.channel_names, self.pixel_size_um = "fake", "images", CHANNELS, 0.5
         self.image_shape, self.simulated, self.bit_depth = images.shape[1:], True, 16
-        self.description = statistics["description"]
+        self.description, self.fingerprint = statistics["description"], ""
 
     def __len__(self):
         return len(self.array)
@@ -96,7 +98,7 @@ def write_workdir(path, image_set, *, seed=0, latent_dim=8, **options):
     }
     config.eval.update(evaluation | options)
     save_config(check_config(config), path)
-    (path / "dataset.json").write_text(json.dumps({"sets": [image_set.statistics]}))
+    integrity.write_json(path / "dataset.json", {"sets": [image_set.statistics]})
 
     lines = []
     for step in range(10, 401, 10):
@@ -124,7 +126,9 @@ def write_workdir(path, image_set, *, seed=0, latent_dim=8, **options):
                     "val/perplexity": 11.0,
                 }
             )
-    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    log = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    (path / "metrics.jsonl").write_bytes(log)
+    integrity.enter_log(path / "metrics.jsonl", len(log), integrity.hash_bytes(log))
 
     count = len(image_set)
     label = image_set.metadata["label"].map(LABELS.index).to_numpy()
@@ -135,14 +139,14 @@ def write_workdir(path, image_set, *, seed=0, latent_dim=8, **options):
     table["Metadata_split"] = np.where(rng.random(count) < 0.2, "val", "train")
     for i in range(latent_dim):
         table[f"vqvae_{i:04d}"] = features[:, i]
-    table.to_parquet(path / "embeddings.parquet")
+    integrity.write_file(path / "embeddings.parquet", table.to_parquet, 0)
 
     index = np.flatnonzero(table["Metadata_split"] == "val")[:4]
     overall = image_set.statistics["overall"]
     image = ((image_set.array[index] - np.array(overall["mean"])) / np.array(overall["std"])).astype(np.float32)
-    np.savez(path / "reconstructions.npz", image=image, reconstruction=0.8 * image + 0.1, index=index)
+    _write_npz(path / "reconstructions.npz", image=image, reconstruction=0.8 * image + 0.1, index=index)
     counts = rng.multinomial(count * 16, rng.dirichlet(np.ones(16)), size=1)
-    np.savez(
+    _write_npz(
         path / "codebook.npz",
         code_counts=counts,
         codebook=rng.normal(size=(1, 16, latent_dim)),
@@ -150,6 +154,12 @@ def write_workdir(path, image_set, *, seed=0, latent_dim=8, **options):
         capacity_bits=64.0,
     )
     return path
+
+
+def _write_npz(path, **arrays):
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    integrity.write_bytes(path, content.getvalue())
 
 
 @pytest.fixture(scope="session")
@@ -170,6 +180,7 @@ def evaluate_fake():
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(evaluate, "open_image_set", lambda name, data_dir: image_set)
+            patch.setattr(run_files, "best_step", lambda workdir: 400)  # there is no network, so no checkpoint either
             patch.setattr(
                 embed, "load_untrained", lambda workdir, seed: types.SimpleNamespace(seed=seed, widths=(8, 6))
             )

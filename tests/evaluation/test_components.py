@@ -5,6 +5,7 @@ import pytest
 
 from bie_jax.config import ConfigError
 from bie_jax.evaluation.components import Components
+from bie_jax.integrity import StaleFileError
 
 
 @pytest.fixture
@@ -37,14 +38,16 @@ def test_all_of_them_keep_all_distances(features):
 
 def test_they_are_kept_with_the_run(features, tmp_path):
     components = Components.fit(features, 2)
-    components.save(tmp_path)
-    np.testing.assert_array_equal(Components.load(tmp_path)(features), components(features))
-    assert [path.name for path in tmp_path.iterdir()] == ["components.npz"]
+    components.save(tmp_path, {"checkpoint": "8"})
+    np.testing.assert_array_equal(Components.load(tmp_path, {"checkpoint": "8"})(features), components(features))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checksums.json", "components.npz"]
+    with pytest.raises(StaleFileError, match=r"components.npz was made from checkpoint = 8, which is 12 now: run"):
+        Components.load(tmp_path, {"checkpoint": "12"})
 
 
 def test_a_run_that_was_not_embedded_has_none(tmp_path):
-    with pytest.raises(FileNotFoundError, match="--stage=embed first"):
-        Components.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="missing: run the same command with --stage=embed"):
+        Components.load(tmp_path, {})
 
 
 def test_more_than_there_are_is_refused(features):
