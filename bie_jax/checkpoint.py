@@ -169,7 +169,8 @@ class Checkpoints:
                 "averages": averageable(model["params"], model["model_state"]),
             }
         progress = Progress(**loaded["progress"])
-        if progress.best_step:
+        # The best one of then was removed when a later one was better. If that was damaged, it will be made again.
+        if progress.best_step and not any(put_aside > step for put_aside in _steps(_aside(self._directory))):
             _check_is_there(self._directory, progress.best_step)
         return state.replace(**model, **training), progress
 
@@ -208,7 +209,7 @@ def load_model(workdir: Path, variables: dict[str, Any], sharding: Sharding) -> 
     """
     directory, step = _directory(workdir), best_step(workdir)
     _check_is_there(directory, step)
-    _check_is_whole(workdir, step, lambda name: name.startswith("model/"))
+    _check_is_whole(workdir, step, lambda name: not name.startswith("training/"))
     wanted = abstract(variables, sharding)
     model = {"params": wanted.pop("params"), "model_state": wanted}
     loaded = ocp.load_checkpointables(directory / str(step), {"model": model})["model"]
@@ -228,7 +229,7 @@ def best_step(workdir: Path) -> int:
         steps.pop()
     if not steps:
         raise FileNotFoundError(f"{directory} holds no whole checkpoint: train first")
-    _check_is_whole(workdir, steps[-1], lambda name: name.startswith("progress/"))
+    _check_is_whole(workdir, steps[-1], lambda name: not name.startswith(("model/", "training/")))
     progress = Progress(**ocp.load_checkpointables(directory / str(steps[-1]), {"progress": None})["progress"])
     return progress.best_step or steps[-1]
 
@@ -251,6 +252,11 @@ def _directory(workdir: Path) -> Path:
     return (Path(workdir) / "checkpoints").absolute()
 
 
+def _aside(directory: Path) -> Path:
+    """Where damaged checkpoints go."""
+    return directory.with_name("damaged-checkpoints")
+
+
 def _steps(directory: Path) -> list[int]:
     """Of all checkpoints, ascending; folders that Orbax has not finished have other names."""
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
@@ -268,8 +274,8 @@ def _what_is_wrong(workdir: Path, step: int, wanted: Callable[[str], bool] = lam
 def _check_is_there(directory: Path, step: int) -> None:
     if step not in _steps(directory):
         raise DamagedFileError(
-            f"{directory}: checkpoint {step}, that of the least validation loss, is missing: restore it from a copy, "
-            "or remove the folder to train anew"
+            f"{directory}: checkpoint {step}, that of the least validation loss, is missing: run the command with "
+            "--stage=train, restore it from a copy, or remove the folder to train anew"
         )
 
 
@@ -285,7 +291,7 @@ def _check_is_whole(workdir: Path, step: int, wanted: Callable[[str], bool]) -> 
 def _put_damaged_aside(directory: Path, found: Found) -> None:
     """Move damaged and unfinished checkpoints out of the way."""
     for step, wrong in found.damaged.items():
-        aside = directory.with_name("damaged-checkpoints") / str(step)
+        aside = _aside(directory) / str(step)
         with disk_errors(aside, 0):
             shutil.rmtree(aside, ignore_errors=True)
             aside.parent.mkdir(exist_ok=True)
