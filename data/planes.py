@@ -248,7 +248,7 @@ def _read_place(tiff: tifffile.TiffFile, path: Path, page: int, offset: int | No
         # One thread: the workers of a build use the cores.
         pixels = chosen.asarray(maxworkers=1)
     else:
-        stored = np.dtype(tiff.byteorder + chosen.dtype.char)
+        stored = np.dtype(contents(path).dtype).newbyteorder(tiff.byteorder)
         pixels = tiff.filehandle.read_array(stored, math.prod(chosen.shape), offset).reshape(chosen.shape)
     return np.moveaxis(pixels, 0, -1) if chosen.axes == "SYX" else pixels  # colours one after the other
 

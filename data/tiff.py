@@ -47,7 +47,7 @@ def of_tiff(tiff: tifffile.TiffFile) -> Contents:
     """
     if not len(tiff.pages):
         raise ValueError("a TIFF without a page")
-    tiff.is_scanimage = tiff.pages.first.is_scanimage
+    setattr(tiff, "is_scanimage", tiff.pages.first.is_scanimage)  # noqa: B010, no attribute that it declares
     series = _images(tiff)
     first, page = series[0], series[0].keyframe
     axes = _axes(series)
@@ -58,6 +58,8 @@ def of_tiff(tiff: tifffile.TiffFile) -> Contents:
     photometric = tifffile.PHOTOMETRIC(page.photometric).name
     if photometric not in _FORMS or (photometric == "YCBCR" and page.compression not in _JPEG):
         raise ValueError(f"colours are {photometric}, expected grey, a palette or RGB; save it as RGB")
+    if page.dtype is None:
+        raise ValueError(f"pixels of {page.bitspersample} bits in a form that is not read; save them as 8 or 16 bits")
     count = page.samplesperpixel
     colours = photometric in ("RGB", "YCBCR") and "C" not in _axes_of_samples(first)
     base = count - len(page.extrasamples)
