@@ -32,10 +32,12 @@ from data.download import bring
 from data.errors import BuildError
 from data.field_set import VERSION, FieldMaker, build_fields, bytes_read, choose_channels, estimate_illumination
 from data.fields import Index
+from data.formats import format_of
 from data.mnist import index as mnist
 from data.object_table import attach_objects
 from data.osteosarcoma import index as osteosarcoma
 from data.outlines import CHANNEL, OutlineOfMask, OutlinesOfLabels, ResampledContour
+from data.planes import IMAGE_SUFFIXES
 from data.records import building_folder, examples_in, print_summary
 from data.simulated.build import VERSION as SIMULATED_VERSION
 from data.simulated.build import build_simulated
@@ -166,6 +168,12 @@ def _outlined(origin: Origin, args: argparse.Namespace) -> Origin:
     """The same fields, of one channel: masks of any colours, or contours."""
     index = as_masks(origin.index, labels=args.mask == "labels")
     channels = choose_channels(index.channels, args.channels)
+    stacked = [field for field in index.fields if len({(c, z) for c, z, _ in field.planes}) > len(index.channels)]
+    if args.mask == "labels" and stacked and args.z in ("max", "mean", "focus"):
+        raise BuildError(
+            f"{stacked[0].source}: holds label images of several focal planes, and --z={args.z} of numbers of objects "
+            "means nothing; use --z=each, or --z=N for one plane"
+        )
     if len(channels) > 1:
         raise BuildError(
             f"{args.source}: --kind=shapes takes one channel, that of the masks, and here are {', '.join(channels)}; "
@@ -266,6 +274,9 @@ def _bbbc021(args: argparse.Namespace) -> Origin:
 
 def _index(args: argparse.Namespace, wells_per_plate: int) -> tuple[Index, dict[str, Any]]:
     """The fields of a source of any kind, and what `build.json` says of it."""
+    unread = format_of(args.source.rstrip("/").rpartition("/")[2])
+    if unread and not Path(args.source).is_dir() and not args.source.lower().endswith(".npy"):
+        raise BuildError(f"{args.source}: is {unread}")
     layout = _layout(args)
     if layout == "ome-zarr":
         return index_ome_zarr(args.source, args.level, wells_per_plate), {"source": args.source, "level": args.level}
@@ -297,6 +308,10 @@ def _layout(args: argparse.Namespace) -> str:
     ):
         if name.endswith(suffixes):
             return layout
+    if name.endswith(IMAGE_SUFFIXES) and not Path(args.source).is_dir():
+        raise BuildError(
+            f"{args.source}: is one image; give its folder with --layout=folder, or --layout=ome-tiff for OME-TIFF"
+        )
     raise BuildError(f"{args.source}: say how it is organised, --layout={'|'.join(LAYOUTS)}, or give a --pattern")
 
 

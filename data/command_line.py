@@ -62,7 +62,9 @@ def parse(arguments: list[str], description: str | None) -> argparse.Namespace:
         "--z", default="max", type=_axis, help="plane number from 0, max, mean, focus or each (default: max)"
     )
     parser.add_argument("--t", default="each", type=_axis, help="the same for time points (default: each)")
-    parser.add_argument("--level", default=0, type=int, help="resolution of an OME-Zarr, 0 is the finest (default: 0)")
+    parser.add_argument(
+        "--level", default=0, type=_from_zero, help="resolution of an OME-Zarr, 0 is the finest (default: 0)"
+    )
     parser.add_argument("--crop", type=_positive, help="side of an example in pixels (default: whole fields)")
     parser.add_argument("--overlap", default=0, type=int, help="pixels that neighbouring tiles share (default: 0)")
     parser.add_argument("--random-crops", type=_positive, metavar="N", help="N windows at random instead of tiles")
@@ -144,6 +146,12 @@ def _axis(text: str) -> AxisChoice:
     if text not in choices:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0, max, mean, focus or each")
     return choices[text]
+
+
+def _from_zero(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0")
+    return int(text)
 
 
 def _positive(text: str) -> int:

@@ -93,7 +93,8 @@ def assemble(
         return
     if z == "each":
         raise ValueError("z cannot be kept apart while t is projected")
-    stack = _stack(field, [image for time in times for image, _ in _over_z(field, channels, z, time)], axis=0)
+    images = [image for time in times for image, _ in _over_z(field, channels, z, time)]
+    stack = _stack(field, images, [f"time point {time}" for time in times], axis=0)
     yield np.stack([project(stack[..., c], t) for c in range(len(channels))], axis=-1), {}
 
 
@@ -112,18 +113,22 @@ def _over_z(
     if z == "each":
         steps = sorted({z_ for _, z_, t_ in field.planes if t_ == t and z_ != PROJECTED}) or [PROJECTED]
         for step in steps:
-            yield _stack(field, [_read(field, channel, step, t) for channel in channels]), {"z": step}
+            planes = [_read(field, channel, step, t) for channel in channels]
+            yield _stack(field, planes, [field.planes[channel, step, t].source for channel in channels]), {"z": step}
         return
-    images = []
+    images, sources = [], []
     for channel in channels:
         if isinstance(z, int):
             images.append(_read(field, channel, z, t))
+            sources.append(field.planes[channel, z, t].source)
             continue
         steps = sorted(z_ for c, z_, t_ in field.planes if c == channel and t_ == t)
         steps = [step for step in steps if step != PROJECTED] or steps or [PROJECTED]
         planes = [_read(field, channel, step, t) for step in steps]
-        images.append(planes[0] if len(planes) == 1 else project(_stack(field, planes, axis=0), z))
-    yield _stack(field, images), {}
+        of_steps = [field.planes[channel, step, t].source for step in steps]
+        images.append(planes[0] if len(planes) == 1 else project(_stack(field, planes, of_steps, axis=0), z))
+        sources.append(of_steps[0])
+    yield _stack(field, images, sources), {}
 
 
 def _read(field: Field, channel: str, z: int, t: int) -> np.ndarray:
@@ -165,10 +170,17 @@ def to_stored(pixels: np.ndarray, source: str, place: str) -> np.ndarray:
     return stored
 
 
-def _stack(field: Field, planes: list[np.ndarray], axis: int = -1) -> np.ndarray:
-    kinds = {(plane.shape, str(plane.dtype)) for plane in planes}
-    if len(kinds) > 1:
-        raise BadInputError(field.source, str(field), f"its planes differ in size or type: {sorted(kinds)}")
+def _stack(field: Field, planes: list[np.ndarray], sources: list[str], axis: int = -1) -> np.ndarray:
+    """Planes one behind the other; those that differ are refused, two of them named."""
+    first = planes[0]
+    for plane, source in zip(planes, sources, strict=True):
+        if (plane.shape, plane.dtype) != (first.shape, first.dtype):
+            raise BadInputError(
+                field.source,
+                str(field),
+                f"its planes differ in size or type: {source} is {plane.shape} {plane.dtype}, {sources[0]} is "
+                f"{first.shape} {first.dtype}",
+            )
     return np.stack(planes, axis=axis)
 
 

@@ -1,6 +1,8 @@
 """Where pixels are: a plane is one two-dimensional image in a file, an array or a store, opened when it is read."""
 
 import dataclasses
+import functools
+import math
 import struct
 from pathlib import Path
 from typing import Protocol
@@ -9,7 +11,10 @@ import imagecodecs
 import numpy as np
 import tifffile
 
+from data.contents import Contents, of_jpeg, of_png
 from data.errors import BadInputError
+from data.formats import SNIFFED, format_of
+from data.tiff import of_tiff, open_tiff
 
 # What tifffile and imagecodecs raise on a damaged file; imagecodecs' own errors are RuntimeErrors.
 DAMAGED = (tifffile.TiffFileError, ValueError, KeyError, IndexError, struct.error, RuntimeError, OSError, EOFError)
@@ -47,19 +52,21 @@ class Plane(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class FilePlane:
-    """A page, or one colour, of a TIFF, PNG or JPEG.
+    """One plane of a TIFF, PNG or JPEG, or one colour of it.
 
     Attributes:
         path: the file. What it is, its first bytes say, not its name.
-        page: of a TIFF.
-        colour: index into R, G, B, A of a colour image; None: the image must have one sample per pixel.
-        pages: that a TIFF must have, where each of them has a meaning; None: others may follow.
+        page: number of the plane, in the order that the file's description gives (see `data.contents`).
+        colour: index into the samples of a pixel; None: the image must have one sample per pixel.
+        pages: planes that the file must hold, where each of them has a meaning; None: others may follow.
+        like: the file that decides what all of its channel hold; None: this one may hold anything.
     """
 
     path: Path
     page: int = 0
     colour: int | None = None
     pages: int | None = None
+    like: Path | None = None
 
     @property
     def source(self) -> str:
@@ -67,78 +74,183 @@ class FilePlane:
         return str(self.path)
 
     def identity(self) -> str:
-        """Path, page, colour, pages, size and time of last change."""
-        try:
-            status = self.path.stat()
-        except OSError as error:
-            raise BadInputError(self.source, "", f"cannot be opened: {error.strerror}") from None
-        return f"{self.path}|{self.page}|{self.colour}|{self.pages}|{status.st_size}|{status.st_mtime_ns}"
+        """Path, page, colour, pages, the file that decides, size and time of last change."""
+        size, changed = _state(self.path)
+        return f"{self.path}|{self.page}|{self.colour}|{self.pages}|{self.like}|{size}|{changed}"
 
     def files(self) -> tuple[Path, ...]:
         """The one file."""
         return (self.path,)
 
     def read(self) -> np.ndarray:
-        """[H, W]; raises BadInputError if it cannot be read whole."""
-        pixels = read_file(self.path, self.page, self.pages)
-        if self.colour is None:
-            if pixels.ndim != 2:
+        """[H, W]; raises BadInputError if it cannot be read whole, or is not like the file that decides."""
+        if self.like is not None:
+            mine, first = contents(self.path), contents(self.like)
+            if not mine.alike(first):
                 raise BadInputError(
-                    self.source, "", f"the image is {pixels.shape}: expected [H, W], one sample per pixel"
+                    self.source,
+                    "",
+                    f"holds {mine}, but {self.like}, which comes first, holds {first}; all of a set must be alike: "
+                    "save them so, or give them to two builds",
                 )
-            return pixels
-        if pixels.ndim != 3 or pixels.shape[2] <= self.colour:
-            raise BadInputError(self.source, "", f"the image is {pixels.shape}: it has no colour {self.colour}")
-        return pixels[..., self.colour]
+        return one_sample(read_file(self.path, self.page, self.pages), self.colour, self.source)
 
 
-def read_file(path: Path, page: int = 0, pages: int | None = None) -> np.ndarray:
-    """One page of a file, [H, W] or [H, W, samples], in its own dtype.
+def one_sample(pixels: np.ndarray, colour: int | None, source: str) -> np.ndarray:
+    """[H, W] or [H, W, samples] -> [H, W], the only sample or the one that is asked for.
 
     Raises:
-        BadInputError: for what is not there, empty, truncated, or none of TIFF, PNG, JPEG, and for a TIFF that has
-            not as many pages as `pages` says.
+        BadInputError: if there are several and none is asked for, or it is not there.
+    """
+    if colour is None:
+        if pixels.ndim != 2:
+            raise BadInputError(source, "", f"the image is {pixels.shape}: expected [H, W], one sample per pixel")
+        return pixels
+    if pixels.ndim != 3 or not 0 <= colour < pixels.shape[2]:
+        raise BadInputError(source, "", f"the image is {pixels.shape}: it has no colour {colour}")
+    return pixels[..., colour]
+
+
+def contents(path: Path) -> Contents:
+    """What a file says that it holds; those of the last files are kept.
+
+    Raises:
+        BadInputError: for what is not there, empty, damaged, none of TIFF, PNG, JPEG, or says what is not so.
+    """
+    try:
+        return _contents(path, _state(path))
+    except DAMAGED as error:
+        raise _damaged(path, error) from None
+
+
+@functools.lru_cache(maxsize=16)
+def _contents(path: Path, state: tuple[int, int]) -> Contents:
+    """`state` makes a changed file another one."""
+    del state
+    start, content = _opened(path)
+    if start in TIFF:
+        with open_tiff(path) as tiff:
+            _refuse_cut_off(tiff, path)
+            try:
+                return of_tiff(tiff)
+            except ValueError as error:
+                raise BadInputError(str(path), "", str(error)) from None
+    try:
+        return of_png(content) if content.startswith(_PNG) else of_jpeg(content)
+    except ValueError as error:
+        raise BadInputError(str(path), "", str(error)) from None
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise BadInputError(str(path), "", f"cannot be opened: {error.strerror}") from None
+    return status.st_size, status.st_mtime_ns
+
+
+def _damaged(path: Path, error: Exception) -> BadInputError:
+    if isinstance(error, BadInputError):
+        return error
+    return BadInputError(str(path), "", f"damaged: {str(error).splitlines()[0] if str(error) else repr(error)}")
+
+
+def _opened(path: Path) -> tuple[bytes, bytes]:
+    """The first bytes, and of PNG and JPEG all of them.
+
+    Raises:
+        BadInputError: for what is not there, empty, or neither TIFF, PNG nor JPEG.
     """
     source = str(path)
     if path.is_dir():
         raise BadInputError(source, "", "is a folder, an image file is needed")
     try:
         with open(path, "rb") as file:
-            start = file.read(8)
-            if start[:4] not in TIFF:
-                content = start + file.read()
+            start = file.read(SNIFFED)
+            if start[:4] in TIFF:
+                return start[:4], b""
+            if not start:
+                raise BadInputError(source, "", "the file is empty")
+            if start[:8] != _PNG and start[:3] != _JPEG:
+                found = format_of(path.name, start)
+                other = f"is {found}" if found else f"neither TIFF, PNG nor JPEG: it begins with {start[:8].hex(' ')}"
+                raise BadInputError(source, "", other)
+            return start[:4], start + file.read()
     except OSError as error:
         raise BadInputError(source, "", f"cannot be opened: {error.strerror}") from None
-    if not start:
-        raise BadInputError(source, "", "the file is empty")
+
+
+def read_file(path: Path, page: int = 0, pages: int | None = None) -> np.ndarray:
+    """One plane of a file, [H, W] or [H, W, samples], in its own dtype.
+
+    Args:
+        path: the file.
+        page: number of the plane, in the order that the file's description gives.
+        pages: planes that it must hold; None: any number.
+
+    Raises:
+        BadInputError: for what is not there, empty, truncated, or none of TIFF, PNG, JPEG; for a file that says what
+            is not so, or has not as many planes as `pages` says.
+    """
+    found = contents(path)
+    count = len(found.places)
+    if pages is not None and pages != count:
+        raise BadInputError(str(path), "", f"holds {planes(count)} ({found}), expected {pages}")
+    if not 0 <= page < count:
+        raise BadInputError(str(path), "", f"holds {planes(count)} ({found}), number {page} was asked for")
+    start, content = _opened(path)
     try:
-        if start[:4] in TIFF:
-            return _read_tiff(path, page, pages)
-        if start == _PNG:
+        if start in TIFF:
+            with open_tiff(path) as tiff:
+                return _read_place(tiff, path, *found.places[page])
+        if content.startswith(_PNG):
             return imagecodecs.png_decode(content)
-        if start[:3] == _JPEG:
-            # libjpeg fills the rest of a truncated picture with grey and calls that a warning.
-            if not content.rstrip(b"\0").endswith(b"\xff\xd9"):
-                raise BadInputError(source, "", "truncated: the JPEG has no end")
-            return imagecodecs.jpeg8_decode(content)
-    except BadInputError:
-        raise
+        # libjpeg fills the rest of a truncated picture with grey and calls that a warning.
+        if not content.rstrip(b"\0").endswith(b"\xff\xd9"):
+            raise BadInputError(str(path), "", "truncated: the JPEG has no end")
+        return imagecodecs.jpeg8_decode(content)
     except DAMAGED as error:
-        raise BadInputError(source, "", f"damaged: {str(error).splitlines()[0] if str(error) else error!r}") from None
-    raise BadInputError(source, "", f"neither TIFF, PNG nor JPEG: it begins with {start.hex(' ')}")
+        raise _damaged(path, error) from None
 
 
-def _read_tiff(path: Path, page: int, pages: int | None) -> np.ndarray:
-    with tifffile.TiffFile(path) as tiff:
-        if pages is not None and pages != len(tiff.pages):
-            raise BadInputError(str(path), "", f"has {len(tiff.pages)} pages, expected {pages}")
-        if page >= len(tiff.pages):
-            raise BadInputError(str(path), "", f"has {len(tiff.pages)} pages, number {page} was asked for")
-        chosen = tiff.pages[page]
-        refuse_truncated(chosen, path)
+def planes(count: int) -> str:
+    """ "1 plane", "3 planes"."""
+    return f"{count} plane{'' if count == 1 else 's'}"
+
+
+def read_page(path: Path, page: int, pages: int | None = None) -> np.ndarray:
+    """One page of a TIFF by its number alone, whatever its description says; as `read_file`.
+
+    Args:
+        path: the file.
+        page: its number, from 0.
+        pages: that the file must have; None: others may follow.
+    """
+    start, _ = _opened(path)
+    if start not in TIFF:
+        raise BadInputError(str(path), "", "is no TIFF")
+    try:
+        with open_tiff(path) as tiff:
+            count = len(tiff.pages)
+            if not 0 <= page < count:
+                raise BadInputError(str(path), "", f"has {count} pages, number {page} was asked for")
+            if pages not in (None, count) and pages != sum(not one.aspage().is_reduced for one in tiff.pages):
+                raise BadInputError(str(path), "", f"has {count} pages, expected {pages}")
+            return _read_place(tiff, path, page, None)
+    except DAMAGED as error:
+        raise _damaged(path, error) from None
+
+
+def _read_place(tiff: tifffile.TiffFile, path: Path, page: int, offset: int | None) -> np.ndarray:
+    chosen = tiff.pages[page].aspage()
+    refuse_truncated(chosen, path)
+    if offset is None:
         # One thread: the workers of a build use the cores.
         pixels = chosen.asarray(maxworkers=1)
-        return np.moveaxis(pixels, 0, -1) if chosen.axes == "SYX" else pixels  # colours one after the other
+    else:
+        stored = np.dtype(contents(path).dtype).newbyteorder(tiff.byteorder)
+        pixels = tiff.filehandle.read_array(stored, math.prod(chosen.shape), offset).reshape(chosen.shape)
+    return np.moveaxis(pixels, 0, -1) if chosen.axes == "SYX" else pixels  # colours one after the other
 
 
 def refuse_truncated(page: tifffile.TiffPage | tifffile.TiffFrame, path: Path) -> None:
@@ -152,35 +264,26 @@ def refuse_truncated(page: tifffile.TiffPage | tifffile.TiffFrame, path: Path) -
         raise BadInputError(str(path), "", "truncated: pixels are announced that the file does not hold")
 
 
-def count_colours(path: Path) -> int:
-    """Samples per pixel of an image file; 1 for grey.
-
-    Raises:
-        BadInputError: if it cannot be read.
-    """
-    pixels = read_file(path)
-    return 1 if pixels.ndim == 2 else pixels.shape[2]
-
-
 def count_pages(path: Path) -> int:
-    """Pages of a TIFF; 1 for PNG and JPEG.
+    """Pages of a TIFF, whatever they hold.
 
     Raises:
-        BadInputError: if it cannot be read.
+        BadInputError: if it cannot be read, or is cut off between two of them.
     """
     try:
-        with open(path, "rb") as file:
-            if file.read(4) not in TIFF:
-                return 1
-        with tifffile.TiffFile(path) as tiff:
-            count = len(tiff.pages)
-            # tifffile counts up to a page that lies beyond the end of the file, without a word.
-            following = 0
-            if tiff.pages.next_page_offset is not None:
-                tiff.filehandle.seek(tiff.pages.next_page_offset)
-                (following,) = struct.unpack(tiff.tiff.offsetformat, tiff.filehandle.read(tiff.tiff.offsetsize))
+        with open_tiff(path) as tiff:
+            _refuse_cut_off(tiff, path)
+            return len(tiff.pages)
     except DAMAGED as error:
-        raise BadInputError(str(path), "", f"damaged: {error}") from None
-    if following:
-        raise BadInputError(str(path), "", f"truncated: a page after number {count} is announced, and is not there")
-    return count
+        raise _damaged(path, error) from None
+
+
+def _refuse_cut_off(tiff: tifffile.TiffFile, path: Path) -> None:
+    """tifffile counts up to a page that lies beyond the end of the file, without a word."""
+    count = len(tiff.pages)
+    if tiff.pages.next_page_offset is not None:
+        tiff.filehandle.seek(tiff.pages.next_page_offset)
+        (following,) = struct.unpack(tiff.tiff.offsetformat, tiff.filehandle.read(tiff.tiff.offsetsize))
+        if following:
+            problem = f"truncated: a page after number {count} is announced, and is not there"
+            raise BadInputError(str(path), "", problem)

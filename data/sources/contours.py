@@ -10,6 +10,7 @@ from data.annotation import column_name, read_table
 from data.errors import BadInputError, BuildError
 from data.fields import Index
 from data.sources.entries import Entry, Value, make_index, typed, whole
+from data.sources.files import what_is_there
 from data.sources.numpy_file import Columns, file_state, read_array, read_columns, read_headers
 
 _CHANNEL = "points"
@@ -157,7 +158,9 @@ def index_contours(path: Path, table: Path | None, wells_per_plate: int = 384) -
             all that `make_index` refuses.
     """
     if not path.is_file():
-        raise BuildError(f"{path}: {'is a folder, expected a file' if path.is_dir() else 'no such file'} of outlines")
+        inside = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+        there = f"is a folder with {what_is_there(inside)}, expected a file" if path.is_dir() else "no such file"
+        raise BuildError(f"{path}: {there} of outlines")
     outlines = read_outlines(path, file_state(path))
     columns = _columns(path, len(outlines))
     if table is not None:

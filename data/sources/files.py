@@ -3,11 +3,12 @@
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from data.errors import BadInputError, BuildError
 from data.fields import Index
-from data.planes import FilePlane, count_colours, count_pages
+from data.formats import format_of
+from data.planes import IMAGE_SUFFIXES, FilePlane, contents
 from data.sources.entries import Entry, make_index, typed, whole
 
 
@@ -45,30 +46,68 @@ def _refuse(error: OSError) -> None:
     raise BuildError(f"{error.filename}: cannot be read ({error.strerror})")
 
 
-def channels_within(files: Iterable[Path]) -> dict[str, FilePlane]:
-    """What the first readable file holds: pages are the channels "0", "1", ...; colours are R, G, B(, A).
+def no_image(file: str) -> str:
+    """Why a file is not part of a source of images; with the way out where its format is known."""
+    return format_of(PurePosixPath(file).name) or "no image"
+
+
+def what_is_there(files: Sequence[str]) -> str:
+    """What there is where nothing fits: a file that says most, what it is if it is not read, and how many there are."""
+    unread = [(file, found) for file in files if (found := format_of(PurePosixPath(file).name))]
+    images = [file for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
+    if unread and not images:
+        return f"{unread[0][0]}, {unread[0][1]} ({len(files)} files)"
+    return f"{(images or files)[0]} ({len(files)} files)" if files else "no file"
+
+
+def planes_within(files: Iterable[Path]) -> dict[tuple[str, int, int], FilePlane]:
+    """What the first readable file holds, by channel, z and t.
+
+    The file's own description says which planes are channels, focal planes and time points; pages that it says nothing
+    of are the channels "0", "1", ..., and so are the samples of a pixel that are no colours. Colours are R, G, B(, A).
 
     Returns:
-        Channel -> plane of that file; `dataclasses.replace(plane, path=...)` is the same of another.
+        Planes of that file; `dataclasses.replace(plane, path=...)` is the same of another.
 
     Raises:
         BadInputError: if none of the files can be read.
-        BuildError: for several pages of several colours.
     """
     first_error = None
     for path in files:
         try:
-            pages, colours = count_pages(path), count_colours(path)
+            found = contents(path)
         except BadInputError as error:
             first_error = first_error or error
             continue
-        if pages > 1 and colours > 1:
-            raise BuildError(f"{path}: {pages} pages of {colours} colours each; only one of the two can be channels")
-        if colours > 1:
-            names = "RGBA" if colours in (3, 4) else "0123456789"[:colours]
-            return {names[i]: FilePlane(path, colour=i, pages=1) for i in range(colours)}
-        return {str(page): FilePlane(path, page, pages=pages) for page in range(pages)}
+        count = len(found.places)
+        return {place: FilePlane(path, number, sample, count, path) for place, number, sample in found.planes()}
     raise first_error or BuildError("there is no image")
+
+
+def alike(entries: Sequence[Entry]) -> list[Entry]:
+    """The same entries; what the first readable file of a channel holds, all of its files must hold.
+
+    Whatever it is that files differ in (channels, alpha, focal planes, type and bits of pixels, the meaning of their
+    values), it is refused when they are read, and whichever comes first.
+    """
+    first: dict[str, Path | None] = {}
+    for entry in entries:
+        if isinstance(entry.plane, FilePlane) and first.get(entry.channel) is None:
+            first[entry.channel] = entry.plane.path if _is_readable(entry.plane.path) else None
+    return [
+        dataclasses.replace(entry, plane=dataclasses.replace(entry.plane, like=first[entry.channel]))
+        if isinstance(entry.plane, FilePlane)
+        else entry
+        for entry in entries
+    ]
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        contents(path)
+    except BadInputError:
+        return False
+    return True
 
 
 def index_files(
@@ -84,29 +123,36 @@ def index_files(
         files: at least one.
         where: for each file, what says so, as a message names it.
         columns: one text for each file: plate, well, site, and if need be channel, z, t; every other column is
-            metadata of the field. Without `channel` see `channels_within`.
+            metadata of the field. Without `channel` see `planes_within`.
         wells_per_plate: the plates' format.
         ignored: (file, why) of what is left out.
 
     Raises:
-        BuildError: for a number that is none, a channel without a name, and all that `make_index` refuses.
+        BuildError: for a number that is none, a channel without a name, a file of several focal planes or time points
+            where z or t is said of it too, and all that `make_index` refuses.
     """
     places = ("plate", "well", "site", "channel", "z", "t")
     metadata = {name: typed(texts) for name, texts in columns.items() if name not in places}
-    within = {} if "channel" in columns else channels_within(files)
+    within = {} if "channel" in columns else planes_within(files)
+    for axis, name in ((1, "z"), (2, "t")):
+        if name in columns and len({place[axis] for place in within}) > 1:
+            file = next(iter(within.values())).path
+            raise BuildError(f"{file}: holds {contents(file)}, and {where[0]} gives it one {name}; leave {name} out")
     entries = []
     for i, (file, said) in enumerate(zip(files, where, strict=True)):
         site, z, t = (whole(columns[name][i], said, name) if name in columns else 0 for name in ("site", "z", "t"))
         if within:
-            planes = {channel: dataclasses.replace(plane, path=file) for channel, plane in within.items()}
+            planes = {place: dataclasses.replace(plane, path=file) for place, plane in within.items()}
         elif columns["channel"][i]:
-            planes = {columns["channel"][i]: FilePlane(file, pages=1)}
+            planes = {(columns["channel"][i], 0, 0): FilePlane(file, pages=1)}
         else:
             raise BuildError(f"{said}: the channel has no name")
         values = {name: cells[i] for name, cells in metadata.items()}
         entries += [
-            Entry(plane, said, columns["plate"][i], columns["well"][i], site, channel, z, t, values)
-            for channel, plane in planes.items()
+            Entry(
+                plane, said, columns["plate"][i], columns["well"][i], site, channel, z + z_within, t + t_within, values
+            )
+            for (channel, z_within, t_within), plane in planes.items()
         ]
-    channels = tuple(within) or tuple(dict.fromkeys(columns["channel"]))
-    return make_index(entries, channels, wells_per_plate, ignored=ignored)
+    channels = tuple(dict.fromkeys(entry.channel for entry in entries))
+    return make_index(alike(entries), channels, wells_per_plate, ignored=ignored)

@@ -10,7 +10,7 @@ from data.errors import BuildError
 from data.fields import PROJECTED, Index
 from data.planes import IMAGE_SUFFIXES, FilePlane
 from data.sources.entries import Entry, make_index, natural, well_of
-from data.sources.files import find_files, index_files
+from data.sources.files import alike, find_files, index_files, no_image, what_is_there
 from data.sources.harmony import INDEX_NAMES, read_harmony
 
 LAYOUTS = {
@@ -66,16 +66,18 @@ def index_layout(path: Path, layout: str, wells_per_plate: int = 384) -> Index:
     else:
         entries, pixel_size_um = _operetta(path, files, ignored)
     if not entries:
-        raise BuildError(f"{path}: nothing is named as {layout} has it, {LAYOUTS[layout]}; there is {_example(files)}")
+        raise BuildError(
+            f"{path}: nothing is named as {layout} has it, {LAYOUTS[layout]}; there is {what_is_there(files)}"
+        )
     channels = tuple(dict.fromkeys(entry.channel for entry in entries))
-    return make_index(entries, channels, wells_per_plate, pixel_size_um, ignored)
+    return make_index(alike(entries), channels, wells_per_plate, pixel_size_um, ignored)
 
 
 def _named(root: Path, files: list[str], place: _Place, ignored: list[tuple[str, str]]) -> list[Entry]:
     """Entries in the order of the channels; what is none is added to `ignored`."""
     entries = []
     for file in files:
-        found = place(PurePosixPath(file)) if file.lower().endswith(IMAGE_SUFFIXES) else "no image"
+        found = place(PurePosixPath(file)) if file.lower().endswith(IMAGE_SUFFIXES) else no_image(file)
         if isinstance(found, str):
             ignored.append((file, found))
         else:
@@ -185,7 +187,7 @@ def index_pattern(path: Path, pattern: str, wells_per_plate: int = 384) -> Index
         pattern: of the whole path relative to the folder, with /. Groups: `well`, or `row` (letters, or a number from
             1) and `column`; `plate` (without it, the folder's name), `site` (1), `channel`, `z` (0) and `t` (0), the
             last two as they are written. Without `channel` every file must hold what the first readable one holds (see
-            `channels_within`). Any other group is metadata of the field. Files that do not match are left out, and
+            `planes_within`). Any other group is metadata of the field. Files that do not match are left out, and
             listed.
         wells_per_plate: the plates' format.
 
@@ -211,7 +213,7 @@ def index_pattern(path: Path, pattern: str, wells_per_plate: int = 384) -> Index
     matches = [(file, match) for file in files if (match := compiled.fullmatch(file)) is not None]
     ignored += [(file, "does not match the pattern") for file in files if compiled.fullmatch(file) is None]
     if not matches:
-        raise BuildError(f"{path}: the pattern {pattern!r} matches nothing; there is {_example(files)}")
+        raise BuildError(f"{path}: the pattern {pattern!r} matches nothing; there is {what_is_there(files)}")
     if "channel" in groups:  # w2 before w10
         matches.sort(key=lambda found: natural(found[1][groups["channel"]] or ""))
     columns = {name: [match[number] or "" for _, match in matches] for name, number in groups.items()}
@@ -224,9 +226,3 @@ def index_pattern(path: Path, pattern: str, wells_per_plate: int = 384) -> Index
     defaults = {"plate": path.resolve().name, "site": "1"}
     columns = {name: [value] * len(matches) for name, value in defaults.items()} | columns
     return index_files([path / file for file, _ in matches], where, columns, wells_per_plate, ignored)
-
-
-def _example(files: list[str]) -> str:
-    """What is there instead: an image if there is one."""
-    images = [file for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
-    return f"{(images or files)[0]} ({len(files)} files)" if files else "no file"

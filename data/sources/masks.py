@@ -4,12 +4,12 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from PIL import Image
 
 from data.errors import BadInputError
 from data.fields import Index
-from data.planes import TIFF, FilePlane, Plane, read_file
+from data.planes import TIFF, FilePlane, Plane, contents, read_file
+from data.tiff import open_tiff
 
 _CHANNEL = "mask"  # what the colours of a source of colour images become
 
@@ -22,8 +22,8 @@ class MaskPlane:
 
     Attributes:
         path: the file.
-        page: of a TIFF.
-        pages: that a TIFF must have; None: others may follow.
+        page: number of the plane, as of a `FilePlane`.
+        pages: planes that the file must hold; None: others may follow.
         labels: whether values are labels. A grey image is taken as it is; of a palette the label is the index, and of
             colours 65536 R + 256 G + B (of R = G = B: R). Otherwise values are brightness: of a palette and of colours
             the greatest of R, G and B. What is wholly transparent is 0.
@@ -77,8 +77,8 @@ def _brightness_of_palette(path: Path, page: int) -> np.ndarray | None:
     with open(path, "rb") as file:
         if file.read(4) not in TIFF:
             return None
-    with tifffile.TiffFile(path) as tiff:
-        colours = tiff.pages[page].aspage().colormap  # [3, entries]
+    with open_tiff(path) as tiff:
+        colours = tiff.pages[contents(path).places[page][0]].aspage().colormap  # [3, entries]
         return None if colours is None else colours.max(axis=0)
 
 

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from data.errors import BadInputError, BuildError
+from data.formats import SNIFFED, format_of
 from data.sources.entries import Value
 
 # What zipfile and NumPy raise on a damaged file. KeyError: it has changed since.
@@ -94,6 +95,10 @@ def read_columns(path: Path, headers: Mapping[str, Header], count: int, what: st
     sites = columns.pop("site", np.arange(1, count + 1))
     if sites.dtype.kind not in "iu":
         raise BuildError(f"{path}: site is of type {sites.dtype}, expected whole numbers")
+    if sites.min() < 0:
+        raise BuildError(
+            f"{path}: site is {sites.min()} of {what} number {sites.argmin()}, expected whole numbers from 0"
+        )
     metadata = {name: _values(array) for name, array in columns.items()}
     return Columns(plates, wells, sites.tolist(), metadata, ignored)
 
@@ -110,15 +115,20 @@ def read_headers(path: Path) -> dict[str, Header]:
     """
     try:
         with open(path, "rb") as file:
-            start = file.read(6)
+            start = file.read(SNIFFED)
             file.seek(0)
-            if start == b"\x93NUMPY":
+            if start[:6] == b"\x93NUMPY":
                 shape, dtype = _header(path, file)
                 if file.tell() + math.prod(shape) * dtype.itemsize != os.fstat(file.fileno()).st_size:
                     raise BuildError(f"{path}: is truncated; copy it again")
                 return {"": (shape, dtype)}
             if start[:4] not in (b"PK\3\4", b"PK\5\6"):
-                raise BuildError(f"{path}: neither .npy nor .npz; if it is a pickle: nothing is unpickled")
+                known = format_of(path.name, start)
+                raise BuildError(
+                    f"{path}: is {known}"
+                    if known
+                    else f"{path}: neither .npy nor .npz; if it is a pickle: nothing is unpickled"
+                )
             headers = {}
             with zipfile.ZipFile(file) as archive:
                 for name in archive.namelist():
@@ -141,5 +151,10 @@ def _header(name: object, file: BinaryIO) -> Header:
         raise BuildError(f"{name}: a NumPy file of version {version}, which this does not read")
     shape, _, dtype = readers[version](file)
     if dtype.hasobject:
-        raise BuildError(f"{name}: holds pickled Python objects, and nothing is unpickled; save text with astype(str)")
+        known = format_of(Path(str(name)).name)
+        raise BuildError(
+            f"{name}: is {known}"
+            if known
+            else f"{name}: holds pickled Python objects, and nothing is unpickled; save text with astype(str)"
+        )
     return shape, dtype

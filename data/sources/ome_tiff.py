@@ -13,7 +13,9 @@ import tifffile
 
 from data.errors import BadInputError, BuildError
 from data.fields import Field, Index
-from data.planes import DAMAGED, FilePlane, Plane, count_pages
+from data.formats import SNIFFED, format_of
+from data.planes import DAMAGED, FilePlane, Plane, count_pages, one_sample, read_page
+from data.sources.files import no_image, what_is_there
 from data.sources.ome import Image, make_index, unique_names
 from data.wells import row_letters, well_name
 
@@ -32,13 +34,17 @@ class OmeTiffPlane:
         path: the file it is in.
         page: in that file; None: the XML does not say where the plane is.
         colour: index into the samples of a page that has several for each pixel.
+        samples: that a pixel of the page must have.
         size: pixels, height and width.
+        pages: that the XML names in this file, which must be all of them.
     """
 
     path: Path
     page: int | None
     colour: int | None
+    samples: int
     size: tuple[int, int]
+    pages: int = 0
 
     @property
     def source(self) -> str:
@@ -46,8 +52,8 @@ class OmeTiffPlane:
         return str(self.path)
 
     def identity(self) -> str:
-        """Path, page, colour, size and time of last change."""
-        return f"{FilePlane(self.path, self.page or 0, self.colour).identity()}|{self.page}|{self.size}"
+        """Path, page, colour, pages, size and time of last change."""
+        return f"{FilePlane(self.path, self.page or 0, self.colour, self.pages).identity()}|{self.page}|{self.size}"
 
     def files(self) -> tuple[Path, ...]:
         """The one file."""
@@ -57,11 +63,15 @@ class OmeTiffPlane:
         """[H, W]; raises BadInputError if it is not there, cannot be read whole, or is of another size."""
         if self.page is None:
             raise BadInputError(self.source, "", "the OME-XML announces this plane, and has no page for it")
-        pixels = FilePlane(self.path, self.page, self.colour).read()
-        if pixels.shape != self.size:
-            problem = f"page {self.page} has {pixels.shape} pixels where the OME-XML says {self.size}"
+        pixels = read_page(self.path, self.page, self.pages)
+        samples = pixels.shape[2] if pixels.ndim == 3 else 1
+        if pixels.shape[:2] != self.size or samples != self.samples:
+            problem = (
+                f"page {self.page} has {pixels.shape[:2]} pixels of {samples} samples, where the OME-XML says "
+                f"{self.size} of {self.samples}"
+            )
             raise BadInputError(self.source, "", problem)
-        return pixels
+        return one_sample(pixels, self.colour, self.source)
 
 
 def index_ome_tiff(source: Path, wells_per_plate: int = 384) -> Index:
@@ -83,16 +93,21 @@ def index_ome_tiff(source: Path, wells_per_plate: int = 384) -> Index:
     if source.is_dir():
         present = sorted(source.iterdir())
         files = [path for path in present if path.name.lower().endswith(_ENDINGS)]
-        ignored += [(str(path), f"not called *{', *'.join(_ENDINGS)}") for path in present if path not in files]
+        endings = f"called *{', *'.join(_ENDINGS)}"
+        for path in present:
+            if path not in files:
+                why = no_image(path.name)
+                ignored.append((str(path), f"not {endings}" if why == "no image" else why))
         if not files:
-            raise BuildError(f"{source}: no file in it is called *{', *'.join(_ENDINGS)}")
+            there = what_is_there([path.name for path in present])
+            raise BuildError(f"{source}: no file in it is {endings}; there is {there}")
     elif source.is_file():
         files = [source]
     else:
         raise BuildError(f"{source}: there is no such file or folder")
     images: list[Image] = []
     read: set[Path] = set()  # files whose XML was read, and
-    held: set[Path] = set()  # files that hold pages of an image
+    held: dict[Path, set[int]] = collections.defaultdict(set)  # files that hold pages of an image, and which
     sites: dict[tuple[str, str], Iterator[int]] = collections.defaultdict(lambda: itertools.count(1))
     for file in files:
         if file in held:  # every file of several that belong together has the same XML
@@ -104,14 +119,34 @@ def index_ome_tiff(source: Path, wells_per_plate: int = 384) -> Index:
         with _valid_xml(path):
             for element, plate, well in _places(root, path, wells_per_plate, ignored):
                 pages, image = _image(element, root, path, (plate, well, next(sites[plate, well])))
-                held.update(page_path for page_path, _ in pages.values())
+                for place, (page_path, page) in sorted(pages.items()):
+                    if page in held[page_path]:
+                        raise BuildError(
+                            f"{path}, {element.attrib['ID']}: page {page} of {page_path.name} is channel {place[0]}, z "
+                            f"{place[1]}, t {place[2]}, and another plane too"
+                        )
+                    held[page_path].add(page)
                 images.append(image)
     ignored += [(str(path), "no image is in it") for path in files if path not in held and path not in read]
+    images = [dataclasses.replace(image, field=_with_pages(image.field, held)) for image in images]
     return make_index(str(source), images, {"image_name": str}, ignored)
+
+
+def _with_pages(field: Field, held: dict[Path, set[int]]) -> Field:
+    """The field, its planes told how many pages of their files the XML names."""
+    planes: dict[tuple[str, int, int], Plane] = {}
+    for place, plane in field.planes.items():
+        assert isinstance(plane, OmeTiffPlane)
+        planes[place] = dataclasses.replace(plane, pages=len(held.get(plane.path, ())))
+    return dataclasses.replace(field, planes=planes)
 
 
 def _read_xml(path: Path) -> tuple[Path, ElementTree.Element]:
     """The file that says what is in a file, itself or another, and what it says."""
+    with path.open("rb") as file:
+        other = format_of(path.name, file.read(SNIFFED))
+    if other is not None:
+        raise BuildError(f"{path}: is {other}")
     try:
         if path.name.lower().endswith(".ome"):
             text = path.read_text("utf-8")
@@ -166,27 +201,27 @@ def _image(
     element: ElementTree.Element, root: ElementTree.Element, path: Path, place: tuple[str, str, int]
 ) -> tuple[_Pages, Image]:
     (pixels,) = element.findall("{*}Pixels")
-    extent = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in "XYCZT"}
+    where = f"{path}, {element.attrib['ID']}"
+    extent = {axis: _whole(pixels, f"Size{axis}", 1, where) for axis in "XYCZT"}
     names: list[str | None] = []
-    samples: list[tuple[int, int | None]] = []  # of each channel: number of c in the file, colour
+    samples: list[tuple[int, int | None, int]] = []  # of each channel: number of c in the file, colour, of how many
     channels = pixels.findall("{*}Channel")
     for number, channel in enumerate(channels):
-        count = int(channel.get("SamplesPerPixel", 1))
+        count = _whole(channel, "SamplesPerPixel", 1, where) if "SamplesPerPixel" in channel.attrib else 1
         name = channel.get("Name")
-        samples += [(number, colour if count > 1 else None) for colour in range(count)]
+        samples += [(number, colour if count > 1 else None, count) for colour in range(count)]
         names += [f"{name} {colour}" if name and count > 1 else name for colour in range(count)]
     if not channels:
-        samples, names = [(number, None) for number in range(extent["C"])], [None] * extent["C"]
+        samples, names = [(number, None, 1) for number in range(extent["C"])], [None] * extent["C"]
     if len(samples) != extent["C"]:
-        raise BuildError(
-            f"{path}, {element.attrib['ID']}: SizeC is {extent['C']}, its channels have {len(samples)} samples"
-        )
-    pages = _pages(pixels, root, path, extent | {"C": len(channels) or extent["C"]})
+        raise BuildError(f"{where}: SizeC is {extent['C']}, its channels have {len(samples)} samples")
+    pages = _pages(pixels, root, path, where, extent | {"C": len(channels) or extent["C"]})
     unique = unique_names(names)
     planes: dict[tuple[str, int, int], Plane] = {}
-    for (name, (c, colour)), z, t in itertools.product(zip(unique, samples), range(extent["Z"]), range(extent["T"])):
+    channel_samples = list(zip(unique, samples, strict=True))
+    for (name, (c, colour, count)), z, t in itertools.product(channel_samples, range(extent["Z"]), range(extent["T"])):
         file, page = pages.get((c, z, t), (path, None))
-        planes[name, z, t] = OmeTiffPlane(file, page, colour, (extent["Y"], extent["X"]))
+        planes[name, z, t] = OmeTiffPlane(file, page, colour, count, (extent["Y"], extent["X"]))
     field = Field(*place, planes=planes, metadata={"image_name": element.get("Name") or path.name})
     y, x = (
         float(pixels.attrib[f"PhysicalSize{axis}"]) * _UM[pixels.get(f"PhysicalSize{axis}Unit")]
@@ -194,10 +229,12 @@ def _image(
         else None
         for axis in "YX"
     )
-    return pages, Image(f"{path}, {element.attrib['ID']}", field, unique, (extent["Y"], extent["X"]), (y, x))
+    return pages, Image(where, field, unique, (extent["Y"], extent["X"]), (y, x))
 
 
-def _pages(pixels: ElementTree.Element, root: ElementTree.Element, path: Path, extent: dict[str, int]) -> _Pages:
+def _pages(
+    pixels: ElementTree.Element, root: ElementTree.Element, path: Path, where: str, extent: dict[str, int]
+) -> _Pages:
     """Where the TiffData elements say that planes are."""
     order = pixels.attrib["DimensionOrder"][2:]  # the fastest first
     shape = tuple(extent[axis] for axis in order)
@@ -207,19 +244,45 @@ def _pages(pixels: ElementTree.Element, root: ElementTree.Element, path: Path, e
         file = path
         if uuid is not None and "FileName" in uuid.attrib and uuid.text != root.get("UUID"):
             file = path.parent / uuid.attrib["FileName"]
-        first = int(data.get("IFD", 0))
-        start = int(np.ravel_multi_index([int(data.get(f"First{axis}", 0)) for axis in order], shape, order="F"))
+        first = _whole(data, "IFD", 0, where) if "IFD" in data.attrib else 0
+        begin = [_first(data, axis, extent[axis], where) for axis in order]
+        start = int(np.ravel_multi_index(begin, shape, order="F"))
         left = int(np.prod(shape)) - start
         if "PlaneCount" in data.attrib:
-            count = int(data.attrib["PlaneCount"])
+            count = _whole(data, "PlaneCount", 1, where)
+            if count > left:
+                raise BuildError(f"{where}: a TiffData has the PlaneCount {count}, where {left} planes are left")
         elif "IFD" in data.attrib:
             count = 1
         else:  # all there are, of a file that may be missing
             count = count_pages(file) - first if file.is_file() else left
         for i in range(min(count, left)):
             index = dict(zip(order, np.unravel_index(start + i, shape, order="F")))
-            pages[int(index["C"]), int(index["Z"]), int(index["T"])] = (file, first + i)
+            place = int(index["C"]), int(index["Z"]), int(index["T"])
+            other = pages.setdefault(place, (file, first + i))
+            if other != (file, first + i):
+                raise BuildError(
+                    f"{where}: channel {place[0]}, z {place[1]}, t {place[2]} is page {other[1]} of {other[0].name} "
+                    f"and page {first + i} of {file.name}"
+                )
     return pages
+
+
+def _first(data: ElementTree.Element, axis: str, size: int, where: str) -> int:
+    """The place along one axis where a TiffData begins."""
+    first = _whole(data, f"First{axis}", 0, where) if f"First{axis}" in data.attrib else 0
+    if first >= size:
+        raise BuildError(f"{where}: a TiffData has First{axis} {first}, expected 0 to {size - 1}")
+    return first
+
+
+def _whole(element: ElementTree.Element, name: str, least: int, where: str) -> int:
+    """An attribute that counts; one that Python would take as counted from the end is refused."""
+    number = int(element.attrib[name])
+    if number < least:
+        kind = element.tag.rpartition("}")[2]
+        raise BuildError(f"{where}: {name} of {kind} is {number}, expected a whole number from {least}")
+    return number
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ def index_table(path: Path, wells_per_plate: int = 384) -> Index:
         path: what `read_table` reads. Columns path (absolute, or relative to the table), plate, well, site, and if
             need be channel, z, t (whole numbers from 0), in upper or lower case, also as `Metadata_Plate`. Every other
             column is metadata of the field. Without a column `channel` every file must hold what the first readable
-            one holds (see `channels_within`). The column `well` is empty in every line or in none.
+            one holds (see `planes_within`). The column `well` is empty in every line or in none.
         wells_per_plate: the plates' format.
 
     Raises:

@@ -164,6 +164,9 @@ def index_tfds(path: Path) -> Index:
     sites = columns.pop("site", list(range(1, count + 1)))
     if {type(site) for site in sites} != {int}:
         raise BuildError(f"{path}: the feature site is no whole number")
+    below = min(map(int, sites))
+    if below < 0:
+        raise BuildError(f"{path}: the feature site is {below}, expected whole numbers from 0")
     entries = []
     for i, (split, number) in enumerate(sources):
         metadata = {name: values[i] for name, values in columns.items()}

@@ -20,6 +20,7 @@ from bie_jax.shapes.contour import mask_to_contour
 from bie_jax.shapes.distance_matrix import normalized_distances
 from bie_jax.shapes.polygon import signed_area
 from data.build import main
+from data.errors import BuildError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REAL_MNIST = REPOSITORY.parent / "shared/data/mnist"
@@ -319,6 +320,19 @@ def test_what_is_no_label_image(tmp_path, image, problem):
 
 def _digest(directory):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(directory.iterdir())}
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_labels_of_several_focal_planes_are_not_projected(tmp_path, truncate):
+    (tmp_path / "in").mkdir()
+    labels = np.zeros((2, 20, 20), np.uint16)
+    labels[0, 2:8, 2:8], labels[1, 4:16, 4:16] = 7, 3
+    tifffile.imwrite(tmp_path / "in/a.tif", labels, imagej=True, metadata={"axes": "ZYX"}, truncate=truncate)
+    command = ("cells", f"--source={tmp_path / 'in'}", "--layout=folder", "--mask=labels")
+    with pytest.raises(BuildError, match=r"a.tif: holds label images of several focal planes, and --z=max of numbers"):
+        _built(tmp_path / "sets", *command)
+    table = _built(tmp_path / "sets", *command, "--z=each").metadata
+    assert table[["z", "object", "area_px"]].to_numpy().tolist() == [[0, 7, 36], [1, 3, 144]]
 
 
 def test_the_same_bytes_again_and_by_any_number_of_workers(mask_folder, tmp_path, monkeypatch):

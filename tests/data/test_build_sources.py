@@ -11,6 +11,7 @@ import zarr
 
 from bie_jax.image_set import open_image_set
 from data.build import main
+from data.errors import BadInputError, BuildError
 
 
 @pytest.fixture
@@ -56,6 +57,47 @@ def test_ome_tiff(build, tmp_path):
         np.testing.assert_array_equal(read[row], np.moveaxis(stacks[row, 1, [2, 0]].max(axis=1), 0, -1))
     assert _size(*files) in said
     assert "notes.txt" in said
+
+
+@pytest.mark.parametrize("how", ["folder", "table"])
+def test_planes_of_imagej_behind_one_page(build, tmp_path, how):
+    """As Fiji writes what is larger than 4 GB."""
+    stack = _pixels(5, shape=(2, 2, 3, 8, 9))  # [T, Z, C, Y, X]
+    (tmp_path / "in").mkdir()
+    metadata = {"axes": "TZCYX"}
+    tifffile.imwrite(tmp_path / "in/a.tif", stack, imagej=True, metadata=metadata, truncate=True)
+    (tmp_path / "t.csv").write_text("path,plate,well,site\nin/a.tif,P,A01,1\n")
+    source = (
+        (f"--source={tmp_path / 'in'}", "--layout=folder") if how == "folder" else (f"--source={tmp_path / 't.csv'}",)
+    )
+    read, said = build("mine", *source)
+    assert (read.channel_names, read.metadata["t"].tolist()) == (("0", "1", "2"), [0, 1])
+    np.testing.assert_array_equal(read.images(range(2)), np.moveaxis(stack.max(axis=1), 1, -1))
+    assert _size(tmp_path / "in/a.tif") in said
+
+
+def test_a_stack_where_a_name_says_one_plane(build, tmp_path):
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in/P_A01_s1_w1.tif"
+    tifffile.imwrite(path, _pixels(6, shape=(3, 8, 9)), imagej=True, metadata={"axes": "CYX"}, truncate=True)
+    with pytest.raises(BadInputError, match=r"w1\.tif: holds 3 planes \(3 channels of uint16\), expected 1"):
+        build("mine", f"--source={tmp_path / 'in'}", "--layout=imagexpress")
+
+
+def test_focal_planes_in_a_file_and_in_its_table(build, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", _pixels(7, shape=(3, 8, 9)), imagej=True, metadata={"axes": "ZYX"})
+    (tmp_path / "t.csv").write_text("path,plate,well,site,z\na.tif,P,A01,1,0\n")
+    with pytest.raises(
+        BuildError, match=r"a\.tif: holds 3 focal planes of uint16, and .*line 2 gives it one z; leave z"
+    ):
+        build("mine", f"--source={tmp_path / 't.csv'}")
+
+
+@pytest.mark.parametrize("level", ["-1", "1.0", "x"])
+def test_a_level_that_is_no_number_from_zero(build, tmp_path, capsys, level):
+    with pytest.raises(SystemExit):
+        build("mine", f"--source={tmp_path / 'a.zarr'}", f"--level={level}")
+    assert f"argument --level: '{level}': expected a whole number from 0" in capsys.readouterr().err
 
 
 def _harmony_index(images):

@@ -6,7 +6,7 @@ import pytest
 import tifffile
 
 from data.errors import BadInputError, BuildError
-from data.planes import FilePlane, count_colours, count_pages, read_file
+from data.planes import FilePlane, contents, count_pages, read_file
 
 
 def _pixels(shape=(20, 31), dtype=np.uint16):
@@ -49,14 +49,14 @@ def test_colours_of_a_tiff_however_they_are_stored(tmp_path, planar):
     path = tmp_path / "image.tif"
     stored = np.moveaxis(pixels, -1, 0) if planar == "separate" else pixels
     tifffile.imwrite(path, stored, photometric="rgb", planarconfig=planar)
-    assert count_colours(path) == 3
+    assert contents(path).samples == ("R", "G", "B")
     np.testing.assert_array_equal(FilePlane(path, colour=2).read(), pixels[..., 2])
 
 
 def test_jpeg(tmp_path):
     path = tmp_path / "image.jpg"
     path.write_bytes(imagecodecs.jpeg8_encode(np.full((16, 24, 3), 77, np.uint8), level=100))
-    assert count_colours(path) == 3
+    assert contents(path).samples == ("R", "G", "B")
     assert np.abs(FilePlane(path, colour=1).read().astype(int) - 77).max() <= 2
 
 
@@ -74,9 +74,9 @@ def test_pages(tmp_path):
     assert count_pages(path) == 3
     for number, page in enumerate(pages):
         np.testing.assert_array_equal(FilePlane(path, number, pages=3).read(), page)
-    with pytest.raises(BadInputError, match="has 3 pages, number 3 was asked for"):
+    with pytest.raises(BadInputError, match=r"holds 3 planes \(3 channels of uint16\), number 3 was asked for"):
         FilePlane(path, 3).read()
-    with pytest.raises(BadInputError, match="has 3 pages, expected 1"):
+    with pytest.raises(BadInputError, match=r"holds 3 planes \(3 channels of uint16\), expected 1"):
         FilePlane(path, pages=1).read()
 
 

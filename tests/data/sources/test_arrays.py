@@ -165,6 +165,10 @@ def test_nan(tmp_path):
         ({"images": np.full((2, 3, 3), "x")}, "expected numbers"),
         ({"images": np.zeros((2, 3, 3), complex)}, "expected numbers"),
         ({"images": np.zeros((2, 3, 3)), "site": [0.5, 1]}, "site is of type float64"),
+        (
+            {"images": np.zeros((2, 3, 3)), "site": [1, -1]},
+            "site is -1 of images number 1, expected whole numbers from 0",
+        ),
         ({"images": np.zeros((2, 3, 3)), "x": np.zeros(2, complex)}, "x is of type complex128"),
         ({"images": np.zeros((2, 3, 3)), "well": ["A01", "Q25"]}, r"a.npz:images\[1\]: well 'Q25'"),
         ({"images": np.zeros((2, 3, 3)), "well": ["A01", ""]}, r"images\[1\]: has no well"),

@@ -1,3 +1,4 @@
+import itertools
 import os
 
 import imagecodecs
@@ -8,6 +9,8 @@ import tifffile
 from data.errors import BadInputError, BuildError
 from data.fields import assemble
 from data.sources.folder import index_folder
+from data.sources.layouts import index_layout, index_pattern
+from data.sources.table import index_table
 
 
 def _png(path, value, shape=(5, 7), dtype=np.uint16):
@@ -58,7 +61,7 @@ def test_pages(tmp_path):
     assert index.channels == ("0", "1")
     image, _ = next(assemble(index.fields[0], ("0", "1"), 0, 0))
     np.testing.assert_array_equal(image, np.moveaxis(pixels, 0, -1))
-    with pytest.raises(BadInputError, match=r"b.tif: has 3 pages, expected 2"):
+    with pytest.raises(BadInputError, match=r"b.tif: holds 3 channels of uint16, but .*a.tif.* holds 2 channels"):
         next(assemble(index.fields[1], ("0", "1"), 0, 0))
 
 
@@ -109,3 +112,68 @@ def test_a_name_that_is_no_text(tmp_path):
         pass
     with pytest.raises(BuildError, match="is not UTF-8; rename it"):
         index_folder(tmp_path)
+
+
+def _tiff(path, shape=(5, 7), dtype=np.uint8, **options):
+    tifffile.imwrite(path, np.ones(shape, dtype), **{"photometric": "minisblack"} | options)
+
+
+KINDS = {
+    "grey": {},
+    "16 bits": {"dtype": np.uint16},
+    "signed": {"dtype": np.int16},
+    "12 bits": {"dtype": np.uint16, "bitspersample": 12},
+    "0 is white": {"photometric": "miniswhite"},
+    "palette": {"photometric": "palette", "colormap": np.zeros((3, 256), np.uint16)},
+    "focal planes": {"shape": (3, 5, 7), "metadata": {"axes": "ZYX"}},
+    "time points": {"shape": (3, 5, 7), "metadata": {"axes": "TYX"}},
+    "channels": {"shape": (3, 5, 7), "metadata": {"axes": "CYX"}},
+    "more channels": {"shape": (4, 5, 7), "metadata": {"axes": "CYX"}},
+    "colours": {"shape": (5, 7, 3), "photometric": "rgb"},
+    "alpha": {"shape": (5, 7, 4), "photometric": "rgb", "extrasamples": ["unassalpha"]},
+    "no alpha": {"shape": (5, 7, 4), "photometric": "rgb", "extrasamples": ["unspecified"]},
+}
+
+
+def test_whichever_comes_first_every_difference_is_refused_and_both_are_named(tmp_path):
+    for (one, first), (other, second) in itertools.permutations(KINDS.items(), 2):
+        folder = tmp_path / f"{one}, {other}"
+        folder.mkdir()
+        _tiff(folder / "a.tif", **first)
+        _tiff(folder / "b.tif", **second)
+        index = index_folder(folder)
+        fields = [assemble(field, index.channels, "each", "each") for field in index.fields]
+        assert next(fields[0])[0].shape[:2] == (5, 7)
+        with pytest.raises(BadInputError, match=r"b\.tif: holds .*, but .*a\.tif, which comes first, holds .*"):
+            next(fields[1])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("how", ["folder", "table", "table with channels", "pattern", "imagexpress"])
+def test_colours_with_and_without_alpha_in_every_kind_of_source(tmp_path, how, reverse):
+    names = [f"P_{well}_s1_w1.tif" for well in ("A01", "A02")]
+    shapes = [(5, 7), (5, 7, 2)] if how in ("table with channels", "imagexpress") else [(5, 7, 3), (5, 7, 4)]
+    for name, shape in zip(names, shapes[::-1] if reverse else shapes):
+        _tiff(tmp_path / name, shape, photometric="rgb" if shape[-1] in (3, 4) else "minisblack", planarconfig="contig")
+    lines = [f"{name},P,{well},1,w1" for name, well in zip(names, ("A01", "A02"))]
+    (tmp_path / "with.csv").write_text("\n".join(["path,plate,well,site,channel", *lines]))
+    (tmp_path / "without.csv").write_text("\n".join(["path,plate,well,site,stain", *lines]))
+    index = {
+        "folder": lambda: index_folder(tmp_path),
+        "table": lambda: index_table(tmp_path / "without.csv"),
+        "table with channels": lambda: index_table(tmp_path / "with.csv"),
+        "pattern": lambda: index_pattern(tmp_path, r"P_(?P<well>[A-Z]\d+)_.*"),
+        "imagexpress": lambda: index_layout(tmp_path, "imagexpress"),
+    }[how]()
+    with pytest.raises(BadInputError, match=r"A02_s1_w1\.tif: holds .*, but .*A01_s1_w1\.tif, which comes first"):
+        next(assemble(index.fields[1], index.channels, 0, 0))
+
+
+def test_a_file_that_cannot_be_read_does_not_decide(tmp_path):
+    (tmp_path / "P_A01_w1.tif").write_bytes(b"II*\0")
+    _tiff(tmp_path / "P_A02_w1.tif")
+    _tiff(tmp_path / "P_A03_w1.tif", photometric="miniswhite")
+    index = index_layout(tmp_path, "imagexpress")
+    assert next(assemble(index.fields[1], ("w1",), 0, 0))[0].shape == (5, 7, 1)
+    with pytest.raises(BadInputError, match=r"A03_w1\.tif: holds .*0 is white, but .*A02_w1\.tif"):
+        next(assemble(index.fields[2], ("w1",), 0, 0))

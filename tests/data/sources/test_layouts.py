@@ -375,7 +375,7 @@ def test_cellvoyager(tmp_path):
 
 def test_a_layouts_file_of_several_pages_is_no_single_plane(tmp_path):
     tifffile.imwrite(tmp_path / "P_A01_s1_w1.tif", np.zeros((2, 4, 6), np.uint16), photometric="minisblack")
-    with pytest.raises(BadInputError, match="has 2 pages, expected 1"):
+    with pytest.raises(BadInputError, match=r"holds 2 planes \(2 channels of uint16\), expected 1"):
         _image(index_layout(tmp_path, "imagexpress").fields[0], ("w1",))
 
 

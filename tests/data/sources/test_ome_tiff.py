@@ -330,7 +330,9 @@ def test_channels_of_one_page_and_channels_of_their_own(tmp_path, planar):
     assert index.channels == ("colour 0", "colour 1", "colour 2")
     _is_read_as(index.fields[0], pixels[None], index.channels)
     _write(path, pixels[0], xml)
-    _unreadable(index_ome_tiff(path).fields[0].planes["colour 1", 0, 0], "no colour 1")
+    _unreadable(
+        index_ome_tiff(path).fields[0].planes["colour 1", 0, 0], "of 1 samples, where the OME-XML says (12, 16) of 3"
+    )
 
 
 def test_a_page_of_another_size_than_its_xml_says(tmp_path):
@@ -353,6 +355,12 @@ def test_what_is_no_ome_tiff(tmp_path):
     _refused(tmp_path, "a.ome.tif: there is no OME-XML in it")
 
 
+_WELL = (
+    '<Plate ID="Plate:0"><Well ID="Well:0" Row="{}" Column="{}"><WellSample ID="S:0"><ImageRef ID="Image:0"/>'
+    "</WellSample></Well></Plate>"
+)
+
+
 @pytest.mark.parametrize(
     ("xml", "words"),
     [
@@ -360,8 +368,30 @@ def test_what_is_no_ome_tiff(tmp_path):
         (_xml(_image_xml("<TiffData>")), "its OME-XML is damaged"),
         (_xml(_image_xml("<TiffData/>").replace("SizeX", "Size")), "not valid (KeyError: 'SizeX')"),
         (_xml(_image_xml("<TiffData/>").replace('SizeT="1"', 'SizeT="one"')), "not valid (ValueError"),
-        (_xml(_image_xml('<TiffData FirstC="3"/>')), "not valid (ValueError"),
+        (_xml(_image_xml('<TiffData FirstC="3"/>')), "a TiffData has FirstC 3, expected 0 to 0"),
         (_xml(_image_xml("<TiffData/>", c=2, channels='<Channel ID="Channel:0"/>')), "SizeC is 2, its channels have 1"),
+        (_xml(_image_xml('<TiffData IFD="-1"/>')), "IFD of TiffData is -1, expected a whole number from 0"),
+        (_xml(_image_xml('<TiffData FirstC="-1"/>', c=2)), "FirstC of TiffData is -1"),
+        (_xml(_image_xml('<TiffData FirstZ="-1"/>', z=2)), "FirstZ of TiffData is -1"),
+        (_xml(_image_xml('<TiffData FirstT="2"/>', t=2)), "a TiffData has FirstT 2, expected 0 to 1"),
+        (_xml(_image_xml('<TiffData PlaneCount="2"/>')), "a TiffData has the PlaneCount 2, where 1 planes are left"),
+        (_xml(_image_xml('<TiffData PlaneCount="-1"/>')), "PlaneCount of TiffData is -1"),
+        (_xml(_image_xml("<TiffData/>").replace('SizeZ="1"', 'SizeZ="0"')), "SizeZ of Pixels is 0"),
+        (_xml(_image_xml("<TiffData/>").replace('SizeT="1"', 'SizeT="-1"')), "SizeT of Pixels is -1"),
+        (
+            _xml(_image_xml("<TiffData/>", channels='<Channel ID="Channel:0" SamplesPerPixel="-1"/>')),
+            "SamplesPerPixel of Channel is -1",
+        ),
+        (_xml(_image_xml("<TiffData/>") + _WELL.format(-1, 0)), "well '@1'"),
+        (_xml(_image_xml("<TiffData/>") + _WELL.format(0, -1)), "well 'A0'"),
+        (
+            _xml(_image_xml('<TiffData IFD="0"/><TiffData IFD="0" FirstC="1"/>', c=2)),
+            "page 0 of a.ome.tif is channel 1, z 0, t 0, and another plane too",
+        ),
+        (
+            _xml(_image_xml('<TiffData IFD="0"/><TiffData IFD="1"/>')),
+            "channel 0, z 0, t 0 is page 0 of a.ome.tif and page 1 of a.ome.tif",
+        ),
         (_xml(""), "there is no image"),
     ],
 )
@@ -385,3 +415,29 @@ def test_a_plane_travels_and_its_identity_changes_with_the_file(tmp_path):
     path.unlink()
     with pytest.raises(BadInputError, match="cannot be opened"):
         plane.identity()
+
+
+def test_pages_that_no_image_has(tmp_path):
+    xml = _xml(_image_xml('<TiffData IFD="0" PlaneCount="2"/>', z=2))
+    path = _write(tmp_path / "a.ome.tif", _pixels(0, (3, 12, 16)), xml)
+    _unreadable(index_ome_tiff(path).fields[0].planes["c0", 0, 0], "has 3 pages, expected 2")
+    with tifffile.TiffWriter(path) as tiff:  # a thumbnail behind them, which says that it is one
+        for number, page in enumerate(_pixels(0, (2, 12, 16))):
+            said = xml.encode() if number == 0 else None
+            tiff.write(page, description=said, metadata=None, contiguous=False)
+        tiff.write(_pixels(0, (6, 8)), subfiletype=1, metadata=None)
+    _is_read_as(index_ome_tiff(path).fields[0], _pixels(0, (1, 1, 2, 12, 16)), ("c0",))
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_twelve_samples_in_a_pixel(tmp_path, planar):
+    pixels = _pixels(0, (12, 12, 16))
+    path = tmp_path / "a.ome.tif"
+    stored, axes = (pixels, "SYX") if planar == "separate" else (np.moveaxis(pixels, 0, -1), "YXS")
+    tifffile.imwrite(path, stored, ome=True, photometric="minisblack", planarconfig=planar, metadata={"axes": axes})
+    index = index_ome_tiff(path)
+    assert len(index.channels) == 12
+    _is_read_as(index.fields[0], pixels[None, :, None], index.channels)
+    fewer = _xml(_image_xml("<TiffData/>", c=3, channels='<Channel ID="Channel:0" SamplesPerPixel="3"/>'))
+    _write(path, stored[None], fewer, photometric="minisblack", planarconfig=planar)
+    _unreadable(index_ome_tiff(path).fields[0].planes["0", 0, 0], "of 12 samples, where the OME-XML says (12, 16) of 3")

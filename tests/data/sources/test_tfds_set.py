@@ -238,6 +238,13 @@ def test_sets_that_are_refused(tmp_path, features, problem):
         index_tfds(_write(tmp_path, features, example))
 
 
+def test_a_site_below_zero(tmp_path):
+    features = {"image": SQUARE, "site": tfds.features.Scalar(np.int64)}
+    path = _write(tmp_path, features, lambda i: {"image": np.zeros((2, 2), np.uint8), "site": i - 1})
+    with pytest.raises(BuildError, match="the feature site is -1, expected whole numbers from 0"):
+        index_tfds(path)
+
+
 def test_what_is_no_set(anybodys, tmp_path):
     with pytest.raises(BuildError, match=r"no TFDS set, a folder with dataset_info.json"):
         index_tfds(tmp_path)
