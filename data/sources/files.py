@@ -9,6 +9,7 @@ from data.errors import BadInputError, BuildError
 from data.fields import Index
 from data.planes import FilePlane, count_colours, count_pages
 from data.sources.entries import Entry, make_index, typed, whole
+from data.text import plain
 
 
 def find_files(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
@@ -77,6 +78,7 @@ def index_files(
     columns: Mapping[str, Sequence[str]],
     wells_per_plate: int,
     ignored: Sequence[tuple[str, str]] = (),
+    label: str = "label",
 ) -> Index:
     """Index files by the texts that say where each belongs.
 
@@ -87,12 +89,16 @@ def index_files(
             metadata of the field. Without `channel` see `channels_within`.
         wells_per_plate: the plates' format.
         ignored: (file, why) of what is left out.
+        label: column of metadata that stays text, as it is written.
 
     Raises:
         BuildError: for a number that is none, a channel without a name, and all that `make_index` refuses.
     """
     places = ("plate", "well", "site", "channel", "z", "t")
-    metadata = {name: typed(texts) for name, texts in columns.items() if name not in places}
+    columns = {
+        name: [plain(text, said) for text, said in zip(texts, where, strict=True)] for name, texts in columns.items()
+    }
+    metadata = {name: texts if name == label else typed(texts) for name, texts in columns.items() if name not in places}
     within = {} if "channel" in columns else channels_within(files)
     entries = []
     for i, (file, said) in enumerate(zip(files, where, strict=True)):

@@ -13,6 +13,8 @@ from data.planes import TIFF, FilePlane, Plane, read_file
 
 _CHANNEL = "mask"  # what the colours of a source of colour images become
 
+_JPEG = b"\xff\xd8\xff"  # what one begins with
+
 _PALETTE = 3  # the colour type of a PNG, the byte at 25
 
 
@@ -49,6 +51,8 @@ class MaskPlane:
 
     def read(self) -> np.ndarray:
         """[H, W]; raises BadInputError if it cannot be read whole, or has no meaning as a mask."""
+        if self.labels and _is_jpeg(self.path):
+            raise BadInputError(self.source, "", "a JPEG does not keep numbers; label images are PNG or TIFF")
         pixels = read_file(self.path, self.page, self.pages)
         if pixels.ndim == 2:
             brightness = None if self.labels else _brightness_of_palette(self.path, self.page)
@@ -80,6 +84,14 @@ def _brightness_of_palette(path: Path, page: int) -> np.ndarray | None:
     with tifffile.TiffFile(path) as tiff:
         colours = tiff.pages[page].aspage().colormap  # [3, entries]
         return None if colours is None else colours.max(axis=0)
+
+
+def _is_jpeg(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(3) == _JPEG
+    except OSError:  # reading it says why
+        return False
 
 
 def _has_palette(path: Path) -> bool:
