@@ -76,7 +76,7 @@ def _listed(sizes: Sizes) -> str:
 def _size_in_file(field: Field, channel: str) -> tuple[int, int] | None:
     """Of an image file its header's; None for other planes, and for what cannot be read: reading it says why."""
     plane = next((plane for (name, _, _), plane in sorted(field.planes.items()) if name == channel), None)
-    if not isinstance(plane, FilePlane):
+    if not isinstance(plane, FilePlane) or not plane.path.is_file():  # of a pipe nothing may ever come
         return None
     with contextlib.suppress(*DAMAGED, BadInputError, UnidentifiedImageError, Image.DecompressionBombError):
         with open(plane.path, "rb") as file:

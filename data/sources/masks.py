@@ -51,9 +51,9 @@ class MaskPlane:
 
     def read(self) -> np.ndarray:
         """[H, W]; raises BadInputError if it cannot be read whole, or has no meaning as a mask."""
+        pixels = read_file(self.path, self.page, self.pages)
         if self.labels and _is_jpeg(self.path):
             raise BadInputError(self.source, "", "a JPEG does not keep numbers; label images are PNG or TIFF")
-        pixels = read_file(self.path, self.page, self.pages)
         if pixels.ndim == 2:
             brightness = None if self.labels else _brightness_of_palette(self.path, self.page)
             return pixels if brightness is None else brightness[pixels]
@@ -87,11 +87,8 @@ def _brightness_of_palette(path: Path, page: int) -> np.ndarray | None:
 
 
 def _is_jpeg(path: Path) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(3) == _JPEG
-    except OSError:  # reading it says why
-        return False
+    with open(path, "rb") as file:
+        return file.read(3) == _JPEG
 
 
 def _has_palette(path: Path) -> bool:
