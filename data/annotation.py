@@ -12,12 +12,14 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bie_jax.parquet import read_parquet
 from data.errors import BuildError
 from data.fields import Field, Index
 from data.sources.entries import typed
+from data.text import is_missing, plain
 from data.wells import well_name
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
@@ -25,7 +27,7 @@ _PREFIX = "metadata_"  # of CellProfiler's and pycytominer's columns that are no
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table as it stands in a file, every value as text without surrounding blanks.
+    """A table as it stands in a file, every value as text in the form of `data.text.plain`.
 
     Args:
         path: `.csv`, `.tsv` or `.txt` (tabs), each also as `.gz`, or `.parquet`. Text is UTF-8, or UTF-16 with its
@@ -33,7 +35,9 @@ def read_table(path: Path) -> pd.DataFrame:
 
     Returns:
         Columns as the header names them; the index counts the file's lines (a Parquet file's rows) from 1 and is
-        called "line" ("row"). Lines without any value are left out, missing values are "".
+        called "line" ("row"). Lines without any value are left out. Missing values (see `data.text.is_missing`) are "",
+        and stderr counts those that were written as something. A column of decimals of a Parquet file that lacks values
+        and has whole numbers elsewhere had whole numbers: 1.0 is "1".
 
     Raises:
         BuildError: if it is not there, not whole, no such table or without lines; naming the line where there is one.
@@ -42,11 +46,32 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise BuildError(f"{path}: no such file")
     if name.endswith(".parquet"):
-        return _read_parquet(path)
+        return _without_missing(_read_parquet(path), path)
     separator = _SEPARATORS.get(Path(name).suffix)
     if separator is None:
         raise BuildError(f"{path}: a table is .csv, .tsv or .txt (tabs), each also as .gz, or .parquet")
-    return _parse(_decode(_content(path), path), separator, path)
+    return _without_missing(_parse(_decode(_content(path), path), separator, path), path)
+
+
+def _without_missing(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Cells that say NA, nan, NULL, ... are empty ones; said once."""
+    texts = {name: table[name].tolist() for name in table}
+    said = [
+        (line, name, text)
+        for name, column in texts.items()
+        for line, text in zip(table.index, column)
+        if text and is_missing(text)
+    ]
+    if not said:
+        return table
+    line, name, text = said[0]
+    print(
+        f"{path}: {len(said)} cells say that they have no value and count as empty, first {table.index.name} {line}, "
+        f"column {name}: {text!r}. If that is a name, write it in another way.",
+        file=sys.stderr,
+    )
+    given = {name: ["" if is_missing(text) else text for text in column] for name, column in texts.items()}
+    return pd.DataFrame(given, index=table.index, dtype=str)
 
 
 def _content(path: Path) -> bytes:
@@ -86,7 +111,7 @@ def _parse(text: str, separator: str, path: Path) -> pd.DataFrame:
     try:
         for row in reader:
             line, end = end + 1, reader.line_num
-            row = [value.strip() for value in row]
+            row = [plain(value, f"{path}, line {line}") for value in row]
             if not any(row):
                 continue
             if header is None:
@@ -114,15 +139,37 @@ def _parse(text: str, separator: str, path: Path) -> pd.DataFrame:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
-        table = read_parquet(path)
+        table = read_parquet(path, exact=True)
     except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors
         raise BuildError(f"{path}: not a Parquet file that can be read ({str(error).splitlines()[0]})") from None
     if table.empty:
         raise BuildError(f"{path}: the table is empty")
-    texts = {
-        str(name): ["" if pd.isna(value) else str(value).strip() for value in values] for name, values in table.items()
-    }
-    return pd.DataFrame(texts, index=pd.RangeIndex(1, len(table) + 1, name="row"))
+    texts: dict[str, list[str]] = {}
+    for header, values in table.items():
+        name = plain(str(header), str(path))
+        if not name or name in texts:
+            raise BuildError(
+                f"{path}: there are several columns [{name!r}]" if name else f"{path}: a column has no name"
+            )
+        texts[name] = _column_texts(values, f"{path}, column {name}")
+    return pd.DataFrame(texts, index=pd.RangeIndex(1, len(table) + 1, name="row"), dtype=str)
+
+
+def _column_texts(values: pd.Series, where: str) -> list[str]:
+    """A column of a Parquet file as texts; "" for what is not there."""
+    kind: Any = values.dtype
+    single = kind.numpy_dtype in (np.float16, np.float32)
+    cells = [None if cell is pd.NA or cell is None or cell is pd.NaT or cell != cell else cell for cell in values]
+    present = [cell for cell in cells if cell is not None]
+    for cell in present:
+        if isinstance(cell, bytes | list | dict | np.ndarray):
+            raise BuildError(f"{where}: is of type {kind}, expected text, numbers, dates or true and false")
+    if present and isinstance(present[0], float):
+        # Programs that know no missing whole number write 1 as 1.0 in a column that lacks one.
+        were_whole = len(present) < len(cells) and all(cell.is_integer() for cell in present)
+        numbers = [None if cell is None else int(cell) if were_whole else cell for cell in cells]
+        cells = [np.float32(cell) if single and isinstance(cell, float) else cell for cell in numbers]
+    return ["" if cell is None else plain(str(cell), where) for cell in cells]
 
 
 def column_name(name: str) -> str:
@@ -131,13 +178,14 @@ def column_name(name: str) -> str:
     return re.sub(r"[^0-9a-z]+", "_", plain.lower()).strip("_")
 
 
-def read_annotation(path: Path, wells_per_plate: int) -> pd.DataFrame:
+def read_annotation(path: Path, wells_per_plate: int, label: str = "label") -> pd.DataFrame:
     """A table of any origin that has a plate and a well in each line.
 
     Args:
         path: as for `read_table`. The columns `Plate` and `Well`, in any case, perhaps with the prefix `Metadata_`;
             where they have it, only columns with it are taken, the others are measurements.
         wells_per_plate: the plates' format.
+        label: column, by its new name, that stays text, as it is written.
 
     Returns:
         `plate`, `well` ("B02") and the other columns, under names from `column_name`; numbers where every line has
@@ -155,7 +203,7 @@ def read_annotation(path: Path, wells_per_plate: int) -> pd.DataFrame:
         if needed not in columns.values():
             raise BuildError(f"{path}: there is no column {needed.capitalize()}; there are {', '.join(table)}")
     wells = select(table, path, wells_per_plate, columns)
-    for name in set(wells) - {"plate", "well"}:
+    for name in set(wells) - {"plate", "well", label}:
         wells[name] = pd.Series(typed(wells[name].tolist()), index=wells.index)
     return wells
 

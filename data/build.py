@@ -26,15 +26,17 @@ from bie_jax.lock import LockedError, locked
 from data.annotation import join, read_annotation
 from data.bbbc010 import index as bbbc010
 from data.bbbc021 import index as bbbc021
-from data.command_line import LAYOUTS, parse
+from data.beside import without_beside
+from data.command_line import parse
 from data.crops import AroundMasks, AroundPoints, Cut, RandomWindows, Tiles, Whole
-from data.download import bring
+from data.download import bring, is_archive
 from data.errors import BuildError
 from data.field_set import VERSION, FieldMaker, build_fields, bytes_read, choose_channels, estimate_illumination
 from data.fields import Index
 from data.formats import format_of
 from data.mnist import index as mnist
 from data.object_table import attach_objects
+from data.options import LAYOUTS, layout_of
 from data.osteosarcoma import index as osteosarcoma
 from data.outlines import CHANNEL, OutlineOfMask, OutlinesOfLabels, ResampledContour
 from data.planes import IMAGE_SUFFIXES
@@ -48,11 +50,12 @@ from data.sources.folder import index_folder
 from data.sources.layouts import index_layout, index_pattern
 from data.sources.masks import as_masks
 from data.sources.ome_tiff import index_ome_tiff
-from data.sources.ome_zarr import index_ome_zarr
+from data.sources.ome_zarr import find_store, index_ome_zarr
 from data.sources.table import index_table
 from data.sources.tfds_set import index_tfds
 from data.studies import STUDIES
 from data.study import Study
+from data.wells import well_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +68,10 @@ class Origin:
     text: str
     version: str
     notes: dict[str, Any]
+
+
+# Where every image that is there is taken, whatever it is called; elsewhere a name or a table says what it is.
+_LAYOUTS_OF_ANY_NAMES = ("folder", "ome-tiff", "ome-zarr", None)
 
 
 def main(arguments: list[str]) -> None:
@@ -153,8 +160,10 @@ def _origin(args: argparse.Namespace, building: Path) -> Origin:
         return Origin(index, {}, label, text, osteosarcoma.VERSION, notes)
     wells_per_plate = args.wells_per_plate or 384
     index, notes = _index(args, wells_per_plate)
+    if args.kind == "images" and _layout(args) in _LAYOUTS_OF_ANY_NAMES:
+        index = without_beside(index)
     if args.annotation is not None and _layout(args) != "contours":
-        table = read_annotation(args.annotation, wells_per_plate)
+        table = read_annotation(args.annotation, wells_per_plate, args.label or "label")
         index, joined = join(
             index, table, str(args.annotation), plate_pattern=None, leave_out=args.skip_bad is not None
         )
@@ -277,42 +286,49 @@ def _index(args: argparse.Namespace, wells_per_plate: int) -> tuple[Index, dict[
     unread = format_of(args.source.rstrip("/").rpartition("/")[2])
     if unread and not Path(args.source).is_dir() and not args.source.lower().endswith(".npy"):
         raise BuildError(f"{args.source}: is {unread}")
-    layout = _layout(args)
-    if layout == "ome-zarr":
+    layout, downloads = _layout(args), args.data_dir / "downloads"
+    if layout == "ome-zarr" and not is_archive(args.source):
+        if args.sha256 is not None:
+            raise BuildError(
+                f"--sha256={args.sha256}: is for a source that is one file, not for the many of an OME-Zarr"
+            )
         return index_ome_zarr(args.source, args.level, wells_per_plate), {"source": args.source, "level": args.level}
-    path, notes = bring(args.source, args.sha256, args.data_dir / "downloads")
+    path, notes = bring(args.source, args.sha256, downloads)
+    if layout is None or layout == "ome-zarr":
+        store = find_store(path)
+        if store is None:
+            raise BuildError(f"{args.source}: {_HOW if layout is None else 'there is no OME-Zarr in it'}")
+        return index_ome_zarr(str(store), args.level, wells_per_plate), notes | {"level": args.level}
+    label = args.label or "label"
     readers: dict[str, Callable[[], Index]] = {
-        "table": lambda: index_table(path, wells_per_plate),
+        "table": lambda: index_table(path, wells_per_plate, label),
         "folder": lambda: index_folder(path),
         "ome-tiff": lambda: index_ome_tiff(path, wells_per_plate),
         "arrays": lambda: index_arrays(path, wells_per_plate),
         "tfds": lambda: index_tfds(path),
-        "contours": lambda: index_contours(path, args.annotation, wells_per_plate),
-        "pattern": lambda: index_pattern(path, args.pattern, wells_per_plate),
+        "contours": lambda: index_contours(path, args.annotation, wells_per_plate, label),
+        "pattern": lambda: index_pattern(path, args.pattern, wells_per_plate, label),
     }
     if layout in readers:
         return readers[layout](), notes
     return index_layout(path, layout, wells_per_plate), notes
 
 
-def _layout(args: argparse.Namespace) -> str:
-    """What `--layout` or `--pattern` says, or the suffix."""
+_HOW = f"say how it is organised, --layout={'|'.join(LAYOUTS)}, or give a --pattern"
+
+
+def _layout(args: argparse.Namespace) -> str | None:
+    """What `--layout` or `--pattern` says, or the suffix; None of an archive, whose content may say it."""
     if args.layout is not None or args.pattern is not None:
         return args.layout or "pattern"
-    name = args.source.rstrip("/").lower().removesuffix(".gz")
-    for layout, suffixes in (
-        ("table", (".csv", ".tsv", ".parquet")),
-        ("ome-zarr", (".zarr",)),
-        ("ome-tiff", (".ome.tif", ".ome.tiff")),
-        ("arrays", (".npy", ".npz")),
-    ):
-        if name.endswith(suffixes):
-            return layout
-    if name.endswith(IMAGE_SUFFIXES) and not Path(args.source).is_dir():
+    layout = layout_of(args.source)
+    if layout is None and args.source.lower().endswith(IMAGE_SUFFIXES) and not Path(args.source).is_dir():
         raise BuildError(
             f"{args.source}: is one image; give its folder with --layout=folder, or --layout=ome-tiff for OME-TIFF"
         )
-    raise BuildError(f"{args.source}: say how it is organised, --layout={'|'.join(LAYOUTS)}, or give a --pattern")
+    if layout is None and not is_archive(args.source):
+        raise BuildError(f"{args.source}: {_HOW}")
+    return layout
 
 
 def _part_of(index: Index, plates: str | None, wells: str | None) -> Index:
@@ -325,6 +341,8 @@ def _part_of(index: Index, plates: str | None, wells: str | None) -> Index:
         if wanted is None:
             continue
         names = {name.strip() for name in wanted.split(",")}
+        if flag == "wells":
+            names = {well_name(name, "--wells", 1536) for name in names}
         there = {getattr(field, of_field) for field in index.fields}
         if names - there:
             shown = ", ".join(sorted(there)[:12]) + (", ..." if len(there) > 12 else "")
@@ -340,8 +358,9 @@ def _cut(args: argparse.Namespace, index: Index) -> tuple[Cut, Index]:
     if args.kind == "shapes":
         if _holds_contours(index):
             return ResampledContour(args.points, args.resampling), index
-        outline = OutlinesOfLabels if args.mask == "labels" else OutlineOfMask
-        return outline(args.points, args.resampling), index
+        if args.mask == "labels":
+            return OutlinesOfLabels(args.points, args.resampling), index
+        return OutlineOfMask(args.points, args.resampling, grey=args.mask == "grey"), index
     if args.crop is None:
         return Whole(), index
     if args.objects is not None:

@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Literal
 
 from bie_jax.shapes.resample import METHODS
+from data.errors import BuildError
 from data.fields import AxisChoice
+from data.options import LAYOUTS, layout_of, problem_of_flags
 from data.sources.contours import is_of_contours
 from data.studies import STUDIES
+from data.text import plain
 from data.wells import PLATE_FORMATS
 
-LAYOUTS = (
-    "table", "folder", "imagexpress", "operetta", "cellvoyager", "ome-tiff", "ome-zarr", "arrays", "tfds", "contours"
-)  # fmt: skip
 IMAGE_SETS = ("bbbc010", "bbbc021", "mnist", *STUDIES)  # known by name; as shapes they need another one
 
-# Flags that make sense for one kind of set only.
-_OF_IMAGES = ("crop", "overlap", "random_crops", "objects", "label_mask", "illumination", "seed")
-_OF_SHAPES = ("points", "resampling", "mask")
+_TEXTS = ("plates", "wells", "channels", "label", "label_mask")  # flags that name what a source has
 
 
 def parse(arguments: list[str], description: str | None) -> argparse.Namespace:
@@ -48,11 +46,11 @@ def parse(arguments: list[str], description: str | None) -> argparse.Namespace:
     parser.add_argument("--sha256", help="of a source that is one file; bbbc021: a file of them")
     parser.add_argument("--layout", choices=LAYOUTS, help="how the source is organised (default: by its suffix)")
     parser.add_argument(
-        "--pattern", help="regular expression for paths, instead: groups plate, well, site, channel, z, t"
+        "--pattern", help="regular expression for whole paths, instead: groups plate, well, site, channel, z, t"
     )
     parser.add_argument("--annotation", type=Path, help="table by plate and well, or of contours a line for each")
     parser.add_argument(
-        "--label", default="", help="column that becomes the label (default: the set's own, or 'label')"
+        "--label", default="", help="column, or plate, well, site, that is the label (default: the set's, or 'label')"
     )
     parser.add_argument("--channels", help="which, in this order; a,b or source=name,source=name (default: all)")
     parser.add_argument("--plates", help="a,b: only these plates")
@@ -74,7 +72,9 @@ def parse(arguments: list[str], description: str | None) -> argparse.Namespace:
     parser.add_argument("--points", type=_positive, metavar="P", help="shapes: points of an outline (default: 256)")
     parser.add_argument("--resampling", choices=METHODS, help="shapes: how they are placed (default: linear)")
     parser.add_argument(
-        "--mask", choices=("binary", "labels"), help="shapes: one object in each image, or each value (default: binary)"
+        "--mask",
+        choices=("binary", "grey", "labels"),
+        help="shapes: one object of two levels or of grey in each image, or each value (default: the set's, or binary)",
     )
     parser.add_argument("--illumination", action="store_true", help="divide by each plate's own light")
     parser.add_argument("--seed", default=0, type=int, help="of random windows (default: 0)")
@@ -88,49 +88,58 @@ def parse(arguments: list[str], description: str | None) -> argparse.Namespace:
             parser.error(f"the name {name!r}: expected small letters, digits and _, beginning with a letter")
     if args.name == "simulated" and typed - {"data_dir", "workers"}:
         parser.error(f"simulated takes no --{sorted(typed - {'data_dir', 'workers'})[0].replace('_', '-')}")
+    try:
+        for text in _TEXTS:
+            if getattr(args, text) is not None:
+                setattr(args, text, plain(getattr(args, text), f"--{text.replace('_', '-')}"))
+    except BuildError as error:
+        parser.error(str(error))
     if not 0 <= args.overlap < (args.crop or args.overlap + 1):
         parser.error(f"--overlap={args.overlap}: expected 0 to {(args.crop or 1) - 1}, less than --crop")
-    for flag in ("random_crops", "objects", "label_mask", "overlap"):
-        if flag in typed and args.crop is None:
-            parser.error(f"--{flag.replace('_', '-')} needs --crop, the side of an example in pixels")
-    ways = [flag for flag in ("random_crops", "objects", "label_mask") if flag in typed]
-    if len(ways) > 1 or (ways and args.overlap):
-        parser.error("of --random-crops, --objects, --label-mask and --overlap only one is possible")
     if args.z == "each" and args.t in ("max", "mean", "focus"):
         parser.error(
             f"--z=each with --t={args.t}: focal planes can be kept apart only where time points are not projected"
         )
     if args.layout and args.pattern:
-        parser.error("--layout and --pattern exclude each other")
-    _check_kind(parser, args, typed)
+        parser.error(
+            f"--layout={args.layout} and --pattern exclude each other: a pattern is a layout of its own, of the files "
+            "below a folder; leave --layout out"
+        )
+    _check_kind(parser, args)
+    if problem := problem_of_flags(typed, args.kind, _kind_of_source(args)):
+        parser.error(problem)
     if args.set_name is None:
         # As images and as shapes they can lie side by side.
         args.set_name = f"{args.name}_shapes" if args.kind == "shapes" and args.name in IMAGE_SETS else args.name
     return args
 
 
-def _check_kind(parser: argparse.ArgumentParser, args: argparse.Namespace, typed: set[str]) -> None:
-    """Refuse flags of the other kind of set, and fill in those of shapes."""
+def _kind_of_source(args: argparse.Namespace) -> str | None:
+    """A set's own name, a layout or "pattern", as in `data.options`; None where it is not known yet."""
+    if args.name in (*IMAGE_SETS, "osteosarcoma") and args.name not in STUDIES:
+        return args.name
+    if args.pattern is not None:
+        return "pattern"
+    if args.layout is not None or args.source is None:
+        return args.layout
+    study = STUDIES.get(args.name)
+    return layout_of(args.source) or (None if study is None else study.layout or "pattern")
+
+
+def _check_kind(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse outlines as images, and fill in the flags of shapes."""
     if args.kind == "shapes" and args.layout is args.pattern is None and is_of_contours(args.source):
         args.layout = "contours"
     of_contours = args.name == "osteosarcoma" or args.layout == "contours"
     if args.kind == "images":
-        for flag in _OF_SHAPES:
-            if flag in typed:
-                parser.error(f"--{flag} needs --kind=shapes")
         if of_contours:
             parser.error(f"{'--layout=contours' if args.layout else args.name} needs --kind=shapes: it has no pixels")
         return
-    for flag in _OF_IMAGES:
-        if flag in typed:
-            parser.error(f"--kind=shapes takes no --{flag.replace('_', '-')}: it is about pixels, which are not kept")
-    if of_contours and "mask" in typed:
-        parser.error(f"--mask={args.mask}: there are outlines already, and no masks")
     if args.points is not None and args.points < 3:
         parser.error(f"--points={args.points}: an outline has 3 points at least")
     args.points = args.points or 256
     args.resampling = args.resampling or "linear"
-    args.mask = args.mask or "binary"
+    args.mask = args.mask or ("grey" if args.name == "mnist" else "binary")
 
 
 def _with_hyphens(argument: str) -> str:

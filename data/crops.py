@@ -10,6 +10,7 @@ from skimage.measure import regionprops_table
 
 from data.errors import BadInputError
 from data.fields import Field, assemble
+from data.mask_checks import problem_of_labels
 from data.records import Kind
 
 Crop = tuple[np.ndarray, dict[str, int | float | str]]
@@ -166,6 +167,8 @@ class AroundMasks:
         labels = mask.astype(np.int64)
         if mask.shape != image.shape[:2] or (labels != mask).any() or labels.min() < 0:
             raise BadInputError(str(field), f"channel {self.channel}", "is no label mask of the image")
+        if problem := problem_of_labels(labels):
+            raise BadInputError(str(field), f"channel {self.channel}", problem)
         found = regionprops_table(labels, properties=("label", "centroid", "area"))
         for number, y, x, area in zip(found["label"], found["centroid-0"], found["centroid-1"], found["area"]):
             yield (

@@ -167,6 +167,11 @@ def _check_members(members: list[zipfile.ZipInfo], path: Path, folder: Path) -> 
         raise BuildError(f"{path}: needs {size} bytes unpacked, {folder.parent} has {free}")
 
 
+def is_archive(source: str) -> bool:
+    """Whether `bring` unpacks what is called so: .zip, or .ozx, an OME-Zarr in a zip archive."""
+    return source.lower().endswith((".zip", ".ozx"))
+
+
 def bring(source: str, sha256: str | None, folder: Path) -> tuple[Path, dict[str, str]]:
     """What a user names as a source, as a file or folder here: a path, or a URL; a zip archive of either is unpacked.
 
@@ -197,6 +202,6 @@ def bring(source: str, sha256: str | None, folder: Path) -> tuple[Path, dict[str
     if sha256 is None and "://" in source:
         print(f"{source}: SHA-256 {found}")
     # An .npz is a zip archive too, and is read as it is.
-    if path.suffix.lower() == ".zip" or (path.suffix.lower() != ".npz" and zipfile.is_zipfile(path)):
-        path = extract_zip(path, folder / f"{path.stem}-{found[:12]}")
+    if is_archive(path.name) or (path.suffix.lower() != ".npz" and zipfile.is_zipfile(path)):
+        path = extract_zip(path, folder / found[:12] / path.stem)  # its name may be that of a plate
     return path, {"source": source, "sha256": found}

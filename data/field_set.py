@@ -14,8 +14,10 @@ from data.crops import AroundMasks, Cut
 from data.errors import BadInputError, BuildError
 from data.fields import AxisChoice, Field, Index, assemble, planes_read
 from data.illumination import FIELDS_PER_PLATE, Illumination, estimate_function
+from data.labels import names_alike, with_labels
 from data.planes import Plane
 from data.records import Description, Example, write_set
+from data.sizes import check_sizes, size_notes, sizes_of
 
 VERSION = "1.1.0"
 BASE_COLUMNS = {"plate": str, "well": str, "site": int, "label": str, "source": str}  # of every set
@@ -153,12 +155,16 @@ def build_fields(
     clash = sorted(taken & set(index.columns))
     if clash:
         raise BuildError(f"the columns {clash} of source or annotation have names that a set needs itself; rename them")
-    if maker.label and maker.label not in index.columns:
-        raise BuildError(
-            f"--label={maker.label}: there is no such column; there are {', '.join(index.columns) or 'none'}"
-        )
+    label_notes: dict[str, Any] = {}
+    if maker.label:
+        index, label_notes = with_labels(index, maker.label)
+        maker = dataclasses.replace(maker, label="label")
     _check_planes(index, maker, skip_bad is not None)
-    shape, dtype, per_field = _first_examples(index, maker, skip_bad is not None)
+    sizes = sizes_of(index, maker.channels[0]) if maker.cut.kind == "images" else {}
+    if skip_bad is None:
+        check_sizes(sizes, maker.cut)
+    with _naming_skip_bad(skip_bad is not None):
+        shape, dtype, per_field = _first_examples(index, maker, skip_bad is not None)
     description = Description(
         name=name,
         version=version,
@@ -177,17 +183,30 @@ def build_fields(
         "missing wells": missing_wells(index),
         "ignored": [list(entry) for entry in index.ignored],
     }
-    return write_set(
-        description,
-        index.fields,
-        maker,
-        data_dir,
-        num_workers=num_workers,
-        examples_per_part=per_field,
-        skip_bad=skip_bad,
-        notes=notes,
-        attachments={} if maker.illumination is None else maker.illumination.files(),
-    )
+    with _naming_skip_bad(skip_bad is not None):
+        return write_set(
+            description,
+            index.fields,
+            maker,
+            data_dir,
+            num_workers=num_workers,
+            examples_per_part=per_field,
+            skip_bad=skip_bad,
+            notes=notes | size_notes(sizes) | label_notes | names_alike(index),
+            attachments={} if maker.illumination is None else maker.illumination.files(),
+        )
+
+
+@contextlib.contextmanager
+def _naming_skip_bad(skip_bad: bool) -> Iterator[None]:
+    """What stops a build for one field can be passed by, and the message says how."""
+    try:
+        yield
+    except BadInputError as error:
+        if skip_bad:
+            raise
+        problem = f"{error.problem}; --skip-bad=FILE.csv leaves such fields out and lists them"
+        raise BadInputError(error.source, error.place, problem) from None
 
 
 def estimate_illumination(
@@ -208,7 +227,8 @@ def estimate_illumination(
         for plate, fields in plates.items()
         if not functions[plate].exists()
     ]
-    with tqdm(total=len(plates), initial=len(plates) - len(jobs), desc="illumination", unit="plate") as bar:
+    bar = tqdm(total=len(plates), initial=len(plates) - len(jobs), desc="illumination", unit="plate")
+    with bar, _naming_skip_bad(skip_bad):
         workers.run(_estimate_plate, jobs, num_workers, bar.update)
     return Illumination(functions)
 

@@ -27,6 +27,7 @@ class Field:
         planes: (channel as the source calls it, z, t) -> plane; z is `PROJECTED` for the microscope's own projection.
         metadata: what the source or an annotation says of it, by column.
         objects: (y, x, further columns) of the objects in it, pixels; where a table says so.
+        size: pixels, height and width, where the source says it beside the pixels; else None.
     """
 
     plate: str
@@ -35,6 +36,7 @@ class Field:
     planes: dict[tuple[str, int, int], Plane]
     metadata: dict[str, str | int | float] = dataclasses.field(default_factory=dict)
     objects: tuple[tuple[float, float, dict[str, str | int | float]], ...] = ()
+    size: tuple[int, int] | None = None
 
     @property
     def source(self) -> str:

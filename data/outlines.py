@@ -16,6 +16,7 @@ from bie_jax.shapes.resample import resample_contour
 from data.crops import Crop
 from data.errors import BadInputError
 from data.fields import Field
+from data.mask_checks import problem_of_binary, problem_of_grey, problem_of_labels
 from data.records import Kind
 
 CHANNEL = "outline"  # of every set of shapes
@@ -32,11 +33,13 @@ class OutlineOfMask:
     Attributes:
         num_points: P.
         method: "linear", "spline" or "ray", see `bie_jax.shapes.resample`.
+        grey: whether a mask may have more than two levels, and other objects beside the largest.
     """
 
     kind: ClassVar[Kind] = "shapes"
     num_points: int
     method: str
+    grey: bool
 
     @property
     def columns(self) -> dict[str, type]:
@@ -44,10 +47,12 @@ class OutlineOfMask:
         return _COLUMNS
 
     def __call__(self, field: Field, image: np.ndarray) -> Iterator[Crop]:
-        """[H, W, 1] -> one example; raises BadInputError if no pixel is above 0."""
+        """[H, W, 1] -> one example; raises BadInputError if no pixel is above 0, and for what is no such mask."""
         mask = image[..., 0]
         if mask.max() <= 0:
             raise BadInputError(field.source, str(field), "the mask is empty: no pixel is above 0, which is background")
+        if problem := (problem_of_grey if self.grey else problem_of_binary)(mask):
+            raise BadInputError(field.source, str(field), f"the mask {problem}")
         contour = mask_to_contour(mask, self.num_points, self.method)
         found = largest_object(mask)
         yield _example(contour, found.label, *_centroid_and_area(found.mask, found.origin))
@@ -72,16 +77,18 @@ class OutlinesOfLabels:
         return _COLUMNS
 
     def __call__(self, field: Field, image: np.ndarray) -> Iterator[Crop]:
-        """[H, W, 1] -> one example for each label, in ascending order.
+        """[H, W, 1] -> one example for each label, in ascending order; none of an empty image.
 
         Raises:
-            BadInputError: if values are not whole numbers from 0, or all are 0.
+            BadInputError: if values are not whole numbers from 0, or do not number objects.
         """
         labels = image[..., 0].astype(np.int64)
         if (labels != image[..., 0]).any() or labels.min() < 0:
             raise BadInputError(field.source, str(field), "is no label image: expected whole numbers from 0")
         if not labels.any():
-            raise BadInputError(field.source, str(field), "the label image is empty: every pixel is 0, background")
+            return  # a field without cells
+        if problem := problem_of_labels(labels):
+            raise BadInputError(field.source, str(field), f"the label image {problem}")
         contours = label_image_to_contours(labels, self.num_points, self.method)[1]
         for contour, whole in zip(contours, objects(labels), strict=True):
             found = largest_object(whole.mask)

@@ -34,6 +34,7 @@ from data.errors import BadInputError, BuildError
 from data.statistics import PERCENTILES, Intensities
 
 SPLIT = "images"
+_SHARD_FORMAT = 2  # of what lies in a finished shard's folder
 SHARD_BYTES = 16 << 20  # least size of a shard: what a kill can cost each worker
 MOST_SHARDS = 500  # of a set; each is an open file of the reader
 
@@ -150,12 +151,20 @@ def write_set(
         if not any(building.glob("shard-*")):
             shutil.rmtree(building)
     skipped = [row for shard in shards for row in json.loads((_folder(shard) / "skipped.json").read_text())]
+    without = [part for shard in shards for part in json.loads((_folder(shard) / "without.json").read_text())]
     if skip_bad is not None:
         with open(skip_bad, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["source", "place", "problem"])
             writer.writerows(skipped)
-    _assemble(description, shards, building, final, (notes or {}) | {"skipped": skipped}, attachments or {})
+    _assemble(
+        description,
+        shards,
+        building,
+        final,
+        (notes or {}) | {"skipped": skipped, "without an example": without},
+        attachments or {},
+    )
     shutil.rmtree(building)
     return final
 
@@ -175,7 +184,7 @@ def _plan(
     shards = []
     for number, start in enumerate(range(0, len(parts), size)):
         chosen = list(parts[start : start + size])
-        digest = hashlib.sha256(f"{description}{maker}".encode())
+        digest = hashlib.sha256(f"{_SHARD_FORMAT}|{description}{maker}".encode())
         for part in chosen:
             # A part that is not there has no identity; the worker meets it again, and says so or lists it.
             with contextlib.suppress(BadInputError):
@@ -212,10 +221,14 @@ def _write_shard(shard: _Shard, tick: workers.Tick) -> None:
     rows: list[dict[str, Any]] = []
     checksums: list[int] = []
     skipped: list[tuple[str, str, str]] = []
+    without: list[str] = []  # parts that are read and give no example, as a field without cells
     statistics: dict[str, Intensities] = {}
     for part in shard.parts:
         try:
             examples = list(shard.maker.examples(part))
+            for image, metadata in examples:
+                _check(description, image, metadata)
+            without += [] if examples else [str(part)]
         except BadInputError as error:
             if not shard.skip_bad:
                 writer.close()
@@ -223,7 +236,6 @@ def _write_shard(shard: _Shard, tick: workers.Tick) -> None:
             skipped.append((error.source, error.place, error.problem))
             examples = []
         for image, metadata in examples:
-            _check(description, image, metadata)
             plate = statistics.setdefault(
                 metadata["plate"], Intensities.empty(len(description.channel_names), description.dtype)
             )
@@ -251,6 +263,7 @@ def _write_shard(shard: _Shard, tick: workers.Tick) -> None:
         )
     np.save(partial / "image_checksums.npy", np.asarray(checksums, np.uint64))
     (partial / "skipped.json").write_text(json.dumps(skipped))
+    (partial / "without.json").write_text(json.dumps(without))
     (partial / "fingerprint").write_text(shard.fingerprint)
     integrity.seal(partial)
     os.replace(partial, _folder(shard))

@@ -18,19 +18,20 @@ class ArrayPlane:
     Attributes:
         path: a `.npy` file, of which only this plane is read, or a `.npz` file, whose array stays in memory.
         key: of the array in a `.npz` file; "" in a `.npy` file.
-        number: of the image.
-        channel: of a [N, H, W, C] array; None: the array is [N, H, W].
+        number: of the image; None: the array is one image, [H, W].
+        channel: of a [N, H, W, C] array; None: the array has no such axis.
     """
 
     path: Path
     key: str
-    number: int
+    number: int | None
     channel: int | None
 
     @property
     def source(self) -> str:
         """File, array and number, as NumPy would count."""
-        return f"{self.path}{f':{self.key}' if self.key else ''}[{self.number}]"
+        number = "" if self.number is None else f"[{self.number}]"
+        return f"{self.path}{f':{self.key}' if self.key else ''}{number}"
 
     def identity(self) -> str:
         """Path, array, number, channel, size and time of last change."""
@@ -43,6 +44,8 @@ class ArrayPlane:
     def read(self) -> np.ndarray:
         """[H, W]; raises BadInputError if it cannot be read whole."""
         array = read_array(self.path, self.key)
+        if self.number is None:
+            return np.array(array)
         try:
             return np.array(array[self.number] if self.channel is None else array[self.number, ..., self.channel])
         except IndexError:
@@ -54,9 +57,11 @@ def index_arrays(path: Path, wells_per_plate: int = 384) -> Index:
 
     Args:
         path: `.npy`, [N, H, W] or [N, H, W, C]; or `.npz` with an array `images` of that shape, or only one of three
-            or four axes. Arrays of N values there are plate, well and site, or metadata of each image; `channels` has
-            C names, which are "0", "1", ... otherwise. Without plate, well, site: the file's name, no wells, numbers
-            from 1. Several images may be of one site: crops. Other arrays are listed as ignored.
+            or four axes. Where none has so many, the only one of two axes is one image, [H, W], with three pixels along
+            each at least: of two columns are points, and rows for which there are values of their own are examples.
+            Arrays of N values are plate, well and site, or metadata of each image, where a text like NA or nan is "";
+            `channels` has C names, which are "0", "1", ... otherwise. Without plate, well, site: the file's name, no
+            wells, numbers from 1. Several images may be of one site: crops. Other arrays are listed as ignored.
         wells_per_plate: the plates' format.
 
     Raises:
@@ -65,7 +70,7 @@ def index_arrays(path: Path, wells_per_plate: int = 384) -> Index:
     headers = read_headers(path)
     key = _choose(path, headers)
     shape, dtype = headers[key]
-    count = shape[0]
+    count = shape[0] if len(shape) > 2 else 1
     if len(shape) == 4 and shape[2] == shape[3] > shape[1]:
         raise BuildError(f"{path}: images are {shape}, as if [N, C, H, W]; expected [N, H, W, C]")
     if dtype.kind not in "buif" or 0 in shape:
@@ -82,7 +87,7 @@ def index_arrays(path: Path, wells_per_plate: int = 384) -> Index:
     for number in range(count):
         metadata = {name: values[number] for name, values in columns.metadata.items()}
         for c, channel in enumerate(names):
-            plane = ArrayPlane(path, key, number, c if len(shape) == 4 else None)
+            plane = ArrayPlane(path, key, number if len(shape) > 2 else None, c if len(shape) == 4 else None)
             place = (columns.plates[number], columns.wells[number], columns.sites[number])
             entries.append(Entry(plane, plane.source, *place, channel, metadata=metadata, crop=number))
     return make_index(entries, tuple(names), wells_per_plate, ignored=columns.ignored)
@@ -91,9 +96,18 @@ def index_arrays(path: Path, wells_per_plate: int = 384) -> Index:
 def _choose(path: Path, headers: dict[str, Header]) -> str:
     """The array of the images."""
     candidates = [name for name, (shape, _) in headers.items() if len(shape) in (3, 4)]
+    if not candidates:
+        lengths = {shape[0] for shape, _ in headers.values() if len(shape) == 1}
+        candidates = [
+            name
+            for name, (shape, _) in headers.items()
+            if len(shape) == 2 and min(shape) >= 3 and shape[0] not in lengths
+        ]
     if "images" in candidates:
         return "images"
     if len(candidates) != 1:
         there = ", ".join(f"{name or 'an array'} {shape}" for name, (shape, _) in headers.items()) or "none"
-        raise BuildError(f"{path}: expected one array of images, [N, H, W] or [N, H, W, C]; there is {there}")
+        raise BuildError(
+            f"{path}: expected one array of images, [N, H, W] or [N, H, W, C], or one image, [H, W]; there is {there}"
+        )
     return candidates[0]

@@ -144,7 +144,7 @@ def _keys(path: Path) -> tuple[str, ...]:
     return keys
 
 
-def index_contours(path: Path, table: Path | None, wells_per_plate: int = 384) -> Index:
+def index_contours(path: Path, table: Path | None, wells_per_plate: int = 384, label: str = "label") -> Index:
     """One field for each outline.
 
     Args:
@@ -152,6 +152,7 @@ def index_contours(path: Path, table: Path | None, wells_per_plate: int = 384) -
         table: of what is said of the outlines, one line for each in their order (see `read_table`): plate, well and
             site if need be, and metadata. Without plate, well, site: the file's name, no wells, numbers from 1.
         wells_per_plate: the plates' format.
+        label: column of the table that stays text, as it is written.
 
     Raises:
         BuildError: naming file and line or array, for what is no such file, a table with another number of lines, and
@@ -164,7 +165,7 @@ def index_contours(path: Path, table: Path | None, wells_per_plate: int = 384) -
     outlines = read_outlines(path, file_state(path))
     columns = _columns(path, len(outlines))
     if table is not None:
-        columns = _with_table(columns, table, path)
+        columns = _with_table(columns, table, path, label)
     entries = []
     for number, (place, _) in enumerate(outlines):
         plane = ContourPlane(path, number, place)
@@ -183,7 +184,7 @@ def _columns(path: Path, count: int) -> Columns:
     return read_columns(path, headers, count, "outlines")
 
 
-def _with_table(columns: Columns, table: Path, path: Path) -> Columns:
+def _with_table(columns: Columns, table: Path, path: Path, label: str) -> Columns:
     lines = read_table(table)
     count = len(columns.sites)
     if len(lines) != count:
@@ -200,5 +201,7 @@ def _with_table(columns: Columns, table: Path, path: Path) -> Columns:
     if "site" in texts:
         where = [f"{table}, {lines.index.name} {number}" for number in lines.index]
         sites = [whole(text, line, "site") for text, line in zip(texts.pop("site"), where, strict=True)]
-    given: dict[str, list[Value]] = {name: list(typed(values)) for name, values in texts.items()}
+    given: dict[str, list[Value]] = {
+        name: list(values if name == label else typed(values)) for name, values in texts.items()
+    }
     return Columns(plates, wells, sites, columns.metadata | given, columns.ignored)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from data.errors import BuildError
 from data.fields import PROJECTED, Field, Index
 from data.planes import Plane
+from data.text import plain
 from data.wells import PLATE_FORMATS, row_letters, well_name
 
 Value = str | int | float
@@ -48,19 +49,22 @@ def make_index(
     pixel_size_um: float | None = None,
     ignored: Sequence[tuple[str, str]] = (),
 ) -> Index:
-    """Entries in any order become fields, sorted; planes that a field's siblings have and it has not are listed.
+    """Entries in any order become fields, sorted; their texts are brought into the form of `data.text.plain`.
 
     Args:
         entries: at least one.
         channels: every channel of the entries, in the order that the index shall have.
         wells_per_plate: the plates' format.
         pixel_size_um: micrometres per pixel; None where the source does not say.
-        ignored: (file, why) of what lies there and is not part of it.
+        ignored: (file, why) of what lies there and is not part of it; planes that a field's siblings have and it has
+            not are listed there too.
 
     Raises:
         BuildError: naming `Entry.where`, for an empty plate, a well that there cannot be, two planes for one place,
             and metadata that differ within a field.
     """
+    entries = [_plain(entry) for entry in entries]
+    channels = tuple(dict.fromkeys(plain(channel, "a channel's name") for channel in channels))
     wells = _wells(entries, wells_per_plate)
     places: dict[tuple[str, str, int, int], dict[tuple[str, int, int], Entry]] = {}
     for entry in entries:
@@ -92,6 +96,23 @@ def make_index(
     )
     columns = {column: type(value) for column, value in entries[0].metadata.items()}
     return Index(channels, fields, columns, pixel_size_um, (*ignored, *_gaps(fields, channels)))
+
+
+def _plain(entry: Entry) -> Entry:
+    """The same with its texts as a reader sees them."""
+    columns = {column: plain(column, entry.where) for column in entry.metadata}
+    if len(set(columns.values())) < len(columns):
+        raise BuildError(f"{entry.where}: of the columns {list(columns)} two are called the same to a reader")
+    return dataclasses.replace(
+        entry,
+        plate=plain(entry.plate, entry.where),
+        well=plain(entry.well, entry.where),
+        channel=plain(entry.channel, entry.where),
+        metadata={
+            columns[column]: plain(value, entry.where) if isinstance(value, str) else value
+            for column, value in entry.metadata.items()
+        },
+    )
 
 
 def _metadata(planes: dict[tuple[str, int, int], Entry]) -> dict[str, Value]:

@@ -10,6 +10,7 @@ from data.fields import Index
 from data.formats import format_of
 from data.planes import IMAGE_SUFFIXES, FilePlane, contents
 from data.sources.entries import Entry, make_index, typed, whole
+from data.text import plain
 
 
 def find_files(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
@@ -116,6 +117,7 @@ def index_files(
     columns: Mapping[str, Sequence[str]],
     wells_per_plate: int,
     ignored: Sequence[tuple[str, str]] = (),
+    label: str = "label",
 ) -> Index:
     """Index files by the texts that say where each belongs.
 
@@ -126,13 +128,17 @@ def index_files(
             metadata of the field. Without `channel` see `planes_within`.
         wells_per_plate: the plates' format.
         ignored: (file, why) of what is left out.
+        label: column of metadata that stays text, as it is written.
 
     Raises:
         BuildError: for a number that is none, a channel without a name, a file of several focal planes or time points
             where z or t is said of it too, and all that `make_index` refuses.
     """
     places = ("plate", "well", "site", "channel", "z", "t")
-    metadata = {name: typed(texts) for name, texts in columns.items() if name not in places}
+    columns = {
+        name: [plain(text, said) for text, said in zip(texts, where, strict=True)] for name, texts in columns.items()
+    }
+    metadata = {name: texts if name == label else typed(texts) for name, texts in columns.items() if name not in places}
     within = {} if "channel" in columns else planes_within(files)
     for axis, name in ((1, "z"), (2, "t")):
         if name in columns and len({place[axis] for place in within}) > 1:

@@ -1,13 +1,21 @@
 """The index that Harmony (Operetta, Opera Phenix) writes beside its images."""
 
+import re
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from data.errors import BuildError
 from data.planes import FilePlane
 from data.sources.entries import Entry, well_of, whole
+from data.sources.spelling import find_spelled
 
 INDEX_NAMES = ("Index.idx.xml", "Index.xml", "Index.ref.xml")  # of Harmony 5 and before, 6 and 7, Columbus
+
+# Row, column, field, plane, channel, then the time as sk or t, kinetic state, FLIM.
+IMAGE_NAME = re.compile(
+    r"r(?P<row>[0-9]+)c(?P<column>[0-9]+)f(?P<site>[0-9]+)p(?P<z>[0-9]+)-ch(?P<channel>[0-9]+)"
+    r"(?:(?:sk|t)(?P<t>[0-9]+))?(?:fk[0-9]+)?(?:fl[0-9]+)?\.(?i:tiff?)"
+)
 
 _NEEDED = ("URL", "Row", "Col", "FieldID", "ChannelID")
 _MICROMETRES = {"m": 1e6, "mm": 1e3, "um": 1.0, "µm": 1.0, "nm": 1e-3}
@@ -35,8 +43,7 @@ def read_harmony(index: Path) -> tuple[list[Entry], list[float]]:
     if not content.images:
         raise BuildError(f"{index}: lists no images")
     names = _channel_names(content)
-    # Time counts from 0 in Harmony 5 and from 1 in others.
-    start = min(whole(image.get("TimepointID", "0"), str(index), "TimepointID") for image in content.images)
+    start = _first_time(index, content.images)
     entries = []
     for image in sorted(content.images, key=lambda image: whole(image["ChannelID"], str(index), "ChannelID")):
         file = PurePosixPath(image["URL"].replace("\\", "/"))
@@ -46,19 +53,40 @@ def read_harmony(index: Path) -> tuple[list[Entry], list[float]]:
         plane = whole(image.get("PlaneID", "1"), where, "PlaneID")
         if plane == 0:
             raise BuildError(f"{where}: PlaneID is 0, planes count from 1")
+        time = whole(image.get("TimepointID", str(start)), where, "TimepointID")
         entries.append(
             Entry(
-                FilePlane(index.parent / file, pages=1),
+                FilePlane(find_spelled(index.parent, str(file), where), pages=1),
                 where,
                 plate=content.plate,
                 well=well_of(image["Row"], image["Col"]),
                 site=whole(image["FieldID"], where, "FieldID"),
                 channel=names[image["ChannelID"]],
                 z=plane - 1,
-                t=whole(image.get("TimepointID", "0"), where, "TimepointID") - start,
+                t=time - start,
             )
         )
     return entries, sorted(content.pixel_sizes_um)
+
+
+def _first_time(index: Path, images: list[dict[str, str]]) -> int:
+    """The TimepointID of the first time point, 0 or 1, whether that one is there or not.
+
+    The images' own names count time from 1. Where they are others: Harmony 5 counts from 0, and its index has a name of
+    its own; later versions count from 1.
+    """
+    times = [whole(image["TimepointID"], str(index), "TimepointID") for image in images if "TimepointID" in image]
+    if 0 in times:
+        return 0
+    names = [IMAGE_NAME.fullmatch(PurePosixPath(image["URL"].replace("\\", "/")).name) for image in images]
+    starts = {
+        whole(image["TimepointID"], str(index), "TimepointID") - int(name["t"]) + 1
+        for image, name in zip(images, names, strict=True)
+        if name is not None and name["t"] and "TimepointID" in image
+    }
+    if len(starts) == 1 and starts <= {0, 1}:
+        return starts.pop()
+    return 0 if index.name == INDEX_NAMES[0] else 1
 
 
 class _Content(ElementTree.TreeBuilder):

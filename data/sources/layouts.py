@@ -11,7 +11,7 @@ from data.fields import PROJECTED, Index
 from data.planes import IMAGE_SUFFIXES, FilePlane
 from data.sources.entries import Entry, make_index, natural, well_of
 from data.sources.files import alike, find_files, index_files, no_image, what_is_there
-from data.sources.harmony import INDEX_NAMES, read_harmony
+from data.sources.harmony import IMAGE_NAME, INDEX_NAMES, read_harmony
 
 LAYOUTS = {
     "imagexpress": "PLATE_B02_s1_w1<GUID>.tif, in folders TimePoint_1, ZStep_1 or none",
@@ -25,11 +25,6 @@ _IMAGEXPRESS = re.compile(
     r"(?:[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12})?\.(?i:tiff?)"
 )
 _IMAGEXPRESS_FOLDER = re.compile(r"(ZStep|TimePoint)_([0-9]+)")
-# row, column, field, plane, channel, then the time as sk or t, kinetic state, FLIM.
-_OPERETTA = re.compile(
-    r"r(?P<row>[0-9]+)c(?P<column>[0-9]+)f(?P<site>[0-9]+)p(?P<z>[0-9]+)-ch(?P<channel>[0-9]+)"
-    r"(?:(?:sk|t)(?P<t>[0-9]+))?(?:fk[0-9]+)?(?:fl[0-9]+)?\.(?i:tiff?)"
-)
 # Time, field, time line, action, focal plane, channel.
 _CELLVOYAGER = re.compile(
     r"(?P<plate>.+)_(?P<well>[A-Z]{1,2}[0-9]{2})_T(?P<t>[0-9]+)F(?P<site>[0-9]+)L[0-9]+A[0-9]+Z(?P<z>[0-9]+)"
@@ -157,7 +152,7 @@ def _operetta(root: Path, files: list[str], ignored: list[tuple[str, str]]) -> t
 
 
 def _operetta_name(root: Path, file: PurePosixPath) -> dict[str, Any] | str:
-    match = _OPERETTA.fullmatch(file.name)
+    match = IMAGE_NAME.fullmatch(file.name)
     if match is None:
         return "not named as Harmony does"
     # The plate is the folder above `Images`, and above folders of wells.
@@ -179,7 +174,7 @@ def _from_one(text: str, file: PurePosixPath, what: str) -> int:
     return int(text) - 1
 
 
-def index_pattern(path: Path, pattern: str, wells_per_plate: int = 384) -> Index:
+def index_pattern(path: Path, pattern: str, wells_per_plate: int = 384, label: str = "label") -> Index:
     """Index files by a regular expression with named groups.
 
     Args:
@@ -190,6 +185,7 @@ def index_pattern(path: Path, pattern: str, wells_per_plate: int = 384) -> Index
             `planes_within`). Any other group is metadata of the field. Files that do not match are left out, and
             listed.
         wells_per_plate: the plates' format.
+        label: group that stays text, as it is written.
 
     Raises:
         BuildError: for a pattern that is none, lacks a group, or matches nothing; for a well that there cannot be, and
@@ -213,7 +209,10 @@ def index_pattern(path: Path, pattern: str, wells_per_plate: int = 384) -> Index
     matches = [(file, match) for file in files if (match := compiled.fullmatch(file)) is not None]
     ignored += [(file, "does not match the pattern") for file in files if compiled.fullmatch(file) is None]
     if not matches:
-        raise BuildError(f"{path}: the pattern {pattern!r} matches nothing; there is {what_is_there(files)}")
+        raise BuildError(
+            f"{path}: the pattern {pattern!r} matches nothing; it must match a whole path below the folder; there is "
+            f"{what_is_there(files)}{_how_far(pattern, files)}"
+        )
     if "channel" in groups:  # w2 before w10
         matches.sort(key=lambda found: natural(found[1][groups["channel"]] or ""))
     columns = {name: [match[number] or "" for _, match in matches] for name, number in groups.items()}
@@ -225,4 +224,28 @@ def index_pattern(path: Path, pattern: str, wells_per_plate: int = 384) -> Index
         columns["well"] = [well_of(row, column) for row, column in zip(columns.pop("row"), columns.pop("column"))]
     defaults = {"plate": path.resolve().name, "site": "1"}
     columns = {name: [value] * len(matches) for name, value in defaults.items()} | columns
-    return index_files([path / file for file, _ in matches], where, columns, wells_per_plate, ignored)
+    return index_files([path / file for file, _ in matches], where, columns, wells_per_plate, ignored, label)
+
+
+def _first(files: list[str]) -> str:
+    return next((file for file in files if file.lower().endswith(IMAGE_SUFFIXES)), files[0])
+
+
+def _how_far(pattern: str, files: list[str]) -> str:
+    """Which part of the example a pattern matches, by its longest beginning that matches any, and which it does not."""
+    if not files:
+        return ""
+    path = _first(files)
+    within = re.compile(pattern).search(path)
+    if within is not None:
+        before, after = path[: within.start()], path[within.end() :]
+        left = " and ".join(f"the {part!r} {side} it" for part, side in ((before, "before"), (after, "behind")) if part)
+        return f", of which it matches {within[0]!r}, and not {left}"
+    matched = 0
+    for end in range(1, len(pattern)):
+        try:
+            match = re.compile(pattern[:end]).match(path)
+        except re.error:  # cut within a group
+            continue
+        matched = max(matched, match.end() if match else 0)
+    return f", of which it matches {path[:matched]!r} at the start, and not {path[matched:]!r}"

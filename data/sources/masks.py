@@ -13,6 +13,8 @@ from data.tiff import open_tiff
 
 _CHANNEL = "mask"  # what the colours of a source of colour images become
 
+_JPEG = b"\xff\xd8\xff"  # what one begins with
+
 _PALETTE = 3  # the colour type of a PNG, the byte at 25
 
 
@@ -50,6 +52,8 @@ class MaskPlane:
     def read(self) -> np.ndarray:
         """[H, W]; raises BadInputError if it cannot be read whole, or has no meaning as a mask."""
         pixels = read_file(self.path, self.page, self.pages)
+        if self.labels and _is_jpeg(self.path):
+            raise BadInputError(self.source, "", "a JPEG does not keep numbers; label images are PNG or TIFF")
         if pixels.ndim == 2:
             brightness = None if self.labels else _brightness_of_palette(self.path, self.page)
             return pixels if brightness is None else brightness[pixels]
@@ -80,6 +84,11 @@ def _brightness_of_palette(path: Path, page: int) -> np.ndarray | None:
     with open_tiff(path) as tiff:
         colours = tiff.pages[contents(path).places[page][0]].aspage().colormap  # [3, entries]
         return None if colours is None else colours.max(axis=0)
+
+
+def _is_jpeg(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(3) == _JPEG
 
 
 def _has_palette(path: Path) -> bool:

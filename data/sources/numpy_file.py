@@ -15,6 +15,7 @@ import numpy as np
 from data.errors import BadInputError, BuildError
 from data.formats import SNIFFED, format_of
 from data.sources.entries import Value
+from data.text import is_missing, plain
 
 # What zipfile and NumPy raise on a damaged file. KeyError: it has changed since.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, NotImplementedError)
@@ -99,11 +100,14 @@ def read_columns(path: Path, headers: Mapping[str, Header], count: int, what: st
         raise BuildError(
             f"{path}: site is {sites.min()} of {what} number {sites.argmin()}, expected whole numbers from 0"
         )
-    metadata = {name: _values(array) for name, array in columns.items()}
+    metadata = {name: _values(array, path) for name, array in columns.items()}
     return Columns(plates, wells, sites.tolist(), metadata, ignored)
 
 
-def _values(array: np.ndarray) -> list[Value]:
+def _values(array: np.ndarray, path: Path) -> list[Value]:
+    if array.dtype.kind == "U":
+        texts = [plain(text, str(path)) for text in array.tolist()]
+        return ["" if is_missing(text) else text for text in texts]
     return array.astype(int).tolist() if array.dtype.kind == "b" else array.tolist()
 
 

@@ -1,6 +1,5 @@
 """What the images of an OME-Zarr and of an OME-TIFF become together."""
 
-import collections
 import dataclasses
 import itertools
 from collections.abc import Iterable
@@ -9,6 +8,7 @@ import numpy as np
 
 from data.errors import BuildError
 from data.fields import Field, Index
+from data.text import plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Image:
         channels: in the order of the file.
         size: pixels, height and width.
         pixel_size_um: along y and x; None if it is not known.
+        numbers_objects: whether its metadata say that it is a label image.
     """
 
     source: str
@@ -28,10 +29,11 @@ class Image:
     channels: tuple[str, ...]
     size: tuple[int, int]
     pixel_size_um: tuple[float | None, float | None]
+    numbers_objects: bool = False
 
 
 def make_index(source: str, images: list[Image], columns: dict[str, type], ignored: list[tuple[str, str]]) -> Index:
-    """All of them in one index; those of another size than most are ignored.
+    """All of them in one index, of whatever sizes; label images beside others are ignored.
 
     Raises:
         BuildError: if there is none, or two are the same field.
@@ -39,17 +41,14 @@ def make_index(source: str, images: list[Image], columns: dict[str, type], ignor
     if not images:
         why = f"; {ignored[0][0]}: {ignored[0][1]}" if ignored else ""
         raise BuildError(f"{source}: there is no image{why}")
-    images = sorted(images, key=_place)
+    told = list(ignored)
+    if not all(image.numbers_objects for image in images):
+        told += [(image.source, "left out: it numbers objects") for image in images if image.numbers_objects]
+        images = [image for image in images if not image.numbers_objects]
+    images = sorted((_plain(image) for image in images), key=_place)
     for before, after in itertools.pairwise(images):
         if _place(before) == _place(after):
             raise BuildError(f"{before.source} and {after.source} are both {after.field}; give them to two builds")
-    (height, width), _ = collections.Counter(image.size for image in images).most_common(1)[0]
-    told = list(ignored)
-    for image in images:
-        if image.size != (height, width):
-            size = f"{image.size[0]} x {image.size[1]} pixels, most fields have {height} x {width}"
-            told.append((image.source, f"left out: {size}"))
-    images = [image for image in images if image.size == (height, width)]
     pixel_sizes = [um for image in images for um in image.pixel_size_um]
     known = [um for um in pixel_sizes if um is not None]
     alike = len(known) == len(pixel_sizes) and np.allclose(known, known[0], rtol=1e-3)
@@ -57,10 +56,22 @@ def make_index(source: str, images: list[Image], columns: dict[str, type], ignor
         told.append((source, f"the pixel size, as it is not one: {sorted(map(str, set(pixel_sizes)))} um"))
     return Index(
         channels=tuple(dict.fromkeys(channel for image in images for channel in image.channels)),
-        fields=tuple(image.field for image in images),
+        fields=tuple(dataclasses.replace(image.field, size=image.size) for image in images),
         columns=columns,
         pixel_size_um=known[0] if alike else None,
         ignored=tuple(told),
+    )
+
+
+def _plain(image: Image) -> Image:
+    """The same with its texts as a reader sees them; channels are so already, from `unique_names`."""
+    field = image.field
+    metadata = {
+        column: plain(value, image.source) if isinstance(value, str) else value
+        for column, value in field.metadata.items()
+    }
+    return dataclasses.replace(
+        image, field=dataclasses.replace(field, plate=plain(field.plate, image.source), metadata=metadata)
     )
 
 
@@ -68,7 +79,7 @@ def unique_names(names: Iterable[str | None]) -> tuple[str, ...]:
     """Names of channels: the number of one that has none, and a number behind one that came before."""
     unique: list[str] = []
     for i, given in enumerate(names):
-        name = given or str(i)
+        name = plain(str(given), "a channel's name") if given else str(i)
         while name in unique:
             name = f"{name} ({i})"
         unique.append(name)

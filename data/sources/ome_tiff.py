@@ -84,7 +84,7 @@ def index_ome_tiff(source: Path, wells_per_plate: int = 384) -> Index:
 
     Returns:
         Every image. One that the XML puts in no well has the folder's name as plate, "" as well, and its number there
-        as site. Files that are no OME-TIFF, and images of another size than most, are in `ignored`.
+        as site. Files that are no OME-TIFF are in `ignored`.
 
     Raises:
         BuildError: naming the file, and what to do.
@@ -118,7 +118,10 @@ def index_ome_tiff(source: Path, wells_per_plate: int = 384) -> Index:
         read.add(path)
         with _valid_xml(path):
             for element, plate, well in _places(root, path, wells_per_plate, ignored):
-                pages, image = _image(element, root, path, (plate, well, next(sites[plate, well])))
+                site = next(sites[plate, well])
+                if element is None:
+                    continue
+                pages, image = _image(element, root, path, (plate, well, site))
                 for place, (page_path, page) in sorted(pages.items()):
                     if page in held[page_path]:
                         raise BuildError(
@@ -178,10 +181,10 @@ def _read_xml(path: Path) -> tuple[Path, ElementTree.Element]:
 
 def _places(
     root: ElementTree.Element, path: Path, wells_per_plate: int, ignored: list[tuple[str, str]]
-) -> list[tuple[ElementTree.Element, str, str]]:
-    """(Image, plate, well): in the order of every well's samples; those of no well behind."""
+) -> list[tuple[ElementTree.Element | None, str, str]]:
+    """(Image, plate, well): in the order of every well's samples, None for one that is not there; of no well behind."""
     images = {image.attrib["ID"]: image for image in root.findall("{*}Image")}
-    places = []
+    places: list[tuple[ElementTree.Element | None, str, str]] = []
     for plate in root.findall("{*}Plate"):
         for well in plate.findall("{*}Well"):
             letters, column = row_letters(int(well.attrib["Row"])), int(well.attrib["Column"]) + 1
@@ -192,8 +195,7 @@ def _places(
                 image = None if reference is None else images.pop(reference.attrib["ID"], None)
                 if image is None:
                     ignored.append((str(path), f"a field of well {name} that is listed and has no image of its own"))
-                else:
-                    places.append((image, plate.get("Name") or plate.attrib["ID"], name))
+                places.append((image, plate.get("Name") or plate.attrib["ID"], name))
     return places + [(image, path.resolve().parent.name, "") for image in images.values()]
 
 

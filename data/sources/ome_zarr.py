@@ -37,8 +37,9 @@ def index_ome_zarr(source: str, level: int, wells_per_plate: int = 384) -> Index
         wells_per_plate: the plate's format.
 
     Returns:
-        Every field. Wells and fields that are listed but not there, and fields of another size than most, are in
+        Every field. Wells and fields that are listed but not there, and label images beside others, are in
         `ignored`. An image of no plate has the store's name as plate, "" as well, and its number there as site.
+        Where a store numbers its images or a well its fields, from 0, those numbers are kept, whichever are there.
 
     Raises:
         BuildError: naming the URL, folder or well, and what to do.
@@ -57,6 +58,15 @@ def index_ome_zarr(source: str, level: int, wells_per_plate: int = 384) -> Index
     ignored += [(str(listed), problem) for listed, problem in zip(images, read) if isinstance(problem, str)]
     there = [image for image in read if not isinstance(image, str)]
     return make_index(source, there, {"image_name": str, "acquisition": str}, ignored)
+
+
+def find_store(folder: Path) -> Path | None:
+    """Where in an unpacked archive the store is: the folder, or the only one in it; None if neither is one."""
+    within = [path for path in folder.iterdir() if path.is_dir() and path.name != "__MACOSX"]
+    for candidate in (folder, *within):
+        if any((candidate / key).is_file() for key in _GROUPS.values()) and (candidate == folder or len(within) == 1):
+            return candidate
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +100,9 @@ def _list_images(store: str, wells_per_plate: int, ignored: _Ignored, pool: Thre
         return [_Listed(store, zarr_format, "", (name, "", 1))]
     if "bioformats2raw.layout" in ome:
         paths = (_attributes(store, zarr_format, "OME") or {}).get("series")
-        if paths is None:  # then they are called 0, 1, ... up to the first that is not there
-            numbers = map(str, itertools.count())
-            paths = itertools.takewhile(lambda path: _attributes(store, zarr_format, path) is not None, numbers)
-        return [_Listed(store, zarr_format, path, (name, "", site)) for site, path in enumerate(paths, start=1)]
+        if paths is None:
+            paths = _numbered(store, zarr_format)
+        return [_Listed(store, zarr_format, path, (name, "", site)) for site, path in _sites(list(map(str, paths)))]
     if not ome and "://" not in store:
         children = [
             path for path in sorted(Path(store).iterdir()) if any((path / key).is_file() for key in _GROUPS.values())
@@ -134,10 +143,29 @@ def _list_plate(
             ignored.append((f"{store}/{path}", "a well that the plate lists and that is not there"))
             continue
         with _valid_metadata(f"{store}/{path}"):
-            for site, image in enumerate(ome["well"]["images"], start=1):
-                acquisition = str(image.get("acquisition", ""))
-                images.append(_Listed(store, zarr_format, f"{path}/{image['path']}", (name, well, site), acquisition))
+            listed = {str(image["path"]): str(image.get("acquisition", "")) for image in ome["well"]["images"]}
+            for site, field in _sites(list(listed)):
+                images.append(_Listed(store, zarr_format, f"{path}/{field}", (name, well, site), listed[field]))
     return images
+
+
+def _sites(paths: list[str]) -> list[tuple[int, str]]:
+    """(number from 1, path): by the paths where these are numbers from 0, else by their order."""
+    if all(re.fullmatch("0|[1-9][0-9]*", path) for path in paths):
+        return [(int(path) + 1, path) for path in paths]
+    return list(enumerate(paths, start=1))
+
+
+def _numbered(store: str, zarr_format: int) -> list[str]:
+    """The images of a collection that does not list them, which are called 0, 1, ...
+
+    A server is asked up to the first that is not there. In a folder one that is missing among others is in the list.
+    """
+    if "://" in store:
+        numbers = map(str, itertools.count())
+        return list(itertools.takewhile(lambda path: _attributes(store, zarr_format, path) is not None, numbers))
+    there = [int(path.name) for path in Path(store).iterdir() if re.fullmatch("0|[1-9][0-9]*", path.name)]
+    return [str(number) for number in range(max(there, default=-1) + 1)]
 
 
 def _read_image(image: _Listed, level: int) -> Image | str:
@@ -176,7 +204,9 @@ def _read_image(image: _Listed, level: int) -> Image | str:
             metadata={"image_name": str(multiscale.get("name") or image.path), "acquisition": image.acquisition},
         )
         pixel_size_um = _pixel_size(multiscale, level, -2), _pixel_size(multiscale, level, -1)
-        return Image(str(image), field, channels, (extent["y"], extent["x"]), pixel_size_um)
+        return Image(
+            str(image), field, channels, (extent["y"], extent["x"]), pixel_size_um, numbers_objects="image-label" in ome
+        )
 
 
 def _pixel_size(multiscale: dict[str, Any], level: int, axis: int) -> float | None:

@@ -1,6 +1,5 @@
 """A table with one line per image file."""
 
-import os
 import re
 from pathlib import Path
 
@@ -8,11 +7,12 @@ from data.annotation import column_name, read_table
 from data.errors import BuildError
 from data.fields import Index
 from data.sources.files import index_files
+from data.sources.spelling import find_spelled
 
 NEEDED = ("path", "plate", "well", "site")
 
 
-def index_table(path: Path, wells_per_plate: int = 384) -> Index:
+def index_table(path: Path, wells_per_plate: int = 384, label: str = "label") -> Index:
     """Index the files that a table lists.
 
     Args:
@@ -21,6 +21,7 @@ def index_table(path: Path, wells_per_plate: int = 384) -> Index:
             column is metadata of the field. Without a column `channel` every file must hold what the first readable
             one holds (see `planes_within`). The column `well` is empty in every line or in none.
         wells_per_plate: the plates' format.
+        label: column that stays text, as it is written.
 
     Raises:
         BuildError: naming the table and the line. Files that are not there are found when they are read.
@@ -40,8 +41,8 @@ def index_table(path: Path, wells_per_plate: int = 384) -> Index:
     for cell, line in zip(columns.pop("path"), where):
         if not cell:
             raise BuildError(f"{line}: the path is empty")
-        file = os.path.normpath(path.parent / cell)
+        file = str(find_spelled(path.parent, cell, line))
         if file in files:
             raise BuildError(f"{line}: {cell} is named in {files[file]} already")
         files[file] = line
-    return index_files([Path(file) for file in files], where, columns, wells_per_plate)
+    return index_files([Path(file) for file in files], where, columns, wells_per_plate, label=label)

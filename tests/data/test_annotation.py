@@ -63,11 +63,11 @@ def test_every_form_gives_the_same_table(tmp_path, form):
 
 
 def test_lines_are_those_of_the_file(tmp_path):
-    """Quoted line breaks and blank lines do not shift what a message says."""
+    """Quoted line breaks, which become blanks, and blank lines do not shift what a message says."""
     text = 'Plate,Well,Comment\n\n001,B2,"two\nlines, ""quoted"""\n,,\n001,B3, blank around \n'
     table = read_table(_write(tmp_path, text))
     assert list(table.index) == [3, 6]
-    assert table["Comment"].tolist() == ['two\nlines, "quoted"', "blank around"]
+    assert table["Comment"].tolist() == ['two lines, "quoted"', "blank around"]
 
 
 def test_another_encoding_is_read_aloud(tmp_path, capsys):

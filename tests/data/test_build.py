@@ -205,13 +205,14 @@ def test_bad_files_stop_the_build_or_are_listed(plate_folder, tmp_path):
     for name, content in bad.items():
         (plate_folder / name).write_bytes(content)
     (plate_folder / "plate0/B03_1_b.tif").unlink()
-    tifffile.imwrite(plate_folder / "plate1/B04_2_a.tif", np.zeros((24, 30), np.uint16))
     tifffile.imwrite(plate_folder / "plate1/B04_1_a.tif", np.full((24, 32), np.nan, np.float32))
     source, sets = f"--source={plate_folder / 'images.csv'}", tmp_path / "sets"
     stopped = _run("screen", source, f"--data_dir={sets}")
     _refused(stopped, "plate0/B02_1_a.tif", "the file is empty", "plate plate0, well B02, site 1, channel a")
+    assert "--skip-bad=FILE.csv leaves such fields out" in stopped.stderr.splitlines()[-1]
     assert not (sets / "screen").exists()
 
+    tifffile.imwrite(plate_folder / "plate1/B04_2_a.tif", np.zeros((24, 30), np.uint16))
     read, _ = _built(sets, "screen", source, f"--skip-bad={tmp_path / 'bad.csv'}")
     assert len(read) == 6
     with open(tmp_path / "bad.csv") as file:
@@ -234,9 +235,7 @@ def test_one_odd_sized_image_among_many(plate_folder, tmp_path):
     for channel in "ab":
         tifffile.imwrite(plate_folder / f"plate1/B02_2_{channel}.tif", np.zeros((24, 40), np.uint16))
     result = _run("screen", f"--source={plate_folder / 'images.csv'}", f"--data_dir={tmp_path / 'sets'}")
-    _refused(
-        result, "plate1/B02_2_a.tif", "(24, 40, 2) uint16, the set's are (24, 32, 2)", "plate plate1, well B02, site 2"
-    )
+    _refused(result, "of 2 sizes: 24 x 40 (1 field, e.g. ", "plate1/B02_2_a.tif), 24 x 32 (11 fields", "--skip-bad=")
     assert not (tmp_path / "sets/screen").exists()
 
 
@@ -375,9 +374,9 @@ def test_what_cannot_be_built(tmp_path, arguments, parts):
         ("--channels=a=b=c", ["expected a,b or source=name"]),
         ("--plates=plate9", ["--plates=plate9: there are no images of plate9, but of plate0, plate1"]),
         ("--wells=A1", ["--wells=A1", "but of B02, B03, B04"]),
-        ("--label=moa", ["--label=moa: there is no such column; there are none"]),
+        ("--label=moa", ["--label=moa: there is no such column; there are plate, well, site"]),
         ("--z=3", ["its plane is missing", "z 3"]),
-        ("--crop=25", ["24 x 32 pixels, a window 25"]),
+        ("--crop=25", ["12 of 12 images are smaller than --crop=25: 24 x 32 (12 fields", "--skip-bad=FILE.csv"]),
     ],
 )
 def test_what_a_source_does_not_have(plate_folder, tmp_path, flag, parts):

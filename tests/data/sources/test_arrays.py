@@ -158,7 +158,8 @@ def test_nan(tmp_path):
     ("arrays", "problem"),
     [
         ({"images": np.zeros((4, 3, 8, 8))}, r"as if \[N, C, H, W\]"),
-        ({"images": np.zeros((4, 8))}, r"expected one array of images.*images \(4, 8\)"),
+        ({"points": np.zeros((40, 2))}, r"expected one array of images.*points \(40, 2\)"),
+        ({"features": np.zeros((4, 8)), "label": np.zeros(4)}, r"or one image, \[H, W\]; there is features \(4, 8\)"),
         ({"a": np.zeros((4, 8, 8)), "b": np.zeros((4, 8, 8))}, "expected one array of images"),
         ({}, "there is none"),
         ({"images": np.zeros((0, 8, 8))}, r"images are \(0, 8, 8\)"),

@@ -422,7 +422,10 @@ def test_pattern_of_rows_and_columns_and_without_the_rest(tmp_path):
         (r"(?P<row>.)(?P<site>.*)", "needs the group"),
         (r"(?P<well>.)(?P<column>.*)", "needs the group"),
         (r"(?P<well>A01)(?P<Dose>_)(?P<dose>x)", "no name twice"),
-        (r"(?P<well>\w+)\.png", r"matches nothing; there is A01_x.tif \(2 files\)"),
+        (
+            r"(?P<well>\w+)\.png",
+            r"a whole path.*there is A01_x.tif \(2 files\), of which it matches 'A01_x.' at the start",
+        ),
         (r"(?P<well>[^_]+)_.\.tif", r"A01_y.tif: .* is .*A01_x.tif already"),
         (r"(?P<well>[^_]+)_(?P<channel>x)?y?\.tif", "A01_y.tif: the pattern finds no channel in it"),
         (r"(?P<well>[^_]+)_(?P<site>.)\.tif", "A01_[xy].tif: site is '[xy]'"),
@@ -445,3 +448,35 @@ def test_a_real_tree_by_pattern(imagexpress, tmp_path):
     for ours, theirs in zip(by_pattern.fields, by_layout.fields, strict=True):
         for t in (0, 1):
             np.testing.assert_array_equal(_image(ours, ("w1", "w3"), t=t + 1), _image(theirs, ("w1", "w3"), t=t))
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "first"),
+    [
+        ("Index.idx.xml", "r02c03f04p01-ch1sk{}fk1fl1.tiff", 0),
+        ("Index.xml", "r02c03f04p01-ch1sk{}fk1fl1.tiff", 1),
+        ("Index.xml", "r02c03f04p01-ch1t{}.tiff", 0),  # the names say more than the version
+        ("Index.idx.xml", "{}.tiff", 0),
+        ("Index.xml", "{}.tiff", 1),
+    ],
+)
+def test_an_operetta_plate_whose_first_time_point_is_missing(tmp_path, name, url, first):
+    """Time points and planes keep their numbers, whether the index says them or the names do."""
+    listed = [_harmony_image(url.format(t + 1), (2, 3, 4, 2, t + first, 1)) for t in (1, 3)]
+    _write_index(tmp_path, _harmony(HARMONY_5, "<Name>P</Name>", listed), name)
+    (field,) = index_layout(tmp_path, "operetta").fields
+    assert sorted(field.planes) == [("ch1", 1, 1), ("ch1", 1, 3)]
+
+
+def test_a_pattern_that_matches_a_part_says_which(tmp_path):
+    _write(tmp_path / "plate 1" / "A01_x.tif", 1)
+    with pytest.raises(BuildError, match=r"whole path.*of which it matches 'A01_x.tif', and not the 'plate 1/' before"):
+        index_pattern(tmp_path, r"(?P<well>[A-Z]\d+)_x\.tif")
+    with pytest.raises(BuildError, match=r"it matches 'plate 1/A01_' at the start, and not 'x.tif'"):
+        index_pattern(tmp_path, r"(?P<plate>[^/]+)/(?P<well>[A-Z]\d+)_(?P<channel>w\d)\.tif")
+
+
+def test_a_file_of_an_index_in_the_other_unicode_form(tmp_path):
+    _write(tmp_path / "Pla\u0302te.tiff", 7)
+    _write_index(tmp_path, _one_image(url="Pl\u00e2te.tiff"))
+    assert _image(index_layout(tmp_path, "operetta").fields[0], ("ch1",))[0, 0, 0] == 7

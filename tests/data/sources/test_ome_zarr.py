@@ -3,6 +3,7 @@ import pickle
 import shutil
 import threading
 import warnings
+import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -315,11 +316,23 @@ def test_what_is_listed_and_not_there_is_told(source, plate, version):
 
 
 def test_a_set_by_the_command(source, plate, version, tmp_path, capsys):
-    """A folder, or behind a server; a field of another size, whose channels have no names, is left out."""
-    for path, pixels in (("A/1/0", _pixels(0)), ("B/2/0", _pixels(2, (1, 2, 1, 20, 32)))):
+    """A folder, or behind a server; a field of another size stops it, or is left out and listed."""
+    for path, pixels in (("A/1/0", _pixels(0)), ("B/2/0", _pixels(2, (2, 2, 1, 20, 32)))):
         group = zarr.open_group(plate / path, mode="w", zarr_format=FORMATS[version].zarr_format)
-        _write_image(group, pixels, version, labels=("DNA", "RNA") if path == "A/1/0" else ())
-    main(["mine", f"--source={source}", "--channels=RNA", "--t=1", f"--data-dir={tmp_path / 'sets'}", "--workers=1"])
+        _write_image(group, pixels, version)
+    command = [
+        "mine",
+        f"--source={source}",
+        "--channels=RNA",
+        "--t=1",
+        f"--data-dir={tmp_path / 'sets'}",
+        "--workers=1",
+    ]
+    sizes = rf"of 2 sizes: 24 x 32 \(2 fields, e.g. {source}/A/1/0/s0\), 20 x 32 \(1 field, e.g. {source}/B/2/0/s0\)"
+    with pytest.raises(BuildError, match=sizes):
+        main(command)
+    capsys.readouterr()
+    main([*command, f"--skip-bad={tmp_path / 'bad.csv'}"])
     said = capsys.readouterr().out
     read = open_image_set("mine", str(tmp_path / "sets"))
     assert (read.channel_names, read.pixel_size_um) == (("RNA",), 0.65)
@@ -329,11 +342,12 @@ def test_a_set_by_the_command(source, plate, version, tmp_path, capsys):
     ]
     for row in range(2):
         np.testing.assert_array_equal(read[row][..., 0], _pixels(row)[1, 1].max(axis=0))
-    assert f"ignored: 1, e.g. {source}/B/2/0: left out: 20 x 32 pixels, most fields have 24 x 32" in said
+    assert f"skipped: 1, e.g. {source}/B/2/0/s0: plate P1, well B02, site 1: the image is (20, 32, 1) uint16" in said
     if "://" in source:
         assert "  read from a server, how many bytes is not known; " in said
     else:
         chunks = [path for site in "01" for path in (plate / "A/1" / site / "s0").rglob("*") if path.is_file()]
+        chunks += [path for path in (plate / "B/2/0/s0").rglob("*") if path.is_file()]
         assert f"  {sum(path.stat().st_size for path in chunks if _channel(path) == '1'):,} bytes read; " in said
 
 
@@ -342,14 +356,18 @@ def _channel(chunk):
     return chunk.parts[-4] if chunk.parts[-1].isdecimal() else ""
 
 
-def test_a_field_of_another_size_is_told(plate, version):
+def test_a_field_of_another_size_stays(plate, version):
     group = zarr.open_group(plate / "A/1/0", mode="w", zarr_format=FORMATS[version].zarr_format)
     _write_image(group, _pixels(0, (1, 2, 1, 20, 32)), version)
     group = zarr.open_group(plate / "A/1/1", mode="w", zarr_format=FORMATS[version].zarr_format)
     _write_image(group, _pixels(0, (1, 2, 5, 24, 32)), version)
     index = index_ome_zarr(str(plate), 0)
-    assert [(field.well, field.site, len(field.planes)) for field in index.fields] == [("A01", 2, 10), ("B02", 1, 8)]
-    assert index.ignored == ((f"{plate}/A/1/0", "left out: 20 x 32 pixels, most fields have 24 x 32"),)
+    assert [(field.well, field.site, len(field.planes), field.size) for field in index.fields] == [
+        ("A01", 1, 2, (20, 32)),
+        ("A01", 2, 10, (24, 32)),
+        ("B02", 1, 8, (24, 32)),
+    ]
+    assert index.ignored == ()
 
 
 @pytest.mark.parametrize("series", [True, False])
@@ -365,10 +383,8 @@ def test_a_collection(tmp_path, server, version, series):
         root.require_group("OME").attrs.update(names if fmt == 2 else {"ome": names})
     for source in (str(tmp_path / "c.zarr"), f"{server.url}/c.zarr"):
         index = index_ome_zarr(source, 0)
-        order = [2, 0] if series else [0, 1, 2]
-        assert [(field.plate, field.well, field.site) for field in index.fields] == [
-            ("c", "", site) for site in range(1, len(order) + 1)
-        ]
+        order = [0, 2] if series else [0, 1, 2]
+        assert [(field.plate, field.well, field.site) for field in index.fields] == [("c", "", i + 1) for i in order]
         for i, field in zip(order, index.fields, strict=True):
             assert field.metadata["image_name"] == f"image {i}"
             np.testing.assert_array_equal(field.planes["RNA", 1, 1].read(), _pixels(i)[1, 1, 1])
@@ -651,3 +667,58 @@ def test_a_plane_travels_and_names_its_url(plate, server):
     assert plane.source == f"{url}/A/1/0/s0"
     assert plane.source in plane.identity()
     np.testing.assert_array_equal(copy.read(), _pixels(0)[0, 0, 0])
+
+
+@pytest.mark.parametrize(("name", "within"), [("P.zarr.zip", ""), ("P.ozx", ""), ("any.zip", "P.zarr/")])
+def test_a_zipped_store(tmp_path, name, within):
+    _image(tmp_path / "P.zarr", _pixels(3))
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        for path in sorted((tmp_path / "P.zarr").rglob("*")):
+            if path.is_file():
+                archive.write(path, within + path.relative_to(tmp_path / "P.zarr").as_posix())
+    command = ["mine", f"--source={tmp_path / name}", "--z=0", "--t=1", f"--data-dir={tmp_path / 'sets'}"]
+    main([*command, "--workers=1"])
+    read = open_image_set("mine", str(tmp_path / "sets"))
+    np.testing.assert_array_equal(read[0], np.moveaxis(_pixels(3)[1, :, 0], 0, -1))
+    assert read.metadata["plate"].tolist() == ["P"]
+
+
+def test_a_zipped_store_that_would_leave_its_folder_and_one_that_is_none(tmp_path):
+    for name, member in (("a.zarr.zip", "../zarr.json"), ("b.zip", "x.txt"), ("c.ozx", "x.txt")):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(member, "{}")
+    for name, problem in (
+        ("a.zarr.zip", "would leave the folder"),
+        ("b.zip", "say how it is organised"),
+        ("c.ozx", "there is no OME-Zarr in it"),
+    ):
+        with pytest.raises(BuildError, match=problem):
+            main(["mine", f"--source={tmp_path / name}", f"--data-dir={tmp_path / 'sets'}"])
+
+
+def test_numbers_of_fields_and_images_stay_where_the_first_is_missing(plate, version, tmp_path):
+    """A well that lists fields 1 and 2, and a collection without its images 0 and 2."""
+    fmt = FORMATS[version].zarr_format
+    _edit(plate / "A/1", lambda ome: ome["well"].update(images=[{"path": "1"}]))
+    sites = [(field.well, field.site) for field in index_ome_zarr(str(plate), 0).fields]
+    assert sites == [("A01", 2), ("B02", 1)]
+    root = zarr.open_group(tmp_path / "c.zarr", mode="w", zarr_format=fmt)
+    ome = {"bioformats2raw.layout": 3}
+    root.attrs.update(ome if fmt == 2 else {"ome": ome})
+    for i in (1, 3):
+        _write_image(root.require_group(str(i)), _pixels(i), version)
+    index = index_ome_zarr(str(tmp_path / "c.zarr"), 0)
+    assert [field.site for field in index.fields] == [2, 4]
+    assert index.ignored == tuple(
+        (f"{tmp_path / 'c.zarr'}/{i}", "an image that is listed and not there") for i in (0, 2)
+    )
+
+
+def test_label_images_beside_images_are_left_out(tmp_path):
+    for name in ("a", "b"):
+        _image(tmp_path / "s" / f"{name}.zarr", _pixels(0))
+    group = zarr.open_group(tmp_path / "s" / "b.zarr", mode="r+")
+    group.attrs.update({"ome": {**group.attrs["ome"], "image-label": {}}})
+    index = index_ome_zarr(str(tmp_path / "s"), 0)
+    assert len(index.fields) == 1
+    assert index.ignored == ((f"{tmp_path / 's' / 'b.zarr'}", "left out: it numbers objects"),)

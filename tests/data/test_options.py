@@ -1,0 +1,86 @@
+"""Every flag that a source does not know is refused, and none that it knows."""
+
+import pytest
+
+from data.command_line import parse
+from data.options import LAYOUTS, problem_of_flags
+
+SOURCES = (*LAYOUTS, "pattern", "bbbc010", "bbbc021", "mnist", "osteosarcoma")
+NO_PIXELS = {"contours", "osteosarcoma"}
+NAMED = {"bbbc010", "bbbc021", "mnist", "osteosarcoma"}
+NO_STACKS = {"folder", "arrays", "tfds"} | NO_PIXELS | NAMED
+
+# Flag -> kind of set, sources for which it means nothing, what must be with it.
+FLAGS = {
+    "layout": ("images", NAMED, ()),
+    "pattern": ("images", NAMED, ()),
+    "annotation": ("images", NAMED, ()),
+    "wells_per_plate": ("images", NAMED | {"folder"}, ()),
+    "sha256": ("images", {"mnist"}, ()),
+    "channels": ("images", NO_PIXELS, ()),
+    "z": ("images", NO_STACKS, ()),
+    "t": ("images", NO_STACKS, ()),
+    "level": ("images", set(SOURCES) - {"ome-zarr"}, ()),
+    "masks": ("images", set(SOURCES) - {"bbbc010"}, ("crop",)),
+    "mask": ("shapes", NO_PIXELS, ()),
+    "crop": ("images", NO_PIXELS, ()),
+    "overlap": ("images", NO_PIXELS, ("crop",)),
+    "random_crops": ("images", NO_PIXELS, ("crop",)),
+    "seed": ("images", NO_PIXELS, ("crop", "random_crops")),
+    "objects": ("images", NO_PIXELS, ("crop",)),
+    "label_mask": ("images", NO_PIXELS, ("crop",)),
+    "illumination": ("images", NO_PIXELS, ()),
+    "points": ("shapes", set(), ()),
+    "resampling": ("shapes", set(), ()),
+    **{name: ("images", set(), ()) for name in ("as", "kind", "data_dir", "source", "label", "plates", "wells")},
+    **{name: ("images", set(), ()) for name in ("workers", "skip_bad")},
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_every_flag_with_every_source(name):
+    kind, strangers, needed = FLAGS[name]
+    for source in SOURCES:
+        problem = problem_of_flags({name, *needed}, kind, source)
+        assert (problem is not None) == (source in strangers), (source, problem)
+    for left in needed:
+        assert "needs --" in problem_of_flags({name, *needed} - {left}, kind, None)
+
+
+def test_the_table_has_every_flag(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"], "x")
+    flags = {word.rstrip(",]") for word in capsys.readouterr().out.split() if word.startswith("--")}
+    assert {flag[2:].replace("-", "_") for flag in flags if flag != "--help"} == FLAGS.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--source=a.npy", "--level=1"], "--level means nothing for the layout arrays; it is for ome-zarr"),
+        (["--source=a.npy", "--crop=8", "--seed=1"], "--seed needs --random-crops"),
+        (["--source=a.npy", "--crop=8", "--masks=x"], "--masks means nothing for the layout arrays"),
+        (["--source=a", "--layout=folder", "--pattern=x"], "a pattern is a layout of its own"),
+        (["--source=a.zarr", "--crop=8", "--objects=a", "--label-mask=b"], "--objects and --label-mask"),
+        (
+            ["--source=a", "--layout=folder", "--wells-per-plate=96"],
+            "--wells-per-plate means nothing for the layout folder",
+        ),
+        (["--source=a.csv", "--label=a\0b"], "--label: 'a\\x00b' has the control character U+0000"),
+    ],
+)
+def test_in_one_line(arguments, problem, capsys):
+    with pytest.raises(SystemExit):
+        parse(["mine", *arguments], None)
+    assert problem in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_study_takes_the_flags_of_its_layout(capsys):
+    with pytest.raises(SystemExit):
+        parse(["idr0093", "--source=x", "--level=1"], None)
+    assert "--level means nothing for the layout cellvoyager" in capsys.readouterr().err
+
+
+def test_masks_of_known_sets_are_taken_as_they_are():
+    assert parse(["mnist", "--kind=shapes", "--source=x"], None).mask == "grey"
+    assert parse(["bbbc010", "--kind=shapes", "--masks=x"], None).mask == "binary"
