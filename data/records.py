@@ -243,7 +243,7 @@ def _write_shard(shard: _Shard, tick: workers.Tick) -> None:
             with _no_room():
                 writer.write(encode(image, metadata))
             rows.append(metadata)
-            checksums.append(xxhash.xxh3_64_intdigest(np.ascontiguousarray(image)))
+            checksums.append(xxhash.xxh3_64_intdigest(np.ascontiguousarray(image).data))
         tick()
     with _no_room():
         writer.close()
