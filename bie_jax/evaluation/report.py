@@ -156,7 +156,7 @@ def _interval_figure(scores: dict) -> str:
         ]
         rows.append({"title": entry["title"], "marks": marks, "highlight": key == "trained_encoder"})
     title = f"Macro F1 of {scores['label']}, {split_title(split)}, by features"
-    svg = figures.score_intervals(rows, 1 / len(scores["classes"]), title, scores["interval_over"])
+    svg = figures.score_intervals(rows, 1 / scores["splits"][split]["classes"], title, scores["interval_over"])
     return _image(svg, title)
 
 
@@ -181,7 +181,7 @@ def read_metrics(path: Path) -> list[dict]:
     """The lines of `metrics.jsonl`; a last line that a killed run left unfinished is dropped."""
     if not path.is_file():
         return []
-    lines = path.readin_html().splitlines()
+    lines = path.read_text().splitlines()
     records = []
     for i, line in enumerate(lines):
         try:
@@ -255,8 +255,10 @@ def _gallery(pictures: list[figures.Picture]) -> str:
     )
 
 
-def invariance_table(rows: list[dict]) -> str:
+def invariance_table(rows: list[dict], most_side_px: int) -> str:
     """What changes to an outline, or to its picture, do to the embedding and to a classifier's score."""
+    if not rows:
+        return ""
     body = []
     for row in rows:
         f1 = "–" if row["macro_f1"] is None else f"{row['macro_f1']:.3f}"
@@ -271,7 +273,8 @@ def invariance_table(rows: list[dict]) -> str:
         "<h3>What changes the embedding</h3><p>The distance of a changed object's embedding from its own, as a share "
         "of the RMS distance between two objects: mean over objects and angles, and the angle with the greatest mean. "
         "F1 is macro F1 on the changed objects, by logistic regression that has learnt from other objects, "
-        "unchanged. An outline is changed itself; a mask is drawn from it, and traced anew.</p>"
+        f"unchanged. An outline is changed itself; a mask is drawn from it, at most {most_side_px} px long, and traced "
+        "anew.</p>"
         '<div class="scroll"><table class="plates"><thead><tr><th scope="col">change</th>'
         '<th scope="col">mean</th><th scope="col">greatest</th><th scope="col">macro F1</th></tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
@@ -510,8 +513,8 @@ def write_report(
         "trust": in_html(trust),
         "resampled": "whole wells" if scores["interval_over"] == "wells" else "single images",
         "title": in_html(workdir.resolve().name),
-        "css": (TEMPLATE / "report.css").readin_html(),
-        "js": (TEMPLATE / "report.js").readin_html(),
+        "css": (TEMPLATE / "report.css").read_text(),
+        "js": (TEMPLATE / "report.js").read_text(),
         "data": _json(page_data),
         "banner": banner,
         "set_name": in_html(data["name"]),
@@ -532,17 +535,18 @@ def write_report(
         "transductive": in_html(scores["transductive"]),
         "confusion_hidden": "" if page_data["featureSets"] else "hidden",
         "plates": plate_table(scores),
-        "reconstructions": _gallery(pictures) + invariance_table(scores["invariances"])
+        "reconstructions": _gallery(pictures)
+        + invariance_table(scores["invariances"], config["eval"]["invariance_side_px"])
         if data["kind"] == "shapes"
         else _reconstruction_section(workdir, data["channels"], um, metadata_of),
         "codebook": codebook,
         "training": _training_section(workdir),
         "configuration": configuration_table(config),
     }
-    page = string.Template((TEMPLATE / "report.html").readin_html()).substitute(values)
+    page = string.Template((TEMPLATE / "report.html").read_text()).substitute(values)
     folder = workdir / "report"
     folder.mkdir(exist_ok=True)
     temporary = folder / "index.html.tmp"
-    temporary.writein_html(page, encoding="utf-8")
+    temporary.write_text(page, encoding="utf-8")
     os.replace(temporary, folder / "index.html")
     return folder / "index.html"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bie_jax.config import check_config
+from bie_jax.config import ConfigError, check_config
 from bie_jax.evaluation import evaluate, image_features
 from tests.evaluation.conftest import CHANNELS, LABELS, write_workdir
 
@@ -132,7 +132,7 @@ def test_what_the_encoder_never_saw_is_classified_by_what_it_saw(settings):
     one_sided = metadata.assign(split=np.where(metadata["label"] == "a", "val", "train"))
     scores = evaluate.score_features([feature_set(features)], one_sided, settings)
     assert evaluate.UNSEEN not in scores["splits"]
-    assert any("the encoder never saw: a, b is not on both sides" in note for note in scores["notes"])
+    assert any("What the encoder never saw is not scored: fewer than two" in note for note in scores["notes"])
 
 
 def test_a_set_without_labels_still_gets_a_report(tmp_path, image_set, evaluate_fake):
@@ -180,27 +180,45 @@ def test_one_plate_and_wells_as_groups(settings):
     assert by_well["splits"]["leave_well_out"]["folds"] == 12  # B02 of two plates is two wells
 
 
-def test_too_few_controls_on_a_plate_cost_plate_identity_alone(settings):
+def test_too_few_controls_on_a_plate_cost_that_plate_alone(settings):
     metadata, features = layout()
     lone = (metadata["plate"] == "P2") & (metadata["label"] == "a") & (metadata["well"] != "B00")
     metadata, features = metadata[~lone].reset_index(drop=True), features[~lone.to_numpy()]
     settings = settings.model_copy(update={"folds": 4})
     scores = evaluate.score_features([feature_set(features)], metadata, settings)
-    assert scores["feature_sets"]["trained_encoder"]["plate_identity"] is None
-    assert any("plate identity is not scored" in note and "{'P2': 3}" in note for note in scores["notes"])
+    assert scores["feature_sets"]["trained_encoder"]["plate_identity"]["plates"] == 2
+    assert any("Plate identity leaves out plates" in note and "P2 (3) images" in note for note in scores["notes"])
     assert (
         scores["feature_sets"]["trained_encoder"]["classifiers"]["random_forest"]["leave_plate_out"]["macro_f1"] > 0.9
     )
 
 
+def test_a_class_that_a_score_cannot_hold_changes_no_other_class(settings):
+    """Two images of a third class: the scores of the others are to the digit those of the set without them."""
+    metadata, features = layout()
+    rare = metadata["well"].eq("B00") & metadata["plate"].eq("P1") & metadata["site"].ne(2)
+    labels = metadata["label"].mask(rare, "rare")
+    with_rare = evaluate.score_features([feature_set(features)], metadata.assign(label=labels), settings)
+    without = evaluate.score_features([feature_set(features)], metadata.assign(label=labels.mask(rare, "")), settings)
+    for name in ("stratified_k_fold", "leave_plate_out"):
+        assert with_rare["splits"][name] == without["splits"][name] | {"left_out": {"rare": 2}}
+        for key in ("logistic_regression", "random_forest"):
+            one, other = (s["feature_sets"]["trained_encoder"]["classifiers"][key][name] for s in (with_rare, without))
+            assert one == other
+            assert one["classes"] == ["a", "b"]
+    assert with_rare["classes"] == without["classes"] | {"rare": 2}
+    assert (
+        "Stratified 3-fold leaves out rare (2 images): a class needs 3 images, one for each fold (config.eval.folds)."
+        in with_rare["notes"]
+    )
+    assert "Leave-plate-out leaves out rare (2 images): a class needs images of two plates." in with_rare["notes"]
+
+
 def test_what_cannot_be_scored_is_named(settings):
     metadata, features = layout()
     sets = [feature_set(features)]
-    with pytest.raises(evaluate.EvaluationError, match=r"eval.label='moa'.*plate, well, site, label"):
+    with pytest.raises(ConfigError, match=r"eval.label='moa'.*plate, well, site, label"):
         evaluate.score_features(sets, metadata, settings.model_copy(update={"label": "moa"}))
-    rare = metadata.assign(label=["rare"] * 2 + metadata["label"].tolist()[2:])
-    with pytest.raises(evaluate.EvaluationError, match=r"\{'rare': 2\}"):
-        evaluate.score_features(sets, rare, settings)
     few = evaluate.score_features(sets, metadata.assign(label=np.where(metadata["well"] < "B02", "x", "y")), settings)
     assert not any("Fewer than three wells" in note for note in few["notes"])
     corner = (metadata["well"] == "B00") & (metadata["plate"] != "P2")
