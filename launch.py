@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
     try:
         _run()
     except (ConfigError, FileNotFoundError, FloatingPointError) as error:  # the last: a loss or an embedding
-        sys.exit(f"launch.py: {error}")
+        sys.exit(f"launch.py: {visible(error, keep=chr(10))}")
     except Interrupted as error:
         print(f"launch.py: {error}", file=sys.stderr)
         sys.exit(128 + 15)  # what a shell reports for SIGTERM

@@ -21,30 +21,28 @@ from bie_jax.models import encoder_stride, has_fixed_size, ring
 from bie_jax.objectives import METHODS
 
 
-class _Refused(PydanticCustomError):
+def _refused() -> PydanticCustomError:
     """By a validator below; the message is made of what is allowed (`config_faults`)."""
-
-    def __new__(cls):
-        return super().__new__(cls, "refused", "refused")
+    return PydanticCustomError("refused", "refused")
 
 
 def _is_text(text: str) -> str:
     """No control characters, which no file name has, and no bytes that are no UTF-8 (lone surrogates)."""
     if visible(text) != text:
-        raise _Refused
+        raise _refused()
     return text
 
 
 def _is_folder_name(text: str) -> str:
     if text in (".", "..") or "/" in text or "\\" in text:
-        raise _Refused
+        raise _refused()
     return text
 
 
 def _is_felt(value: float) -> float:
     """0, or more than rounds to it in single precision, where it would be 0 in silence."""
     if 0 < value < LEAST:
-        raise _Refused
+        raise _refused()
     return value
 
 
@@ -101,7 +99,7 @@ PartSize = Annotated[  # the same; (0, 0): all of it
 
 def _known_method(name: str) -> str:
     if name not in METHODS:
-        raise _Refused
+        raise _refused()
     return name
 
 

@@ -150,7 +150,10 @@ def _allowed(name: str, annotation: Any, metadata: Sequence[Any]) -> Allowed:
 
 def _number(kind: type, metadata: Sequence[Any]) -> Allowed:
     low, high = _ends(metadata)
-    multiple = next((note.multiple_of for note in metadata if isinstance(note, annotated_types.MultipleOf)), None)
+    multiple = next(
+        (int(typing.cast(int, note.multiple_of)) for note in metadata if isinstance(note, annotated_types.MultipleOf)),
+        None,
+    )
     what = "whole number" if kind is int else "number"
     ends = f"from {_plain(low)} to {_plain(high)}" + (f" that is a multiple of {multiple}" if multiple else "")
     example = kind(min(max(low, 1 if kind is int else 0.1), high))

@@ -1,5 +1,7 @@
 """The columns of a table of embeddings: what is known of each image, under the names that pycytominer looks for."""
 
+import collections
+
 import numpy as np
 import pandas as pd
 
@@ -19,10 +21,9 @@ def embedding_columns(metadata: pd.DataFrame) -> pd.DataFrame:
     """
     names = [_METADATA_NAMES.get(name, f"Metadata_{name}") for name in metadata.columns]
     for taken in (names, [h5ad_name(name) for name in names]):
-        counts = pd.Series([*taken, SPLIT]).value_counts()
-        twice = counts[counts > 1]
-        if len(twice):
-            name = twice.index[0]
+        twice = [name for name, count in collections.Counter([*taken, SPLIT]).items() if count > 1]
+        if twice:
+            name = twice[0]
             own = [column for column, other in zip(metadata.columns, taken, strict=True) if other == name]
             raise ConfigError(
                 f"the set's columns {', '.join(map(repr, own))}{' and the split' * (name == SPLIT)} would both be "

@@ -28,6 +28,7 @@ from bie_jax.foreign_text import visible
 from bie_jax.image_set import ImageSet, open_image_set
 from bie_jax.known_numbers import known_numbers
 from bie_jax.parquet import read_parquet
+from bie_jax.pixels import check_finite_rows
 from bie_jax.scoring_plan import NEIGHBOURS, STRATIFIED, UNSEEN, ScoringPlan, plan_scores
 
 TRAINED = "trained_encoder"
@@ -51,6 +52,7 @@ def read_embeddings(path: Path) -> tuple[pd.DataFrame, np.ndarray, str]:
     Raises:
         FileNotFoundError: no file.
         EvaluationError: no feature columns.
+        NonFiniteRowsError: a row that holds NaN or infinity.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run the same command with --stage=embed first")
@@ -67,7 +69,9 @@ def read_embeddings(path: Path) -> tuple[pd.DataFrame, np.ndarray, str]:
             f"{path} has no feature columns, only {list(table.columns)}; delete it and run --stage=embed"
         )
     model = str(features.columns[0]).rsplit("_", 1)[0]
-    return metadata, features.to_numpy(np.float32), model
+    values = features.to_numpy(np.float32)
+    check_finite_rows(values, str(path))
+    return metadata, values, model
 
 
 def check_same_images(metadata: pd.DataFrame, image_set: ImageSet) -> None:
@@ -231,6 +235,21 @@ def score_features(
     }
 
 
+def without_broken(feature_sets: list[FeatureSet]) -> tuple[list[FeatureSet], list[str]]:
+    """Hand-made features that are finite, and a note on each set that is not: it costs no other set its score."""
+    finite, notes = [], []
+    for feature_set in feature_sets:
+        bad = np.flatnonzero(~np.isfinite(feature_set.features).all(axis=1))
+        if not len(bad):
+            finite.append(feature_set)
+            continue
+        notes.append(
+            f"{feature_set.title} is not scored: {len(bad)} of {len(feature_set.features)} rows hold NaN or infinity, "
+            f"the first is row {bad[0]}."
+        )
+    return finite, notes
+
+
 def count_steps(feature_sets: list[FeatureSet], plan: ScoringPlan, settings: EvalConfig) -> int:
     """How often `score_features` calls `on_step`."""
     return len(feature_sets) * (1 + sum(len(parts) for parts in _folds(plan, settings).values()))
@@ -307,6 +326,7 @@ def evaluate(workdir: str | Path) -> dict:
 
     shown = sample_points(len(metadata), settings.max_report_points, settings.seed)
     hand_made = HAND_MADE[image_set.kind](image_set, shown, classical=settings.classical_baseline)
+    finite, broken = without_broken(hand_made.feature_sets)
     appended = known_numbers(image_set, settings.append)
     embedded = features[:, : features.shape[1] - appended.shape[1]]
     untrained, untrained_pooled = (
@@ -324,10 +344,11 @@ def evaluate(workdir: str | Path) -> dict:
             "The same random weights, read before the bottleneck as the mean over positions.",
             untrained_pooled,
         ),
-        *hand_made.feature_sets,
+        *finite,
     ]
     with tqdm(desc="scores", unit="fold", total=count_steps(feature_sets, plan, settings)) as bar:
         scored = score_features(feature_sets, metadata, settings, bar.update)
+    scored["notes"] += broken
 
     positions = metadata["plate"].astype(str) + "/" + metadata["well"].astype(str)
     scores = {

@@ -181,3 +181,21 @@ def test_files_hold_what_was_embedded(trained_workdir, embedder, tiny_set):
     pictures = np.load(workdir / "reconstructions.npz")
     assert pictures["image"].shape == pictures["reconstruction"].shape == (4, 32, 32, 5)
     assert not list(workdir.glob(".partial*"))
+
+
+def test_a_column_with_a_slash_is_in_both_files(trained_workdir, tmp_path):
+    """HDF5 would begin a group at the slash; a column that the set got after training is no other pixel."""
+    workdir, data_dir = tmp_path / "run", tmp_path / "datasets"
+    shutil.copytree(trained_workdir[0], workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    shutil.copytree(config["data"]["data_dir"], data_dir)
+    (metadata,) = data_dir.glob("simulated/*/metadata.parquet")
+    table = pd.read_parquet(metadata)
+    table.assign(**{"moa/target": [f"t{row}" for row in range(len(table))]}).to_parquet(metadata)
+    config["data"]["data_dir"] = str(data_dir)
+    (workdir / "config.json").write_text(json.dumps(config))
+    write_embeddings(workdir)
+    read = pd.read_parquet(workdir / "embeddings.parquet")
+    stored = anndata.read_h5ad(workdir / "embeddings.h5ad").obs
+    assert read["Metadata_moa/target"].tolist() == stored["Metadata_moa_target"].tolist()
+    assert stored["Metadata_moa_target"].iloc[-1] == f"t{len(table) - 1}"

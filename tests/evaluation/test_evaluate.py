@@ -262,3 +262,36 @@ def test_classical_features_do_not_depend_on_the_batches(image_set, monkeypatch)
     assert len(whole.tiles) == len(parts.tiles) == 3
     for one, other in zip(whole.tiles, parts.tiles):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_scores_are_kept_whatever_comes_after_them(tmp_path, image_set, evaluate_fake, monkeypatch):
+    """Stopped while the map is made: the scores are in their file, and they are those of the whole run."""
+    workdir = write_workdir(tmp_path / "run", image_set, umap=True, classical_baseline=False, bootstrap=5)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate.project, "umap_projection", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_fake(workdir, image_set)
+    kept = json.loads((workdir / "scores.json").read_text())
+    assert not (workdir / "report" / "index.html").exists()
+    assert kept["feature_sets"]["trained_encoder"]["classifiers"]["random_forest"].keys() == kept["splits"].keys()
+
+
+def test_hand_made_features_that_are_no_numbers_cost_no_other_score():
+    whole = feature_set(np.zeros((3, 2)), "whole")
+    broken = feature_set(np.array([[0, 1], [np.nan, 1], [0, np.inf]]), "broken")
+    kept, notes = evaluate.without_broken([whole, broken])
+    assert [one.key for one in kept] == ["whole"]
+    assert notes == ["broken is not scored: 2 of 3 rows hold NaN or infinity, the first is row 1."]
+
+
+def test_embeddings_that_are_no_numbers_are_refused(tmp_path, image_set):
+    workdir = write_workdir(tmp_path / "run", image_set)
+    table = pd.read_parquet(workdir / "embeddings.parquet")
+    table.loc[5, "vqvae_0002"] = np.nan
+    table.to_parquet(workdir / "embeddings.parquet")
+    with pytest.raises(FloatingPointError, match=r"embeddings.parquet: 1 of 108 rows hold NaN or infinity, rows 5; "):
+        evaluate.read_embeddings(workdir / "embeddings.parquet")
