@@ -404,12 +404,13 @@ class OptimizerConfig(_Group):
 
     @model_validator(mode="after")
     def _peak_is_highest(self) -> Self:
-        for key, when in (("min_lr", "ends"), ("warmup_init_lr", "begins")):
-            if getattr(self, key) > self.lr:
-                raise ValueError(
-                    f"{key}={getattr(self, key)} is above lr={self.lr}, the peak, below which training {when}: give "
-                    f"both, e.g. --config.optimizer.lr={self.lr:g} --config.optimizer.{key}={self.lr / 10:g}"
-                )
+        above = [key for key in ("min_lr", "warmup_init_lr") if getattr(self, key) > self.lr]
+        if above:
+            values = " and ".join(f"{key}={getattr(self, key)}" for key in above)
+            flags = " ".join(f"--config.optimizer.{key}={self.lr / 10:g}" for key in above)
+            raise ValueError(
+                f"{values} above lr={self.lr}, the peak: give all, e.g. --config.optimizer.lr={self.lr:g} {flags}"
+            )
         return self
 
 

@@ -89,11 +89,17 @@ def test_the_seeds_table():
         (
             "optimizer.lr",
             1e-5,
-            "min_lr=0.0001 is above lr=1e-05.*: give both, e.g. --config.optimizer.lr=1e-05 "
+            "min_lr=0.0001 above lr=1e-05, the peak: give all, e.g. --config.optimizer.lr=1e-05 "
             "--config.optimizer.min_lr=1e-06",
         ),
-        ("optimizer.min_lr", 1.0, "min_lr=1.0 is above lr"),
-        ("optimizer.warmup_init_lr", 1.0, "warmup_init_lr=1.0 is above lr"),
+        ("optimizer.min_lr", 1.0, "min_lr=1.0 above lr"),
+        ("optimizer.warmup_init_lr", 1.0, "warmup_init_lr=1.0 above lr"),
+        (
+            "optimizer.lr",
+            1e-8,
+            "min_lr=0.0001 and warmup_init_lr=1e-06 above lr=1e-08, the peak: give all, e.g. "
+            "--config.optimizer.lr=1e-08 --config.optimizer.min_lr=1e-09 --config.optimizer.warmup_init_lr=1e-09",
+        ),
         ("train.batch_size", 0, "config.train.batch_size=0"),
         ("train.epochs", 5, "warmup_epochs=5 leaves nothing of train.epochs=5"),
         ("train.wandb", "yes", "'disabled', 'offline' or 'online'"),
