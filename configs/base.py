@@ -226,7 +226,7 @@ def _seed_table() -> ConfigDict:
     # Objects of the table of invariances (read when data.kind = "shapes"), and the side, px, that they are shrunk to
     # where they are larger before they are drawn as masks; 0 objects: no table.
     config.eval.invariance_objects = 200
-    config.eval.invariance_side_px = 256
+    config.eval.invariance_side_px = 128
     config.eval.seed = 0
     return config
 
