@@ -5,19 +5,26 @@ python launch.py --config=configs/vqvae_idr0093.py --workdir=runs/vqvae --config
 python launch.py --workdir=runs/vqvae --stage=evaluate
 """
 
+import itertools
 import os
+import re
 import sys
 from pathlib import Path
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from bie_jax import run_files
-from bie_jax.config import ConfigError, check_config, load_config, save_config
+from bie_jax.config import Config, ConfigError, check_config, check_trained, save_config
+from bie_jax.config_faults import allowed_values
+from bie_jax.config_file import load_config_file
+from bie_jax.config_readers import refuse_unread
+from bie_jax.foreign_text import visible
 from bie_jax.integrity import disk_errors
 from bie_jax.lock import LockedError
-from bie_jax.train import Interrupted, NonFiniteLossError, train_and_evaluate
+from bie_jax.train import Interrupted, train_and_evaluate
+from configs import base
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -55,8 +62,8 @@ def main(argv: list[str]) -> None:
         workdir = _workdir()
         with disk_errors(workdir, None):
             _run(workdir)
-    except (ConfigError, OSError, LockedError, NonFiniteLossError) as error:
-        sys.exit(f"launch.py: {error}")
+    except (ConfigError, OSError, LockedError, FloatingPointError) as error:  # the last: a loss or an embedding
+        sys.exit(f"launch.py: {visible(error, keep=chr(10))}")
     except Interrupted as error:
         print(f"launch.py: {error}", file=sys.stderr)
         sys.exit(128 + error.number)  # what a shell reports for a signal
@@ -64,6 +71,8 @@ def main(argv: list[str]) -> None:
 
 def _run(workdir: Path) -> None:
     config, stage = _CONFIG.value, _STAGE.value
+    if config is not None:
+        _refuse_unread(config)
     # Imported for the stages that need them, a third of the time in which others begin, and before any training: what
     # is not installed is said now, not hours later.
     if stage in ("all", "embed"):
@@ -75,36 +84,61 @@ def _run(workdir: Path) -> None:
             raise ConfigError("--config is needed to train, e.g. --config=configs/vqvae_idr0093.py:simulated")
         train_and_evaluate(config, workdir)
     elif config is not None:
-        load_config(workdir)  # nothing to embed or score in a folder where nothing was trained
+        check_trained(workdir)  # nothing to embed or score in a folder where nothing was trained
         with run_files.opened(workdir):
             save_config(check_config(config), workdir)
     if stage in ("all", "embed"):
         write_embeddings(workdir)
     if stage in ("all", "evaluate"):
         evaluate(workdir)
-        print(f"report: {(workdir / 'report' / 'index.html').absolute()}")
+        print(f"report: {visible((workdir / 'report' / 'index.html').absolute())}")
 
 
 def _workdir() -> Path:
     flag = flags.FLAGS["config"]
     path, _, variant = (config_flags.get_config_filename(flag) if flag.present else "").partition(":")
-    if path and not Path(path).is_file():
-        raise ConfigError(f"--config={path}: there is no such file; configurations lie in configs/")
     if _WORKDIR.value is not None:
+        if not _WORKDIR.value.strip() or visible(_WORKDIR.value) != _WORKDIR.value:
+            raise ConfigError(
+                f"--workdir={_WORKDIR.value!r}: expected the path of a folder, in UTF-8 and without control "
+                "characters, e.g. runs/first"
+            )
         return Path(_WORKDIR.value)
     if not path:
         raise ConfigError("neither --config nor --workdir is given: say what to train, or where it was trained")
     return Path("runs") / "-".join(filter(None, [Path(path).stem, variant]))
 
 
+def _refuse_unread(config: ConfigDict) -> None:
+    """A value that nothing reads is refused, if the command line changed it or a file that is not of configs/."""
+    stated = load_config_file(config_flags.get_config_filename(flags.FLAGS["config"]))
+    refuse_unread(check_config(config), [stated])
+    try:
+        of_file = check_config(stated)
+    except ConfigError:
+        return  # a table that only the command line makes whole; the changes have been looked at
+    refuse_unread(of_file, base.tables())
+
+
 def _parse_flags(argv: list[str]) -> list[str]:
     """Flags or one line: ml_collections answers a bad key, value or file with a traceback, some as the error's text."""
     try:
+        for before, argument in itertools.pairwise(argv):
+            if re.match("--?config=", argument):
+                load_config_file(argument.partition("=")[2])
+            elif before in ("-config", "--config"):
+                load_config_file(argument)
         return flags.FLAGS(argv)
+    except ConfigError as error:
+        sys.exit(f"launch.py: {error}")
     except (KeyError, AttributeError) as error:
         said = str(error.args[0]).replace("\\n", ". ").replace("\n", ". ").replace("\\", "").replace("'", "")
         sys.exit(f"launch.py: the configuration has no such key: {said}")
     except (flags.Error, TypeError, ValueError, OSError) as error:
+        value = re.search(r"--config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
+        allowed = allowed_values(Config, value[1]) if value else ""
+        if value and allowed:
+            sys.exit(f"launch.py: config.{value[1]}={value[2]!r}: {allowed}")
         lines = [line for line in str(error).splitlines() if line.strip()]
         sys.exit(f"launch.py: {lines[-1].strip()}")
 

@@ -34,7 +34,7 @@ def table_rows(sets: Sequence[dict[str, Any]]) -> dict[tuple[str, str], int]:
     Args:
         sets: each with `name` and `plates`, as in `dataset.json`.
     """
-    keys = [(described["name"], plate) for described in sets for plate in ("", *sorted(described["plates"]))]
+    keys = [(described["name"], plate) for described in sets for plate in ("", *sorted({*described["plates"]} - {""}))]
     return {key: row for row, key in enumerate(keys)}
 
 

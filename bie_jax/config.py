@@ -11,33 +11,101 @@ from typing import Annotated, Any, Literal, Self
 from ml_collections import ConfigDict
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from pydantic import ConfigDict as PydanticConfig
+from pydantic_core import PydanticCustomError
 
 from bie_jax import integrity
+from bie_jax.config_faults import Allowed, describe_faults, one_of
+from bie_jax.foreign_text import visible
 from bie_jax.models import encoder_stride, has_fixed_size, ring
 from bie_jax.objectives import METHODS
 
 CONFIG = "config.json"  # of a run's folder
 _RESTORE = "restore it from a copy"
 
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+def _refused() -> PydanticCustomError:
+    """By a validator below; the message is made of what is allowed (`config_faults`)."""
+    return PydanticCustomError("refused", "refused")
+
+
+def _is_text(text: str) -> str:
+    """No control characters, which no file name has, and no bytes that are no UTF-8 (lone surrogates)."""
+    if visible(text) != text:
+        raise _refused()
+    return text
+
+
+def _is_folder_name(text: str) -> str:
+    if text in (".", "..") or "/" in text or "\\" in text:
+        raise _refused()
+    return text
+
+
+def _is_felt(value: float) -> float:
+    """0, or more than rounds to it in single precision, where it would be 0 in silence."""
+    if 0 < value < LEAST:
+        raise _refused()
+    return value
+
+
+# Every number has an upper and a lower end, inside of which all stages work; what needs more memory than there is, or
+# does not fit a set, is refused where that is known (`preflight`). LEAST and MOST: single precision has room beyond.
+LEAST, MOST = 1e-12, 1e6
+
+
+def _whole(low: int, high: int, **more: Any) -> Any:
+    return Field(ge=low, le=high, **more)
+
+
+def _real(low: float, high: float) -> Any:
+    return Field(ge=low, le=high, allow_inf_nan=False)
+
+
+Seed = Annotated[int, _whole(0, 2**31 - 1)]  # numpy, scikit-learn and Grain take no more than 32 bits
+Epochs = Annotated[int, _whole(0, 100_000)]
+PositiveEpochs = Annotated[int, _whole(1, 100_000)]
+Steps = Annotated[int, _whole(0, 10**9)]
+PositiveSteps = Annotated[int, _whole(1, 10**9)]
+BatchSize = Annotated[int, _whole(1, 2**20)]
+Side = Annotated[int, _whole(1, 2**15)]  # pixels
+Width = Annotated[int, _whole(1, 2**16)]  # numbers in a vector, or vectors
+Depth = Annotated[int, _whole(1, 1000)]  # layers, one after the other
+Weight = Annotated[
+    float, _real(0, MOST), AfterValidator(_is_felt), Allowed(f"0, or a number from {LEAST:g} to {MOST:.0f}", 0.1)
+]
+PositiveWeight = Annotated[float, _real(LEAST, MOST)]
+# Of an average or of momentum; 1 would never change, and single precision takes more nines for it.
+Decay = Annotated[float, _real(0, 0.999999)]
+Rate = Annotated[float, _real(0, 100), AfterValidator(_is_felt), Allowed(f"0, or a number from {LEAST:g} to 100", 1e-5)]
+Share = Annotated[float, _real(0.0001, 0.9999)]
+Amount = Annotated[float, _real(0, 0.9999)]
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_is_text)]
+Name = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_is_text)]
+SetName = Annotated[
+    str,
+    Field(min_length=1, max_length=200),
+    AfterValidator(_is_text),
+    AfterValidator(_is_folder_name),
+    Allowed("the name of a folder, without a path", "my_set", "names of folders, without a path,"),
+]
 # Lists too: JSON has no tuples.
-Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
-Weights = Annotated[tuple[PositiveFloat, ...], Field(strict=False)]
-Levels = Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(strict=False, min_length=1)]
-Size = Annotated[tuple[NonNegativeInt, NonNegativeInt], Field(strict=False)]  # (height, width), pixels
-OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Names = Annotated[tuple[Name, ...], Field(strict=False, max_length=1000)]
+SetNames = Annotated[tuple[SetName, ...], Field(strict=False, max_length=100)]
+Weights = Annotated[tuple[PositiveWeight, ...], Field(strict=False, min_length=1, max_length=101)]
+Levels = Annotated[tuple[Annotated[int, _whole(2, 1024)], ...], Field(strict=False, min_length=1, max_length=16)]
+Size = Annotated[tuple[Side, Side], Field(strict=False)]  # (height, width), pixels
+PartSize = Annotated[  # the same; (0, 0): all of it
+    tuple[Annotated[int, _whole(0, 2**15)], Annotated[int, _whole(0, 2**15)]], Field(strict=False)
+]
 
 
 def _known_method(name: str) -> str:
     if name not in METHODS:
-        raise ValueError(f"there is no such method; {', '.join(map(repr, METHODS))} are possible")
+        raise _refused()
     return name
 
 
-MethodName = Annotated[str, AfterValidator(_known_method)]
+MethodName = Annotated[str, AfterValidator(_known_method), one_of(tuple(METHODS))]
 
 
 class ConfigError(ValueError):
@@ -54,34 +122,34 @@ class AugmentConfig(_Group):
 
     flip: bool
     rotate90: bool
-    brightness: Annotated[float, Field(ge=0, lt=1)]
+    brightness: Amount
 
 
 class OutlineConfig(_Group):
     """Random changes of a training view of an outline; read when data.kind is "shapes"."""
 
     reindex: Literal["none", "start", "start_and_direction"]
-    noise: Annotated[float, Field(ge=0, lt=1)]
-    stretch: Annotated[float, Field(ge=0, lt=1)]
-    unevenness: Annotated[float, Field(ge=0, lt=1)]
+    noise: Amount
+    stretch: Amount
+    unevenness: Amount
 
 
 class DataConfig(_Group):
     """Which sets, and how their pixels reach the model."""
 
     kind: Literal["images", "shapes"]
-    name: Annotated[str, Field(min_length=1)]
-    mix_with: Names
+    name: SetName
+    mix_with: SetNames
     mix_weights: Weights
-    data_dir: Annotated[str, Field(min_length=1)]
-    crop_size: Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)]
+    data_dir: Name
+    crop_size: Size
     normalization: Literal["zscore", "percentile", "percentile_clip"]
     normalization_scope: Literal["set", "plate", "image"]
-    val_fraction: OpenFraction
-    num_folds: NonNegativeInt
-    fold: NonNegativeInt
-    split_by: Annotated[str, Field(min_length=1)]
-    read_threads: PositiveInt
+    val_fraction: Share
+    num_folds: Annotated[int, _whole(0, 1000)]
+    fold: Annotated[int, _whole(0, 999)]
+    split_by: Name
+    read_threads: Annotated[int, _whole(1, 128)]  # each holds two batches
     augment: AugmentConfig
     outline: OutlineConfig
 
@@ -110,16 +178,16 @@ class QuantizerConfig(_Group):
     """How continuous vectors become codes; read when model.name is "vqvae"."""
 
     name: Literal["ema", "gradient", "residual", "fsq"]
-    num_codes: PositiveInt
-    code_dim: PositiveInt
-    num_groups: PositiveInt
-    num_residuals: PositiveInt
+    num_codes: Width
+    code_dim: Width
+    num_groups: Width
+    num_residuals: Annotated[int, _whole(1, 64)]
     levels: Levels
-    commitment_cost: NonNegativeFloat
-    codebook_cost: NonNegativeFloat
-    ema_decay: Annotated[float, Field(ge=0, lt=1)]
-    restart_threshold: Annotated[float, Field(ge=0, lt=1)]
-    kmeans_iterations: NonNegativeInt
+    commitment_cost: Weight
+    codebook_cost: Weight
+    ema_decay: Decay
+    restart_threshold: Amount
+    kmeans_iterations: Annotated[int, _whole(0, 1000)]
 
     @property
     def num_codebooks(self) -> int:
@@ -152,10 +220,10 @@ class QuantizerConfig(_Group):
 class ResidualStackConfig(_Group):
     """Sizes of the seed's encoder and decoder."""
 
-    num_hiddens: Annotated[int, Field(ge=2, multiple_of=2)]
-    num_residual_hiddens: PositiveInt
-    num_residual_layers: PositiveInt
-    num_halvings: Annotated[int, Field(ge=1, le=6)]
+    num_hiddens: Annotated[int, _whole(2, 2**16, multiple_of=2)]
+    num_residual_hiddens: Width
+    num_residual_layers: Depth
+    num_halvings: Annotated[int, _whole(1, 6)]
 
 
 class ResNetConfig(_Group):
@@ -168,8 +236,8 @@ class ResNetConfig(_Group):
 class RingConfig(_Group):
     """The network over the ring of an outline's points."""
 
-    width: PositiveInt
-    depth: PositiveInt
+    width: Width
+    depth: Depth
     kernel_size: Literal[1, 3, 5, 7, 9, 11, 13, 15]
     keeps: Literal["nothing", "direction", "start"]
 
@@ -181,9 +249,9 @@ class ViTConfig(_Group):
     patch_size: Literal[8, 14, 16]
     positions: Literal["sincos", "learnt"]
     layer_scale: bool
-    decoder_width: Annotated[int, Field(ge=4, multiple_of=4)]
-    decoder_depth: PositiveInt
-    decoder_heads: PositiveInt
+    decoder_width: Annotated[int, _whole(4, 2**16, multiple_of=4)]
+    decoder_depth: Depth
+    decoder_heads: Annotated[int, _whole(1, 1024)]
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -197,7 +265,7 @@ class ViTConfig(_Group):
 class MAEConfig(_Group):
     """Masking; read when model.name is "mae"."""
 
-    mask_ratio: OpenFraction
+    mask_ratio: Share
     norm_pix_loss: bool
 
 
@@ -207,15 +275,15 @@ class ModelConfig(_Group):
     name: MethodName
     encoder: Literal["residual_stack", "resnet", "vit", "ring"]
     decoder: Literal["mirror", "points", "matrix"]
-    pretrained: str
+    pretrained: Text
     channels: Literal["joint", "independent", "tokens"]
     channel_readout: Literal["mean", "concat"]
-    channel_dropout: Annotated[float, Field(ge=0, lt=1)]
+    channel_dropout: Amount
     residual_stack: ResidualStackConfig
     resnet: ResNetConfig
     ring: RingConfig
     vit: ViTConfig
-    latent_dim: PositiveInt
+    latent_dim: Width
     bottleneck: Literal["grid", "pooled"]
     spread: Literal["dense", "broadcast"]
     quantizer: QuantizerConfig
@@ -280,10 +348,10 @@ class ModelConfig(_Group):
 class ContrastiveConfig(_Group):
     """The contrastive term; weight 0: none."""
 
-    weight: NonNegativeFloat
+    weight: Weight
     form: Literal["views", "channels", "pull", "replicates"]
-    temperature: PositiveFloat
-    treatment: Annotated[str, Field(min_length=1)]
+    temperature: Annotated[float, _real(0.0001, MOST)]
+    treatment: Name
 
     @property
     def compares_views(self) -> bool:
@@ -300,20 +368,20 @@ class MatrixConfig(_Group):
     """What a predicted distance matrix costs; read when data.kind is "shapes"."""
 
     reindexed: bool
-    diagonal: NonNegativeFloat
-    symmetry: NonNegativeFloat
-    non_negativity: NonNegativeFloat
-    triangle: NonNegativeFloat
+    diagonal: Weight
+    symmetry: Weight
+    non_negativity: Weight
+    triangle: Weight
 
 
 class ObjectiveConfig(_Group):
     """What is minimised."""
 
-    reconstruction: NonNegativeFloat
-    beta: NonNegativeFloat
-    free_nats: NonNegativeFloat
-    kl_warmup_steps: NonNegativeInt
-    fourier_weight: NonNegativeFloat
+    reconstruction: Weight
+    beta: Weight
+    free_nats: Weight
+    kl_warmup_steps: Steps
+    fourier_weight: Weight
     contrastive: ContrastiveConfig
     matrix: MatrixConfig
 
@@ -322,46 +390,50 @@ class OptimizerConfig(_Group):
     """The optimiser and its schedule."""
 
     name: Literal["lamb", "adamw", "sgd"]
-    lr: PositiveFloat
-    weight_decay: NonNegativeFloat
+    lr: Annotated[float, _real(LEAST, 100)]
+    weight_decay: Weight
     decay_biases_and_norms: bool
-    momentum: Annotated[float, Field(ge=0, lt=1)]
-    beta1: Annotated[float, Field(ge=0, lt=1)]
-    beta2: Annotated[float, Field(ge=0, lt=1)]
-    clip_norm: NonNegativeFloat
-    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    momentum: Decay
+    beta1: Decay
+    beta2: Decay
+    clip_norm: Weight
+    layer_decay: Annotated[float, _real(0.0001, 1)]
     freeze: Names
-    warmup_epochs: NonNegativeInt
-    warmup_init_lr: NonNegativeFloat
-    min_lr: NonNegativeFloat
-    cooldown_epochs: NonNegativeInt
+    warmup_epochs: Epochs
+    warmup_init_lr: Rate
+    min_lr: Rate
+    cooldown_epochs: Epochs
 
     @model_validator(mode="after")
     def _peak_is_highest(self) -> Self:
-        for key in ("min_lr", "warmup_init_lr"):
-            if getattr(self, key) > self.lr:
-                raise ValueError(f"{key}={getattr(self, key)} is above lr={self.lr}")
+        above = [key for key in ("min_lr", "warmup_init_lr") if getattr(self, key) > self.lr]
+        if above:
+            values = " and ".join(f"{key}={getattr(self, key)}" for key in above)
+            flags = " ".join(f"--config.optimizer.{key}={self.lr / 10:g}" for key in above)
+            raise ValueError(
+                f"{values} above lr={self.lr}, the peak: give all, e.g. --config.optimizer.lr={self.lr:g} {flags}"
+            )
         return self
 
 
 class TrainConfig(_Group):
     """The loop."""
 
-    seed: NonNegativeInt
-    init_from: str
-    epochs: PositiveInt
-    min_epoch_steps: PositiveInt
-    batch_size: PositiveInt
-    accumulate_steps: PositiveInt
+    seed: Seed
+    init_from: Text
+    epochs: PositiveEpochs
+    min_epoch_steps: Annotated[int, _whole(1, 10**6)]
+    batch_size: BatchSize
+    accumulate_steps: BatchSize
     compute_dtype: Literal["float32", "bfloat16"]
     remat: bool
-    ema_decay: Annotated[float, Field(ge=0, lt=1)]
-    log_every_steps: PositiveInt
-    eval_every_epochs: PositiveInt
-    checkpoint_every_steps: PositiveInt
-    early_stopping_patience_epochs: NonNegativeInt
-    profile_steps: NonNegativeInt
-    num_reconstructions: PositiveInt
+    ema_decay: Decay
+    log_every_steps: PositiveSteps
+    eval_every_epochs: PositiveEpochs
+    checkpoint_every_steps: PositiveSteps
+    early_stopping_patience_epochs: Epochs
+    profile_steps: Annotated[int, _whole(0, 1000)]
+    num_reconstructions: Annotated[int, _whole(1, 32)]
     wandb: Literal["disabled", "offline", "online"]
 
     @model_validator(mode="after")
@@ -377,22 +449,24 @@ class TrainConfig(_Group):
 class EvalConfig(_Group):
     """Embedding and scores."""
 
-    batch_size: PositiveInt
-    image_size: Size
-    label: Annotated[str, Field(min_length=1)]
-    group: Annotated[str, Field(min_length=1)]
+    batch_size: Annotated[int, _whole(1, 2**16)]
+    image_size: PartSize
+    label: Name
+    group: Name
     readout: Literal["embedding", "features"]
-    components: NonNegativeInt
+    components: Annotated[int, _whole(0, 2**16)]
     append: Names
-    probe_control: str
-    folds: Annotated[int, Field(ge=2)]
-    trees: PositiveInt
-    knn_k: PositiveInt
-    bootstrap: PositiveInt
+    probe_control: Text
+    folds: Annotated[int, _whole(2, 1000)]
+    trees: Annotated[int, _whole(1, 10_000)]
+    knn_k: Annotated[int, _whole(1, 1000)]
+    bootstrap: Annotated[int, _whole(1, 100_000)]
     umap: bool
     classical_baseline: bool
-    max_report_points: PositiveInt
-    seed: NonNegativeInt
+    max_report_points: Annotated[int, _whole(1, 100_000)]
+    invariance_objects: Annotated[int, _whole(0, 10_000)]
+    invariance_side_px: Annotated[int, _whole(16, 4096)]
+    seed: Seed
 
 
 class Config(_Group):
@@ -528,22 +602,13 @@ def check_config(config: ConfigDict) -> Config:
     Raises:
         ConfigError: one line per fault, each with the key, the value and what is allowed.
     """
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"a configuration is a ml_collections.ConfigDict, not a {type(config).__name__}")
+    given = config.to_dict()
     try:
-        return Config.model_validate(config.to_dict())
+        return Config.model_validate(given)
     except ValidationError as error:
-        raise ConfigError("\n".join(_describe(fault) for fault in error.errors())) from None
-
-
-def _describe(fault: Any) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        return f"config.{key}={fault['input']!r}: there is no such key"
-    if fault["type"] == "missing":
-        return f"config.{key}: missing; every file states every key"
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "value_error" and isinstance(fault["input"], dict):  # a combination: its message names the keys
-        return f"config{'.' + key if key else ''}: {message}"
-    return f"config.{key}={fault['input']!r}: {message}"
+        raise ConfigError("\n".join(describe_faults(Config, given, error.errors()))) from None
 
 
 # Keys that may differ between two runs of one workdir: where things lie and how they are scored, not what is trained.
@@ -556,17 +621,12 @@ def check_workdir(config: Config, workdir: Path) -> None:
     The `eval` group may change between calls, and so may keys that say only where things lie.
 
     Raises:
-        ConfigError: naming every key that differs.
+        ConfigError: naming every key that differs; or if the folder holds something, and that is no run.
     """
+    _check_is_of_a_run(workdir)
     if not (workdir / CONFIG).exists():
-        left = [name for name in ("checkpoints", "dataset.json", "metrics.jsonl") if (workdir / name).exists()]
-        if left:
-            raise ConfigError(
-                f"{workdir / CONFIG} is missing beside {', '.join(left)} of a run: {_RESTORE}, or choose another "
-                "--workdir"
-            )
         return
-    before, now = _flatten(_read(workdir)), _flatten(config.model_dump(mode="json"))
+    before, now = flatten(_read(workdir)), flatten(config.model_dump(mode="json"))
     differing = [
         f"config.{key}: the workdir has {before.get(key, 'no such key')!r}, this run {now.get(key, 'no such key')!r}"
         for key in sorted(before.keys() | now.keys())
@@ -577,6 +637,34 @@ def check_workdir(config: Config, workdir: Path) -> None:
             f"{workdir} was made by another configuration; choose another --workdir, or remove that one:\n"
             + "\n".join(differing)
         )
+
+
+def _check_is_of_a_run(workdir: Path) -> None:
+    """A folder is a run's if it is not there yet, empty, or holds config.json; hidden files do not count."""
+    for path in (workdir, *workdir.parents):
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"--workdir={workdir}: {path} is a file; a run needs a folder of its own")
+    if not workdir.is_dir() or (workdir / "config.json").is_file():
+        return
+    others = sorted(path.name for path in workdir.iterdir() if not path.name.startswith("."))
+    others = [name for name in others if name != integrity.CHECKSUMS]  # a kill while the first file was written
+    left = [name for name in ("checkpoints", "dataset.json", "metrics.jsonl") if name in others]
+    if left:
+        raise ConfigError(
+            f"{workdir / CONFIG} is missing beside {', '.join(left)} of a run: {_RESTORE}, or choose another --workdir"
+        )
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise ConfigError(
+            f"--workdir={workdir}: the folder holds other things than a run ({visible(', '.join(others[:3]))}{more}); "
+            "choose one that is empty or not there yet, e.g. --workdir=runs/first"
+        )
+
+
+def check_trained(workdir: Path) -> None:
+    """Raise ConfigError unless a run was begun in a folder, by whatever version of this program."""
+    if not (workdir / "config.json").is_file():
+        raise ConfigError(f"{workdir} holds no config.json: nothing was trained there")
 
 
 def save_config(config: Config, workdir: Path) -> None:
@@ -596,21 +684,30 @@ def load_config(workdir: Path) -> Config:
         ConfigError: if there is none, or if it is of another version of this program.
         DamagedFileError: if it is not what was written.
     """
-    return check_config(ConfigDict(_read(workdir)))
+    stored = ConfigDict(_read(Path(workdir)))
+    try:
+        return check_config(stored)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{Path(workdir) / 'config.json'} is not of this version; give the configuration too (--config=FILE) to "
+            f"have its eval group written anew:\n{error}"
+        ) from None
 
 
 def _read(workdir: Path) -> dict[str, Any]:
-    path = Path(workdir) / CONFIG
-    if not path.exists():
-        raise ConfigError(f"{workdir} holds no config.json: nothing was trained there")
-    return integrity.read_json(path, _RESTORE)
+    check_trained(workdir)
+    content = integrity.read_json(workdir / CONFIG, _RESTORE)
+    if not set(Config.model_fields) <= content.keys():
+        raise ConfigError(f"{workdir / CONFIG} is not of a run: expected the groups {', '.join(Config.model_fields)}")
+    return content
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups as one table: "model.latent_dim" -> value."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

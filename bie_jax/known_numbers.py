@@ -10,7 +10,7 @@ from bie_jax.shapes.descriptors import SHAPE_PROPERTIES, SIZE_PROPERTIES, region
 
 
 def check_known(image_set: ImageSet, names: Sequence[str]) -> None:
-    """Raise ConfigError, with what there is, unless all are numbers known of a set."""
+    """Raise ConfigError, with what there is, unless all are numbers known of a set, of every example, in float32."""
     known = list(image_set.metadata.select_dtypes("number").columns)
     known += [name for name in SIZE_PROPERTIES if image_set.kind == "shapes" and name not in known]
     for name in names:
@@ -19,6 +19,23 @@ def check_known(image_set: ImageSet, names: Sequence[str]) -> None:
                 f"config.eval.append={tuple(names)}: {name!r} is no number known of {image_set.name!r}; there are "
                 f"{', '.join(known)}"
             )
+        if name in image_set.metadata:
+            values = image_set.metadata[name].to_numpy()
+            bad = ~np.isfinite(_single(values))
+            if np.issubdtype(values.dtype, np.integer):
+                bad |= _single(values).astype(np.float64) != values
+            if bad.any():
+                row = int(bad.argmax())
+                raise ConfigError(
+                    f"config.eval.append={tuple(names)}: {name!r} is {values[row]} in row {row} of {image_set.name!r}, "
+                    f"and in {int(bad.sum())} rows no number that float32 holds; leave it out, or build the set again "
+                    "with a number for every example"
+                )
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # looked at above
+        return values.astype(np.float32)
 
 
 def known_numbers(image_set: ImageSet, names: Sequence[str]) -> np.ndarray:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from bie_jax.foreign_text import MOST_OF_TITLE, in_figure, save_figure
 from bie_jax.integrity import write_unverified
 from bie_jax.losses.shape import best_reindexing
 from bie_jax.shapes.distance_matrix import reindex
@@ -39,8 +40,8 @@ def draw_outlines(d: np.ndarray, d_hat: np.ndarray, title: str, path: Path) -> N
         axis.tick_params(labelsize=6)
     axes[0].set_ylabel("in RMS distances between points", fontsize=7)
     axes[0].legend(fontsize=6, loc="upper left", frameon=False)
-    figure.suptitle(title, fontsize=10)
-    write_unverified(path, lambda partial: figure.savefig(partial, dpi=110, format="png"), needed=100_000)
+    figure.suptitle(in_figure(title, MOST_OF_TITLE), fontsize=10)
+    write_unverified(path, lambda partial: save_figure(figure, partial, dpi=110, format="png"), needed=100_000)
 
 
 def draw_outline(axis: Any, points: np.ndarray, **style: Any) -> None:

@@ -9,10 +9,15 @@ import numpy as np
 
 from bie_jax import integrity, run_files
 from bie_jax.config import Config, ConfigError, ContrastiveConfig
+from bie_jax.embedding_table import embedding_columns
+from bie_jax.image_set import ImageSet
 from bie_jax.input_pipeline import split_image_set
 from bie_jax.known_numbers import check_known
 from bie_jax.memory import OutOfMemoryError, available_bytes, check_fits
 from bie_jax.mixture import Mixture
+from bie_jax.scoring_plan import plan_scores
+
+_MOST_STEPS = 2**31  # the step is counted in 32 bits
 
 
 def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -54,6 +59,7 @@ def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[
                 f"config.eval.{key}={column!r} is no column of {main.name!r}; "
                 f"there are {', '.join(main.metadata.columns)}"
             )
+    embedding_columns(main.metadata)
     check_known(main, config.eval.append)
     train_rows, val_rows = [], []
     for member, image_set in enumerate(mixture.sets):
@@ -69,7 +75,39 @@ def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[
             f"config.train.batch_size={batch_size} is more than the {count} images of {mixture.name!r} "
             f"that are left to train on ({sum(map(len, val_rows))} are for validation)"
         )
+    if config.eval.components > len(train_rows[0]):
+        raise ConfigError(
+            f"config.eval.components={config.eval.components} is more than the {len(train_rows[0])} images of "
+            f"{main.name!r} that they are fitted to"
+        )
+    steps = max(count // batch_size, config.train.min_epoch_steps)
+    total = (config.train.epochs + config.optimizer.cooldown_epochs) * steps
+    if total >= _MOST_STEPS:
+        raise ConfigError(
+            f"config.train.epochs={config.train.epochs} and config.optimizer.cooldown_epochs="
+            f"{config.optimizer.cooldown_epochs} of {steps} steps each are {total} steps, {_MOST_STEPS - 1} at most"
+        )
     return train_rows, val_rows
+
+
+def check_components(components: int, dim: int) -> None:
+    """Raise ConfigError for more components than the readout [dim] has numbers."""
+    if components > dim:
+        raise ConfigError(
+            f"config.eval.components={components} is more than the {dim} numbers that config.eval.readout gives"
+        )
+
+
+def notes_on_scores(config: Config, image_set: ImageSet, val_rows: np.ndarray) -> list[str]:
+    """What of a set will not be scored, and why: said hours before it would be missed.
+
+    Args:
+        config: the checked configuration.
+        image_set: the one that is embedded and scored.
+        val_rows: its rows that are validated on.
+    """
+    sides = np.where(np.isin(np.arange(len(image_set)), val_rows), "val", "train")
+    return list(plan_scores(image_set.metadata, sides, config.eval).notes)
 
 
 def _check_contrastive(contrastive: ContrastiveConfig, mixture: Mixture) -> None:

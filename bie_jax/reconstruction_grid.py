@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from bie_jax.foreign_text import MOST_OF_TITLE, in_figure, save_figure
 from bie_jax.integrity import write_unverified
 
 _GAP = 2  # pixels between tiles
@@ -46,11 +47,12 @@ def draw_reconstructions(
     figure = Figure(figsize=(1.5 * channels + 1.5, 3 * n * height / width + 0.9), layout="constrained")
     axis = figure.subplots()
     axis.imshow(mosaic, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axis.set_title(title, fontsize=10)
-    axis.set_xticks([c * (width + _GAP) + width / 2 for c in range(channels)], channel_names, fontsize=8)
+    axis.set_title(in_figure(title, MOST_OF_TITLE), fontsize=10)
+    places = [c * (width + _GAP) + width / 2 for c in range(channels)]
+    axis.set_xticks(places, [in_figure(name) for name in channel_names], fontsize=8)
     names = [f"{name} {i + 1}" for i in range(n) for name in ("image", "reconstruction")]
     axis.set_yticks([row * (height + _GAP) + height / 2 for row in range(2 * n)], names, fontsize=8)
     unit = "px" if pixel_size_um is None else "µm"
     tile = f"{width * (pixel_size_um or 1):.3g} x {height * (pixel_size_um or 1):.3g} {unit}"
     axis.set_xlabel(f"channel; each tile {tile}, black and white at the images' 1 % and 99.9 %", fontsize=8)
-    write_unverified(path, lambda partial: figure.savefig(partial, dpi=110, format="png"), needed=mosaic.size)
+    write_unverified(path, lambda partial: save_figure(figure, partial, dpi=110, format="png"), needed=mosaic.size)

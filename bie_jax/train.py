@@ -17,6 +17,7 @@ from tqdm import tqdm
 from bie_jax import augment, integrity, run_files, sharding
 from bie_jax.checkpoint import Checkpoints, Progress, find_checkpoints
 from bie_jax.config import Config, ConfigError, check_config, check_workdir, save_config
+from bie_jax.foreign_text import visible
 from bie_jax.image_set import open_image_set
 from bie_jax.input_pipeline import describe_split, eval_batches, train_batches
 from bie_jax.metric_logger import MetricLogger
@@ -24,7 +25,14 @@ from bie_jax.mixture import Mixture
 from bie_jax.objectives import METHODS, build_model
 from bie_jax.optimizer import build_optimizer
 from bie_jax.outline_grid import draw_outlines
-from bie_jax.preflight import check_run, compile_step, describe_dataset, notes_on_parts
+from bie_jax.preflight import (
+    check_components,
+    check_run,
+    compile_step,
+    describe_dataset,
+    notes_on_parts,
+    notes_on_scores,
+)
 from bie_jax.reconstruction_grid import draw_reconstructions
 from bie_jax.step_profiler import StepProfiler
 from bie_jax.train_state import TrainState, create_train_state, initial_variables
@@ -88,6 +96,8 @@ def _train(
     for member, image_set in enumerate(mixture.sets):
         sides = (rows - mixture.first_rows[member] for rows in (train_rows[member], val_rows[member]))
         print(f"{image_set.name}: {describe_split(image_set.metadata, *sides)}")
+    for note in notes_on_scores(checked, mixture.sets[0], val_rows[0]):
+        print(f"scores: {visible(note)}")
 
     # --- Devices
     mesh = sharding.data_mesh()
@@ -109,6 +119,8 @@ def _train(
         raise ConfigError(f"config.optimizer: {error}") from None
     init = jax.jit(lambda key: create_train_state(checked, model, tx, channels, key), out_shardings=everywhere)
     key = jax.random.key(checked.train.seed)
+    readout = jax.eval_shape(lambda of: model.apply(of, blank, train=False, method="encode")[1], shapes)
+    check_components(checked.eval.components, readout[checked.eval.readout].shape[-1])
     blank_state = sharding.abstract(jax.eval_shape(init, key), everywhere)
     resumes = bool(found.whole)
     # Weights that do not fit are refused before anything is compiled.

@@ -43,11 +43,29 @@ def given_weights(shapes: dict[str, Any], config: Config, channel_names: tuple[s
             given = load_huggingface(Path(config.model.pretrained), shapes["params"], shapes.get("batch_stats", {}))
         except (ValueError, FileNotFoundError) as error:
             raise ConfigError(f"config.model.pretrained={config.model.pretrained!r}: {error}") from None
+        check_finite_weights(given, f"config.model.pretrained={config.model.pretrained!r}")
         print(f"{config.model.pretrained}: the encoder starts with its weights")
         return shapes | given
     if config.train.init_from:
-        return _from_run(shapes, config, channel_names)
+        taken = _from_run(shapes, config, channel_names)
+        check_finite_weights(taken, f"config.train.init_from={config.train.init_from!r}")
+        return taken
     return None
+
+
+def check_finite_weights(given: dict[str, Any], whose: str) -> None:
+    """Refuse weights that are no numbers, or none in single precision; what is a mere shape is not looked at.
+
+    Raises:
+        ConfigError: naming the first such array.
+    """
+    for path, leaf in _flat(given).items():
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            continue
+        with np.errstate(over="ignore"):  # looked at here
+            single = np.asarray(leaf).astype(np.float32)
+        if not np.isfinite(single).all():
+            raise ConfigError(f"{whose}: {path} holds NaN, infinity or numbers beyond single precision")
 
 
 def warm_start(state: TrainState, given: dict[str, Any] | None) -> TrainState:

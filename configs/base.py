@@ -55,6 +55,12 @@ def apply_shape_variant(config: ConfigDict, variant: str, file: str) -> ConfigDi
     return config
 
 
+def tables() -> list[ConfigDict]:
+    """Every table of this file: what a key holds where no run reads it."""
+    shapes = [apply_shape_variant(get_shape_config(), variant, "base") for variant in ("", "tiny")]
+    return [*(get_config(variant, "base") for variant in ("", "simulated", "tiny")), *shapes]
+
+
 def _seed_table() -> ConfigDict:
     config = ConfigDict()
 
@@ -217,6 +223,10 @@ def _seed_table() -> ConfigDict:
     config.eval.umap = True
     config.eval.classical_baseline = True  # intensity, texture and region properties; 10 ms an image
     config.eval.max_report_points = 2000  # images in the interactive plot
+    # Objects of the table of invariances (read when data.kind = "shapes"), and the side, px, that they are shrunk to
+    # where they are larger before they are drawn as masks; 0 objects: no table.
+    config.eval.invariance_objects = 200
+    config.eval.invariance_side_px = 128
     config.eval.seed = 0
     return config
 

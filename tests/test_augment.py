@@ -204,3 +204,11 @@ def test_a_training_view_has_the_brightness_that_is_asked_for():
     factors = np.asarray(seen / augment.eval_view(image, plate, table, (12, 12), config)[..., 0])
     np.testing.assert_allclose(factors, np.broadcast_to(factors[:, :1, :1], factors.shape), rtol=1e-5)
     assert 0.7 <= factors.min() < factors.max() <= 1.3
+
+
+def test_a_set_without_plates_is_the_whole_set():
+    """Plate "" is the row of the whole set, and no second one."""
+    nameless = DESCRIBED | {"plates": {"": DESCRIBED["plates"]["a"], "b": DESCRIBED["plates"]["a"]}}
+    assert augment.table_rows([nameless]) == {("set", ""): 0, ("set", "b"): 1}
+    table = augment.intensity_table([nameless], ["x", "flat"], "zscore", "plate")
+    np.testing.assert_array_equal(table.offset, [[100, 7], [80, 7]])

@@ -1,4 +1,5 @@
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -53,12 +54,16 @@ def test_the_seeds_table():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("model.latent_dim", 0, "config.model.latent_dim=0: .*greater than or equal to 1"),
+        (
+            "model.latent_dim",
+            0,
+            "config.model.latent_dim=0: expected a whole number from 1 to 65536, e.g. --config.model.latent_dim=1",
+        ),
         ("model.latent_dim", 2.5, "config.model.latent_dim=2.5"),
         (
             "model.name",
             "gan",
-            "config.model.name='gan': there is no such method; 'ae', 'vae', 'vqvae', 'mae' are possible",
+            "config.model.name='gan': expected 'ae', 'vae', 'vqvae' or 'mae', e.g. --config.model.name=ae",
         ),
         ("model.encoder", "resnet9", "config.model.encoder='resnet9': .*'residual_stack', 'resnet', 'vit' or 'ring'"),
         ("model.resnet.depth", 20, "config.model.resnet.depth=20: .*18, 34, 50, 101 or 152"),
@@ -81,8 +86,20 @@ def test_the_seeds_table():
         ("optimizer.lr", -1.0, "config.optimizer.lr=-1.0"),
         ("optimizer.lr", float("nan"), "config.optimizer.lr=nan"),
         ("optimizer.lr", "fast", "config.optimizer.lr='fast'"),
-        ("optimizer.min_lr", 1.0, "min_lr=1.0 is above lr"),
-        ("optimizer.warmup_init_lr", 1.0, "warmup_init_lr=1.0 is above lr"),
+        (
+            "optimizer.lr",
+            1e-5,
+            "min_lr=0.0001 above lr=1e-05, the peak: give all, e.g. --config.optimizer.lr=1e-05 "
+            "--config.optimizer.min_lr=1e-06",
+        ),
+        ("optimizer.min_lr", 1.0, "min_lr=1.0 above lr"),
+        ("optimizer.warmup_init_lr", 1.0, "warmup_init_lr=1.0 above lr"),
+        (
+            "optimizer.lr",
+            1e-8,
+            "min_lr=0.0001 and warmup_init_lr=1e-06 above lr=1e-08, the peak: give all, e.g. "
+            "--config.optimizer.lr=1e-08 --config.optimizer.min_lr=1e-09 --config.optimizer.warmup_init_lr=1e-09",
+        ),
         ("train.batch_size", 0, "config.train.batch_size=0"),
         ("train.epochs", 5, "warmup_epochs=5 leaves nothing of train.epochs=5"),
         ("train.wandb", "yes", "'disabled', 'offline' or 'online'"),
@@ -224,6 +241,48 @@ def test_what_does_not_change_training_may_change(tmp_path):
     config = vqvae_idr0093.get_config("tiny")
     save_config(check_config(config), tmp_path)
     config.eval.folds, config.data.data_dir = 3, "elsewhere"
+    save_config(check_config(config), tmp_path)
+    assert load_config(tmp_path) == check_config(config)
+
+
+def test_a_folder_of_other_things_is_no_workdir(tmp_path):
+    config = check_config(vqvae_idr0093.get_config("tiny"))
+    for folder in ("mine", "hidden", "killed", "model"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    (tmp_path / "hidden" / ".DS_Store").touch()
+    (tmp_path / "killed" / "config.json.partial").touch()
+    (tmp_path / "model" / "config.json").write_text('{"hidden_size": 768}')
+    for folder in (tmp_path / "hidden", tmp_path / "killed", tmp_path / "new"):
+        save_config(config, folder)
+    for folder, message in (
+        (tmp_path / "mine", r"holds other things than a run \(thesis.tex\); choose one that is empty"),
+        (tmp_path / "mine" / "thesis.tex", "thesis.tex is a file; a run needs a folder of its own"),
+        (tmp_path / "mine" / "thesis.tex" / "run", "thesis.tex is a file; a run needs a folder of its own"),
+        (tmp_path / "model", "config.json is not of a run: expected the groups data, model"),
+        (Path("/"), "the folder holds other things than a run"),
+        (Path(vqvae_idr0093.__file__).parent.parent, r"holds other things than a run .* and \d+ more"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            save_config(config, folder)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("content", ['{"data": ', "[]", "\x00"])
+def test_a_damaged_configuration_is_named(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"config.json is (damaged|not of a run)"):
+        load_config(tmp_path)
+
+
+def test_a_configuration_of_another_version_says_what_to_do(tmp_path):
+    config = vqvae_idr0093.get_config("tiny")
+    save_config(check_config(config), tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    del stored["eval"]["invariance_objects"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(ConfigError, match=r"not of this version; give the configuration too .*\n.*invariance_objects"):
+        load_config(tmp_path)
     save_config(check_config(config), tmp_path)
     assert load_config(tmp_path) == check_config(config)
 

@@ -77,3 +77,18 @@ def test_what_is_not_known_is_refused_with_what_is(ellipses):
         ConfigError, match=r"'area_px2' is no number known of 'ellipses'; there are site, perimeter_px$"
     ):
         known_numbers(dataclasses.replace(ellipses, kind="images"), ("area_px2",))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([np.nan, 1.0], r"'area_px' is nan in row 0 of 'ellipses', and in 1 rows no number"),
+        ([1.0, 1e300], r"'area_px' is 1e\+300 in row 1"),
+        ([2**24 + 1, 2**62], r"'area_px' is 16777217 in row 0"),
+    ],
+)
+def test_a_number_that_is_none_in_single_precision_is_refused(ellipses, values, said):
+    changed = dataclasses.replace(ellipses, metadata=ellipses.metadata.assign(area_px=values))
+    with pytest.raises(ConfigError, match=said):
+        check_known(changed, ("area_px",))
+    check_known(changed, ("perimeter_px",))

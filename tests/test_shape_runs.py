@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from scipy.spatial.distance import pdist
 from sklearn.preprocessing import StandardScaler
 
 from bie_jax.config import ConfigError, check_config
-from bie_jax.evaluation import embed
+from bie_jax.evaluation import embed, shape_invariance
+from bie_jax.evaluation import evaluate as evaluate_module
 from bie_jax.evaluation.evaluate import evaluate
 from bie_jax.evaluation.shape_features import shape_features
 from bie_jax.evaluation.shape_pictures import latent_to_outline
@@ -167,6 +169,26 @@ def test_a_run_is_scored_and_drawn(trained):
     assert "outline: in the other direction" in page
 
 
+def test_scores_and_report_are_kept_when_the_table_of_invariances_is_stopped(trained, monkeypatch):
+    workdir = trained("vae")
+    embed.write_embeddings(workdir)
+    shutil.rmtree(workdir / "report", ignore_errors=True)
+
+    def two_rows(*arguments, **how):
+        rows = shape_invariance.invariances(*arguments, **how)
+        yield next(rows)
+        yield next(rows)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate_module, "invariances", two_rows)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(workdir)
+    scores = json.loads((workdir / "scores.json").read_text())
+    assert [row["change"] for row in scores["invariances"]] == ["none", "turned by every 7 degrees, 7 to 357"]
+    assert "trained_encoder" in scores["feature_sets"]
+    assert "Neighbours in latent space" in (workdir / "report" / "index.html").read_text()
+
+
 def test_back_from_a_latent_vector_to_a_mask(trained):
     embedder = embed.load_latents(trained("vae"))
     latents = np.random.default_rng(0).normal(size=(4, embedder.dim)).astype(np.float32)
@@ -200,6 +222,11 @@ def test_masks_are_embedded_as_the_set_was(trained):
     np.testing.assert_allclose(embed_masks(of_any_size, workdir), expected, atol=1e-4)
     with pytest.raises(ValueError, match="mask 1: "):
         embed_masks([masks[0], np.zeros((9, 9))], workdir)
+    half_hidden = np.ma.array(masks[1], mask=masks[1] > 0)
+    with pytest.raises(ValueError, match=r"mask 1 holds masked values; fill them"):
+        embed_masks([masks[0], half_hidden], workdir)
+    with pytest.raises(ValueError, match=r"got .* of complex128"):
+        embed_masks(masks.astype(complex), workdir)
 
 
 def test_masks_need_a_run_on_shapes(trained_workdir):

@@ -78,8 +78,7 @@ def test_running_again_trains_no_further(trained_workdir, tiny_config):
 
 def test_early_stopping_counts_epochs_without_a_better_validation(tiny_config, tmp_path):
     tiny_config.optimizer.lr = tiny_config.optimizer.min_lr = tiny_config.optimizer.warmup_init_lr = 1e-12
-    tiny_config.model.quantizer.ema_decay = 1 - 1e-12  # nothing learns, so the first validation stays the best
-    tiny_config.model.quantizer.restart_threshold = 0.0
+    tiny_config.model.name = "ae"  # without codes, which follow what they see: the first validation stays the best
     tiny_config.train.epochs = 50
     tiny_config.train.early_stopping_patience_epochs = 2
     train_and_evaluate(tiny_config, tmp_path / "run")
@@ -102,9 +101,9 @@ def test_a_small_set_is_gone_through_several_times_in_an_epoch(tiny_config, tmp_
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(tiny_config, tmp_path, tiny_set):
-    tiny_config.optimizer.lr = 1e30
-    tiny_config.optimizer.clip_norm = 1e30
-    tiny_config.optimizer.lr = tiny_config.optimizer.warmup_init_lr = 1e30
+    tiny_config.optimizer.name = "sgd"
+    tiny_config.optimizer.clip_norm = 0.0
+    tiny_config.optimizer.lr = tiny_config.optimizer.warmup_init_lr = 100.0
     tiny_config.train.epochs = 30
     with pytest.raises(NonFiniteLossError, match=r"the loss of step \d+ is (nan|inf)") as error:
         train_and_evaluate(tiny_config, tmp_path / "run")
@@ -131,6 +130,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(tiny_confi
         ),
         ("eval.label", "gene", "eval.label='gene' is no column"),
         ("model.latent_dim", 0, "latent_dim=0"),
+        ("eval.components", 17, "components=17 is more than the 16 numbers that config.eval.readout gives"),
+        ("eval.components", 1000, r"components=1000 is more than the \d+ images of 'simulated'"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_written(tiny_config, tmp_path, key, value, message):
@@ -139,6 +140,22 @@ def test_what_cannot_run_is_refused_before_anything_is_written(tiny_config, tmp_
     with pytest.raises(ConfigError, match=message):
         train_and_evaluate(tiny_config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_more_steps_than_are_counted_are_refused(tiny_config, tmp_path):
+    tiny_config.train.epochs, tiny_config.train.min_epoch_steps = 100_000, 1_000_000
+    with pytest.raises(ConfigError, match=r"of 1000000 steps each are 100001000000 steps, 2147483647 at most"):
+        train_and_evaluate(tiny_config, tmp_path / "run")
+
+
+def test_what_will_not_be_scored_is_said_before_the_first_step(tiny_config, tmp_path, capsys):
+    tiny_config.eval.folds, tiny_config.eval.probe_control = 1000, "nobody"
+    tiny_config.train.batch_size, tiny_config.train.accumulate_steps = 8, 1
+    tiny_config.train.epochs, tiny_config.optimizer.cooldown_epochs = 2, 0
+    train_and_evaluate(tiny_config, tmp_path / "run")
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("scores: ")]
+    assert any("Stratified 1000-fold is not scored: fewer than two classes have 1000 images" in line for line in said)
+    assert any("negative controls (label = 'nobody', config.eval.probe_control)" in line for line in said)
 
 
 @pytest.mark.parametrize(

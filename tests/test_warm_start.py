@@ -17,7 +17,7 @@ from bie_jax.config import ConfigError, check_config, save_config
 from bie_jax.objectives import build_model
 from bie_jax.train import train_and_evaluate
 from bie_jax.train_state import create_train_state, initial_variables
-from bie_jax.warm_start import channel_axes_of, given_weights, graft
+from bie_jax.warm_start import channel_axes_of, check_finite_weights, given_weights, graft
 from configs import mae_idr0093
 
 RNG = np.random.default_rng(0)
@@ -261,3 +261,12 @@ def test_what_cannot_be_started_from_is_refused_before_anything_is_compiled_or_w
     jax.effects_barrier()
     assert not made
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_weights_that_are_no_numbers_are_refused(value):
+    given = {"params": {"encoder": {"kernel": np.array([1.0, value]), "bias": jax.ShapeDtypeStruct((2,), np.float32)}}}
+    with pytest.raises(ConfigError, match=r"^whose: params/encoder/kernel holds NaN, infinity or numbers beyond"):
+        check_finite_weights(given, "whose")
+    given["params"]["encoder"]["kernel"][1] = 3.0
+    check_finite_weights(given, "whose")

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from bie_jax import augment, integrity, run_files, sharding
 from bie_jax.checkpoint import load_model
 from bie_jax.config import Config, load_config
+from bie_jax.embedding_table import SPLIT, embedding_columns, h5ad_name
 from bie_jax.evaluation.components import Components
 from bie_jax.image_set import ImageSet, open_image_set
 from bie_jax.input_pipeline import eval_batches, split_image_set
@@ -29,11 +30,9 @@ from bie_jax.mixture import Mixture
 from bie_jax.models import encoder_stride, has_fixed_size
 from bie_jax.models.lookup import capacity_bits
 from bie_jax.objectives import build_model
+from bie_jax.pixels import as_pixels, check_finite_rows
 from bie_jax.train_state import initial_variables
 from bie_jax.views import VIEWS
-
-# Columns that pycytominer and its kin look for; every other column of a set keeps its own name.
-_METADATA_NAMES = {"plate": "Metadata_Plate", "well": "Metadata_Well", "site": "Metadata_Site"}
 
 
 class Embedder:
@@ -134,8 +133,8 @@ class Embedder:
 
         Args:
             images: of shapes outlines [N, P', 2, 1], px, P' a multiple of `data.crop_size[0]`; else
-                [N, H, W, C] camera counts, uint8, uint16 or float, as the training images were before any
-                normalisation.
+                [N, H, W, C] camera counts, as the training images were before any normalisation: uint8, uint16, float,
+                or other whole numbers up to 2^24 (`bie_jax.pixels.as_pixels`).
             channels: names of the C channels; they may come in any order. None: they are in the model's order. A model
                 of several sets takes the channels of any one of them.
             plates: name of each image's plate, if they come from plates of the training set; matters only for
@@ -145,9 +144,10 @@ class Embedder:
             [N, D] float32.
 
         Raises:
-            ValueError: for other channels than the model's, images too small, an unknown plate, values not finite.
+            ValueError: for other channels than the model's, images too small, an unknown plate, values that are not
+                finite or that float32 does not hold, and rows that are not finite.
         """
-        images = np.asarray(images)
+        images = as_pixels(images)
         if images.ndim != 4:
             raise ValueError(f"images have shape {images.shape}; expected [N, H, W, C]")
         if self._config.data.kind == "shapes":
@@ -159,9 +159,8 @@ class Embedder:
                 )
         described = self._set_of(images.shape[-1], channels)
         images = self._join_channels(images, self.channel_names if channels is None else channels)
-        if np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all():
-            bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
-            raise ValueError(f"images {bad[:10].tolist()} hold NaN or infinity")
+        if plates is not None and len(plates) != len(images):
+            raise ValueError(f"{len(plates)} plates for {len(images)} images: one for each")
         rows = self._rows_of(described, [""] * len(images) if plates is None else plates)
         batch_size = self.batch_size
         out = np.empty((len(images), self.dim), np.float32)
@@ -170,13 +169,17 @@ class Embedder:
             padded = np.resize(chosen, batch_size)  # repeats images, so that every batch has one shape
             features, _ = self.encode_batch(images[padded], rows[padded])
             out[chosen] = features[: len(chosen)]
+        check_finite_rows(out, "the embedding")
         return out
 
     @property
     def batch_size(self) -> int:
         """`eval.batch_size`, rounded up so that all devices share it."""
-        devices = jax.device_count()
-        return -(-self._config.eval.batch_size // devices) * devices
+        return _shared(self._config.eval.batch_size)
+
+    def batch_of(self, count: int) -> int:
+        """The same, of no more than all `count` images of a set."""
+        return min(self.batch_size, _shared(count))
 
     def encode_batch(self, image: np.ndarray, plate: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """[B, H, W, C] counts, [B] rows of the intensity table -> [B, D], and codes [B, ..., G] of a VQ-VAE."""
@@ -287,6 +290,12 @@ def embed_image_set(embedder: Embedder, image_set: ImageSet, progress: bool = Tr
     return _embed_rows(embedder, image_set, progress)[0]
 
 
+def _shared(count: int) -> int:
+    """Rounded up so that all devices have as many."""
+    devices = jax.device_count()
+    return -(-count // devices) * devices
+
+
 def _embed_rows(embedder: Embedder, image_set: ImageSet, progress: bool) -> tuple[np.ndarray, "CodeUse | None"]:
     """Features [N, D], and how often each code of a VQ-VAE occurs."""
     rows = np.arange(len(image_set))
@@ -297,7 +306,7 @@ def _embed_rows(embedder: Embedder, image_set: ImageSet, progress: bool) -> tupl
     code_use = None
     bar = tqdm(total=len(rows), desc="embed", unit="image", disable=not progress, mininterval=1.0)
     with bar:
-        for batch in eval_batches(mixture, rows, embedder.batch_size, read_threads=2):
+        for batch in eval_batches(mixture, rows, embedder.batch_of(len(rows)), read_threads=2):
             real = batch["weight"] > 0
             image = embedder._join_channels(batch["image"], image_set.channel_names)
             out, codes = embedder.encode_batch(image, plates[batch["row"]])
@@ -307,6 +316,7 @@ def _embed_rows(embedder: Embedder, image_set: ImageSet, progress: bool) -> tupl
                     code_use = CodeUse(embedder.num_codes, codes.shape)
                 code_use.add(codes[real])
             bar.update(int(real.sum()))
+    check_finite_rows(features, f"the embedding of {image_set.name!r}", image_set.metadata["source"])
     return features, code_use
 
 
@@ -361,10 +371,11 @@ def _write_embeddings(workdir: Path, config: Config) -> pd.DataFrame:
         components = Components.fit(features[train_rows], config.eval.components)
         components.save(workdir, made_from)
         features = components(features)
-    metadata = image_set.metadata.rename(columns=lambda name: _METADATA_NAMES.get(name, f"Metadata_{name}"))
+    metadata = embedding_columns(image_set.metadata)
     is_val = np.isin(np.arange(len(image_set)), val_rows)
-    metadata = metadata.reset_index(drop=True).assign(Metadata_split=np.where(is_val, "val", "train"))
+    metadata[SPLIT] = np.where(is_val, "val", "train")
     features = np.concatenate([features, known_numbers(image_set, config.eval.append)], axis=1)
+    check_finite_rows(features, "the embedding with what is appended to it", image_set.metadata["source"])
     names = [f"{embedder.model_name}_{i:04d}" for i in range(features.shape[1])]
     table = pd.concat([metadata, pd.DataFrame(features, columns=pd.Index(names))], axis=1)
     table.attrs["made_from"] = made_from  # in the file too, for who finds it elsewhere
@@ -372,12 +383,12 @@ def _write_embeddings(workdir: Path, config: Config) -> pd.DataFrame:
     table.to_parquet(content, index=False)
     integrity.write_bytes(workdir / run_files.EMBEDDINGS, content.getvalue(), made_from)
 
-    obs = metadata.set_index(pd.Index([str(i) for i in range(len(metadata))]))
+    obs = metadata.rename(columns=h5ad_name).set_index(pd.Index([str(i) for i in range(len(metadata))]))
     data = anndata.AnnData(X=features, obs=obs, var=pd.DataFrame(index=pd.Index(names)), uns={"made_from": made_from})
     needed = features.nbytes + int(metadata.memory_usage(deep=True).sum())
     integrity.write_file(workdir / run_files.EMBEDDINGS_H5AD, data.write_h5ad, needed, made_from)
 
-    shown = np.resize(val_rows, embedder.batch_size)
+    shown = np.resize(val_rows, embedder.batch_of(len(image_set)))
     described = embedder._set_of(len(image_set.channel_names), image_set.channel_names)
     plates = embedder._rows_of(described, image_set.metadata["plate"].iloc[shown].tolist())
     image, reconstruction = embedder.reconstruct_batch(

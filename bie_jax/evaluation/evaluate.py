@@ -23,17 +23,18 @@ from bie_jax.evaluation.image_features import image_features
 from bie_jax.evaluation.shape_features import shape_features
 from bie_jax.evaluation.shape_invariance import invariances
 from bie_jax.evaluation.shape_pictures import shape_pictures
+from bie_jax.foreign_text import visible
 from bie_jax.image_set import ImageSet, open_image_set
 from bie_jax.known_numbers import known_numbers
 from bie_jax.metric_logger import LOG
 from bie_jax.parquet import read_parquet
+from bie_jax.pixels import check_finite_rows
+from bie_jax.scoring_plan import NEIGHBOURS, STRATIFIED, UNSEEN, ScoringPlan, plan_scores
 
 TRAINED = "trained_encoder"
 RANDOM = "random_encoder"
 RANDOM_POOLED = "random_encoder_pooled"
-UNSEEN = "unseen_by_encoder"
-# Objects that the table of invariances is made of, and others that its classifier learns from, at most.
-INVARIANCE_OBJECTS, INVARIANCE_TRAINING = 200, 5000
+INVARIANCE_TRAINING = 5000  # objects that the classifier of the table of invariances learns from, at most
 HAND_MADE: dict[str, collections.abc.Callable[..., HandMade]] = {"images": image_features, "shapes": shape_features}
 
 
@@ -57,6 +58,7 @@ def read_embeddings(path: Path, made_from: integrity.MadeFrom | None = None) -> 
         DamagedFileError: not what was written.
         StaleFileError: made from something else.
         EvaluationError: no feature columns.
+        NonFiniteRowsError: a row that holds NaN or infinity.
     """
     integrity.verify(path, run_files.EMBED_AGAIN, made_from)
     table = read_parquet(path)
@@ -72,7 +74,9 @@ def read_embeddings(path: Path, made_from: integrity.MadeFrom | None = None) -> 
             f"{path} has no feature columns, only {list(table.columns)}; delete it and run --stage=embed"
         )
     model = str(features.columns[0]).rsplit("_", 1)[0]
-    return metadata, features.to_numpy(np.float32), model
+    values = features.to_numpy(np.float32)
+    check_finite_rows(values, str(path))
+    return metadata, values, model
 
 
 def check_same_images(metadata: pd.DataFrame, image_set: ImageSet) -> None:
@@ -95,16 +99,6 @@ def check_same_images(metadata: pd.DataFrame, image_set: ImageSet) -> None:
             )
 
 
-def _column(metadata: pd.DataFrame, name: str, key: str) -> np.ndarray:
-    if name not in metadata:
-        raise EvaluationError(
-            f"config.eval.{key}={name!r} is not a column of the metadata; there are "
-            f"{', '.join(map(str, metadata.columns))}"
-        )
-    # astype("U"), not object: sklearn and numpy sort and compare fixed-width strings without surprises.
-    return metadata[name].fillna("").astype(str).to_numpy().astype("U")
-
-
 def sample_points(count: int, limit: int, seed: int) -> np.ndarray:
     """Rows to show, sorted: all of them, or `limit` drawn without looking at labels."""
     if count <= limit:
@@ -112,41 +106,23 @@ def sample_points(count: int, limit: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
 
 
-def _folds(
-    labels: np.ndarray, groups: np.ndarray, settings: EvalConfig
-) -> tuple[dict[str, list[probe.Fold]], list[str]]:
-    classes = np.unique(labels)
-    if len(classes) < 2:
-        # Plates without labels are a common case: the report's maps, curves and reconstructions are still worth having.
-        held = "no label" if not len(classes) else f"a single label ({classes[0]})"
-        return {}, [f"The column {settings.label} holds {held}: nothing to classify, so only plate identity is scored."]
-    several = len(np.unique(groups)) > 1
-    try:
-        folds = {"stratified_k_fold": probe.stratified_folds(labels, settings.folds, settings.seed)}
-        if several:
-            folds[f"leave_{settings.group}_out"] = probe.leave_group_out_folds(labels, groups)
-    except ValueError as error:
-        raise EvaluationError(str(error)) from error
-    notes = []
-    if several:
-        notes = probe.describe_gaps(labels, folds[f"leave_{settings.group}_out"])
-    else:
-        notes.append(
-            f"All images come from {settings.group} {groups[0]}: leaving one {settings.group} out is impossible."
-        )
-    return folds, notes
+def _folds(plan: ScoringPlan, settings: EvalConfig) -> dict[str, list[probe.Fold]]:
+    """The folds of each division, numbers of rows of the set."""
 
+    def of_set(rows: np.ndarray, folds: list[probe.Fold]) -> list[probe.Fold]:
+        return [probe.Fold(fold.name, rows[fold.train], rows[fold.test]) for fold in folds]
 
-def _unseen_fold(labels: np.ndarray, sides: np.ndarray) -> tuple[dict[str, list[probe.Fold]], list[str]]:
-    """The one fold whose test images neither encoder nor classifier learnt from: the run's own validation images."""
-    train, held_out = np.flatnonzero(sides == "train"), np.flatnonzero(sides == "val")
-    missing = [str(name) for name in np.unique(labels) if name not in labels[train] or name not in labels[held_out]]
-    if missing:
-        return {}, [
-            f"No scores of images that the encoder never saw: {', '.join(missing)} is not on both sides of the run's "
-            f"own division into {len(train)} training and {len(held_out)} validation images."
-        ]
-    return {UNSEEN: [probe.Fold("validation", train, held_out)]}, []
+    folds: dict[str, list[probe.Fold]] = {}
+    for name, part in plan.parts.items():
+        labels = plan.labels[part.rows]
+        if name == STRATIFIED:
+            folds[name] = of_set(part.rows, probe.stratified_folds(labels, settings.folds, settings.seed))
+        elif name == UNSEEN:
+            is_train = plan.sides[part.rows] == "train"
+            folds[name] = [probe.Fold("validation", part.rows[is_train], part.rows[~is_train])]
+        elif name != NEIGHBOURS:
+            folds[name] = of_set(part.rows, probe.leave_group_out_folds(labels, plan.groups[part.rows]))
+    return folds
 
 
 def score_features(
@@ -172,46 +148,13 @@ def score_features(
     Raises:
         EvaluationError: a column that is not there, or folds that cannot be made (the class and its count are named).
     """
-    all_labels = _column(metadata, settings.label, "label")
-    plates = _column(metadata, "plate", "group")
-    wells = _column(metadata, "well", "group")
-    positions = np.array([f"{plate}/{well}" for plate, well in zip(plates, wells)])
-    # A well is one well of one plate: B02 of two plates is not one group.
-    groups = positions if settings.group == "well" else _column(metadata, settings.group, "group")
-
-    labelled = np.flatnonzero(all_labels != "")
-    notes = []
-    if len(labelled) < len(all_labels):
-        notes.append(f"{len(all_labels) - len(labelled)} images without a label take no part in the scores.")
-    labels = all_labels[labelled]
-    clusters = positions[labelled]
-    few = [name for name in np.unique(labels) if len(np.unique(clusters[labels == name])) < 3]
-    # Fewer than three wells in all are none: digits, or cells whose source names no plate. Then images are drawn.
-    interval_over = "wells" if len(np.unique(clusters)) > 2 else "images"
-    drawn = clusters if interval_over == "wells" else np.arange(len(labels)).astype("U")
-    if interval_over == "images":
-        notes.append(
-            "The set has fewer than three wells: intervals resample single images, and say nothing of what sets wells, "
-            "plates or cultures apart."
-        )
-    elif few:
-        notes.append(
-            f"Fewer than three wells of {', '.join(map(str, few))}: intervals that resample wells are too narrow there."
-        )
-    several_wells = len(np.unique(labels)) > 1 and len(np.unique(clusters)) > 1
-    folds, fold_notes = _folds(labels, groups[labelled], settings)
-    notes += fold_notes
-    if folds:
-        unseen, unseen_notes = _unseen_fold(labels, _column(metadata, "split", "label")[labelled])
-        folds |= unseen
-        notes += unseen_notes
-    controls = np.flatnonzero(all_labels == settings.probe_control) if settings.probe_control else np.array([], int)
-    several_plates = len(np.unique(plates[controls])) > 1
-    if settings.probe_control and not several_plates:
-        notes.append(
-            f"Plate identity is not scored: negative controls ({settings.label} = {settings.probe_control!r}) "
-            f"come from {len(np.unique(plates[controls]))} plates, two are needed."
-        )
+    plan = plan_scores(metadata, metadata["split"].to_numpy(), settings)
+    labels, folds = plan.labels, _folds(plan, settings)
+    notes = list(plan.notes)
+    for name, parts in folds.items():
+        if name.startswith("leave_"):
+            notes += probe.describe_gaps(labels, parts)
+    drawn = plan.positions if plan.interval_over == "wells" else np.arange(len(labels)).astype("U")
 
     def scored(values: np.ndarray, parts: list[probe.Fold]) -> dict:
         tested = np.sort(np.concatenate([fold.test for fold in parts]))
@@ -219,13 +162,32 @@ def score_features(
             labels[tested], values[tested], drawn[tested], resamples=settings.bootstrap, seed=settings.seed
         )
 
+    def neighbours_of(features: np.ndarray) -> dict | None:
+        if NEIGHBOURS not in plan.parts:
+            return None
+        rows = plan.parts[NEIGHBOURS].rows
+        return probe.not_same_well_knn(features[rows], labels[rows], plan.positions[rows], settings.knn_k)
+
+    def identity_of(feature_set: FeatureSet) -> dict | None:
+        if not len(plan.controls):
+            return None
+        identity = probe.plate_identity(
+            feature_set.features[plan.controls],
+            plan.plates[plan.controls],
+            plan.wells[plan.controls],
+            num_folds=settings.folds,
+            seed=settings.seed,
+            components=feature_set.components,
+        )
+        notes.extend(f"{feature_set.title}, plate identity: {note}" for note in identity["notes"])
+        return identity
+
     results = {}
     for feature_set in feature_sets:
-        features = feature_set.features[labelled]
         classifiers: dict[str, dict] = {probe.LOGISTIC_REGRESSION: {}, probe.RANDOM_FOREST: {}} if folds else {}
         for split, parts in folds.items():
             predictions = probe.cross_validate(
-                features,
+                feature_set.features,
                 labels,
                 parts,
                 components=feature_set.components,
@@ -236,28 +198,13 @@ def score_features(
             for name, prediction in predictions.items():
                 classifiers[name][split] = scored(prediction.values, parts)
                 notes += [f"{feature_set.title}: {note}" for note in prediction.notes]
-        identity = None
-        if several_plates:
-            try:
-                identity = probe.plate_identity(
-                    feature_set.features[controls],
-                    plates[controls],
-                    wells[controls],
-                    num_folds=settings.folds,
-                    seed=settings.seed,
-                    components=feature_set.components,
-                )
-                notes += [f"{feature_set.title}, plate identity: {note}" for note in identity["notes"]]
-            except ValueError as error:
-                # A plate with two controls is no reason to withhold every other score; the report says what is missing.
-                notes.append(f"{feature_set.title}, plate identity is not scored: {error}.")
         results[feature_set.key] = {
             "title": feature_set.title,
             "description": feature_set.description,
             "dim": feature_set.dim,
             "classifiers": classifiers,
-            "knn": probe.not_same_well_knn(features, labels, clusters, settings.knn_k) if several_wells else None,
-            "plate_identity": identity,
+            "knn": neighbours_of(feature_set.features),
+            "plate_identity": identity_of(feature_set),
         }
         on_step()
     results[probe.MAJORITY] = {
@@ -274,15 +221,43 @@ def score_features(
         "knn": None,
         "plate_identity": None,
     }
-    names, counts = np.unique(labels, return_counts=True)
+    names, counts = np.unique(labels[plan.labelled], return_counts=True)
     return {
         "label": settings.label,
         "classes": {str(name): int(count) for name, count in zip(names, counts)},
-        "splits": {split: {"folds": len(parts), "held_out": [f.name for f in parts]} for split, parts in folds.items()},
-        "interval_over": interval_over,
+        "splits": {
+            split: {
+                "folds": len(parts),
+                "held_out": [f.name for f in parts],
+                "classes": len(np.unique(labels[plan.parts[split].rows])),
+                "left_out": plan.parts[split].left_out,
+            }
+            for split, parts in folds.items()
+        },
+        "interval_over": plan.interval_over,
         "feature_sets": results,
         "notes": notes,
     }
+
+
+def without_broken(feature_sets: list[FeatureSet]) -> tuple[list[FeatureSet], list[str]]:
+    """Hand-made features that are finite, and a note on each set that is not: it costs no other set its score."""
+    finite, notes = [], []
+    for feature_set in feature_sets:
+        bad = np.flatnonzero(~np.isfinite(feature_set.features).all(axis=1))
+        if not len(bad):
+            finite.append(feature_set)
+            continue
+        notes.append(
+            f"{feature_set.title} is not scored: {len(bad)} of {len(feature_set.features)} rows hold NaN or infinity, "
+            f"the first is row {bad[0]}."
+        )
+    return finite, notes
+
+
+def count_steps(feature_sets: list[FeatureSet], plan: ScoringPlan, settings: EvalConfig) -> int:
+    """How often `score_features` calls `on_step`."""
+    return len(feature_sets) * (1 + sum(len(parts) for parts in _folds(plan, settings).values()))
 
 
 def transductive_note(
@@ -355,11 +330,13 @@ def _evaluate(workdir: Path, config: Config) -> dict:
         integrity.verify(workdir / name, run_files.EMBED_AGAIN, made_from)
     report.read_metrics(workdir / LOG)
     check_same_images(metadata, image_set)
-    _column(metadata, settings.label, "label")
-    _column(metadata, settings.group, "group")
+    plan = plan_scores(metadata, metadata["split"].to_numpy(), settings)
+    for note in plan.notes:
+        print(f"scores: {visible(note)}")
 
     shown = sample_points(len(metadata), settings.max_report_points, settings.seed)
     hand_made = HAND_MADE[image_set.kind](image_set, shown, classical=settings.classical_baseline)
+    finite, broken = without_broken(hand_made.feature_sets)
     appended = known_numbers(image_set, settings.append)
     embedded = features[:, : features.shape[1] - appended.shape[1]]
     untrained, untrained_pooled = (
@@ -377,10 +354,11 @@ def _evaluate(workdir: Path, config: Config) -> dict:
             "The same random weights, read before the bottleneck as the mean over positions.",
             untrained_pooled,
         ),
-        *hand_made.feature_sets,
+        *finite,
     ]
-    with tqdm(desc="scores", unit="fold") as bar:
+    with tqdm(desc="scores", unit="fold", total=count_steps(feature_sets, plan, settings)) as bar:
         scored = score_features(feature_sets, metadata, settings, bar.update)
+    scored["notes"] += broken
 
     positions = metadata["plate"].astype(str) + "/" + metadata["well"].astype(str)
     scores = {
@@ -400,26 +378,41 @@ def _evaluate(workdir: Path, config: Config) -> dict:
         "made_from": made_from,
         **scored,
         "transductive": transductive_note(metadata, config.objective.contrastive, scored["splits"]),
-        "invariances": _invariances(workdir, image_set, embedded, metadata, settings)
-        if image_set.kind == "shapes"
-        else None,
+        "invariances": [],  # of shapes, one by one, below
         "seconds": None,
     }
-    projections = report_projections(feature_sets, shown, settings.seed, settings.umap)
-    scores["seconds"] = round(time.monotonic() - started, 1)
-    integrity.write_json(workdir / run_files.SCORES, scores, made_from)
-    report.write_report(
-        workdir,
-        config=config.model_dump(),
-        scores=scores,
-        metadata=metadata.iloc[shown].assign(row=shown).reset_index(drop=True),
-        projections=projections,
-        tiles=hand_made.tiles,
-        pictures=shape_pictures(workdir, image_set, embedded, np.asarray(metadata[settings.label]), settings.seed)
+
+    def keep() -> None:
+        # What is finished is kept: whatever comes after it may be stopped.
+        scores["seconds"] = round(time.monotonic() - started, 1)
+        integrity.write_json(workdir / run_files.SCORES, scores, made_from)
+
+    keep()
+    projections = report_projections(feature_sets, shown, settings.seed, plan.umap)
+    pictures = (
+        shape_pictures(workdir, image_set, embedded, np.asarray(metadata[settings.label]), settings.seed)
         if image_set.kind == "shapes"
-        else [],
-        control=settings.probe_control,
+        else []
     )
+
+    def show() -> None:
+        report.write_report(
+            workdir,
+            config=config.model_dump(),
+            scores=scores,
+            metadata=metadata.iloc[shown].assign(row=shown).reset_index(drop=True),
+            projections=projections,
+            tiles=hand_made.tiles,
+            pictures=pictures,
+            control=settings.probe_control,
+        )
+
+    show()
+    if image_set.kind == "shapes" and settings.invariance_objects:
+        for row in _invariances(workdir, image_set, embedded, plan.labels, settings):
+            scores["invariances"].append(row)
+            keep()
+        show()
     return scores
 
 
@@ -444,17 +437,18 @@ def embed_untrained(
 
 
 def _invariances(
-    workdir: Path, image_set: ImageSet, embedded: np.ndarray, metadata: pd.DataFrame, settings: EvalConfig
-) -> list[dict]:
+    workdir: Path, image_set: ImageSet, embedded: np.ndarray, labels: np.ndarray, settings: EvalConfig
+) -> collections.abc.Iterator[dict]:
     """What turning, moving, mirroring, another start, and pixels do to the embedding itself (without what is appended
     to it)."""
     return invariances(
         embed.load(workdir).embed,
         image_set.images(np.arange(len(image_set)))[..., 0],
         embedded,
-        _column(metadata, settings.label, "label"),
-        num_objects=INVARIANCE_OBJECTS,
+        labels,
+        num_objects=settings.invariance_objects,
         most_training=INVARIANCE_TRAINING,
+        most_side_px=settings.invariance_side_px,
         seed=settings.seed,
     )
 

@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
+from bie_jax.foreign_text import MOST_OF_TITLE, in_figure, save_figure
+
 INK, MUTED, RULE = "#1d2733", "#5c6773", "#dfe4ea"
 # Okabe and Ito's colours, told apart with any kind of colour vision.
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"
@@ -66,7 +68,7 @@ class Picture(NamedTuple):
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     # No date and no creator: the same run gives the same bytes.
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    save_figure(figure, buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     plt.close(figure)
     return buffer.getvalue()
 
@@ -135,7 +137,7 @@ def loss_curves(records: collections.abc.Sequence[dict], best_epoch: float | Non
                 "fourier": "Fourier term",
                 "contrastive": "Contrastive term",
             }
-            axis.set_title(titles.get(term, term.replace("_", " ").capitalize()))
+            axis.set_title(titles.get(term, in_figure(term.replace("_", " ").capitalize())))
             units = {
                 "lr": "learning rate",
                 "perplexity": "codes",
@@ -221,8 +223,7 @@ def reconstruction(
                     # Three labels well inside the bar: one that sticks out would push the columns apart.
                     end = float(f"{0.6 * difference_limit[c]:.1g}")
                     bar.set_ticks([-end, 0, end], labels=[f"\N{MINUS SIGN}{end:g}", "0", f"{end:g}"])
-            # A channel's name comes from a file: a dollar sign in it is not the start of a formula.
-            axes[0, c].set_title(f"{name}\n", parse_math=False, fontsize=10.5)
+            axes[0, c].set_title(f"{in_figure(name)}\n", fontsize=10.5)
             axes[0, c].text(
                 0,
                 1.03,
@@ -334,7 +335,7 @@ def score_intervals(rows: collections.abc.Sequence[dict], chance: float, title: 
                 seen.add(name)
         axis.axvline(chance, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
         axis.text(chance, -0.62, " chance", color=MUTED, fontsize=9, va="center")
-        axis.set_yticks(range(len(rows)), [row["title"] for row in rows], color=INK, parse_math=False)
+        axis.set_yticks(range(len(rows)), [in_figure(row["title"]) for row in rows], color=INK)
         axis.set(
             xlim=(0, 1.005),
             ylim=(len(rows) - 0.45, -0.85),
@@ -343,7 +344,7 @@ def score_intervals(rows: collections.abc.Sequence[dict], chance: float, title: 
         axis.grid(axis="y", visible=False)
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0)
-        axis.set_title(title, parse_math=False)
+        axis.set_title(in_figure(title, MOST_OF_TITLE))
         figure.legend(loc="outside lower right", ncols=3)
         return _svg(figure)
 
@@ -374,8 +375,8 @@ def outline_grid(
         axis.set_xlim(-spacing / 2, (columns - 0.5) * spacing)
         axis.set_ylim((rows - 0.5) * spacing, -spacing / 2)
         axis.set_aspect("equal")
-        axis.set_xticks(spacing * np.arange(columns), column_titles)
-        axis.set_yticks(spacing * np.arange(rows), row_titles)
+        axis.set_xticks(spacing * np.arange(columns), [in_figure(title) for title in column_titles])
+        axis.set_yticks(spacing * np.arange(rows), [in_figure(title) for title in row_titles])
         axis.tick_params(length=0)
         axis.grid(False)
         axis.spines[:].set_visible(False)

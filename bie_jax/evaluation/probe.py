@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 LOGISTIC_REGRESSION = "logistic_regression"
 RANDOM_FOREST = "random_forest"
 MAJORITY = "majority"
+_NUMBERS_HELD = 10**7  # of resamples times wells, or classes, at a time: 80 MB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +73,8 @@ def stratified_folds(labels: np.ndarray, num_folds: int, seed: int) -> list[Fold
     rare = {name: count for name, count in _counts(labels).items() if count < num_folds}
     if rare:
         raise ValueError(
-            f"{num_folds} stratified folds need at least {num_folds} images of every class; too few of {rare}. "
-            f"Lower --config.eval.folds to {max(2, min(rare.values()))} or blank those labels in the annotation"
+            f"{num_folds} stratified folds need at least {num_folds} images of every class; too few of {rare}. Leave "
+            "those classes out, or set fewer --config.eval.folds"
         )
     splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
     rows = splitter.split(np.zeros((len(labels), 1)), labels)
@@ -289,26 +290,29 @@ def bootstrap_interval(
             f"the bootstrap needs at least one resample, got {resamples}; set --config.eval.bootstrap=1000"
         )
     classes = np.unique(np.concatenate([labels, predictions]))
-    size = len(classes)
     wells, well_of_image = np.unique(clusters, return_inverse=True)
-    cells = np.searchsorted(classes, labels) * size + np.searchsorted(classes, predictions)
-    per_well = np.zeros((len(wells), size * size))
-    np.add.at(per_well, (well_of_image, cells), 1)
+    truth, guess = np.searchsorted(classes, labels), np.searchsorted(classes, predictions)
+    hits, support, predicted = (np.zeros((len(wells), len(classes))) for _ in range(3))
+    np.add.at(hits, (well_of_image, truth), truth == guess)
+    np.add.at(support, (well_of_image, truth), 1)
+    np.add.at(predicted, (well_of_image, guess), 1)
 
-    supported = per_well.reshape(-1, size, size).sum(axis=2) > 0  # [wells, K]
+    supported = support > 0  # [wells, K]
     one_class_each = bool((supported.sum(axis=1) == 1).all())
     strata = supported.argmax(axis=1) if one_class_each else np.zeros(len(wells), dtype=int)
     rng = np.random.default_rng(seed)
-    weights = np.zeros((resamples, len(wells)))
-    for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)
-        weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
-
-    confusion = (weights @ per_well).reshape(resamples, size, size)
-    f1 = _per_class(confusion)[2]
-    # A class that a resample neither holds nor predicts has no F1; it is left out of that resample's mean.
-    present = confusion.sum(axis=1) + confusion.sum(axis=2) > 0
-    macro = f1.sum(axis=1) / present.sum(axis=1)
+    macro = np.empty(resamples)
+    block = max(1, _NUMBERS_HELD // max(len(wells), len(classes)))
+    for start in range(0, resamples, block):
+        count = min(block, resamples - start)
+        weights = np.zeros((count, len(wells)))
+        for stratum in np.unique(strata):
+            members = np.flatnonzero(strata == stratum)
+            weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=count)
+        drawn, guessed = weights @ support, weights @ predicted  # [count, K]
+        f1 = 2 * (weights @ hits) / np.maximum(drawn + guessed, 1)
+        # A class that a resample neither holds nor predicts has no F1; it is left out of that resample's mean.
+        macro[start : start + count] = f1.sum(axis=1) / (drawn + guessed > 0).sum(axis=1)
     low, high = np.quantile(macro, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -7,7 +7,6 @@ the network for nothing. Strings out of data and configuration are escaped: a we
 import base64
 import collections.abc
 import dataclasses
-import html
 import json
 import string
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas as pd
 
 from bie_jax import integrity, run_files
 from bie_jax.evaluation import figures, thumbnails
+from bie_jax.foreign_text import in_html
 
 TEMPLATE = Path(__file__).parent / "report_template"
 MOST_CATEGORIES = 120  # columns with more values than that are not offered as colours
@@ -38,14 +38,10 @@ class Projection:
     caption: str
 
 
-def _text(value: object) -> str:
-    return html.escape(str(value))
-
-
 def _image(svg: str, alternative: str) -> str:
     """An SVG as an <img>: its ids cannot clash with those of another picture, nor can it run anything."""
     data = base64.b64encode(svg.encode()).decode()
-    return f'<img class="figure" src="data:image/svg+xml;base64,{data}" alt="{_text(alternative)}">'
+    return f'<img class="figure" src="data:image/svg+xml;base64,{data}" alt="{in_html(alternative)}">'
 
 
 def _json(content: object) -> str:
@@ -82,7 +78,7 @@ def score_table(scores: dict) -> str:
     splits.sort(key=lambda name: name != leading)
     knn = next((entry["knn"] for entry in scores["feature_sets"].values() if entry["knn"]), None)
     group_heads = "".join(
-        f'<th colspan="2" scope="colgroup">{_text(split_title(split))}: macro F1</th>' for split in splits
+        f'<th colspan="2" scope="colgroup">{in_html(split_title(split))}: macro F1</th>' for split in splits
     )
     heads = "".join('<th scope="col">logistic regression</th><th scope="col">random forest</th>' for _ in splits)
     rows = []
@@ -104,9 +100,8 @@ def score_table(scores: dict) -> str:
         dim = f"{entry['dim']} features." if entry["dim"] else ""
         mark = ' class="ours"' if key == "trained_encoder" else ""
         rows.append(
-            f'<tr{mark}><th scope="row">{_text(entry["title"])}<span>{_text(entry["description"])} {dim}</span></th>'
-            + "".join(cells)
-            + "</tr>"
+            f'<tr{mark}><th scope="row">{in_html(entry["title"])}'
+            f"<span>{in_html(entry['description'])} {dim}</span></th>" + "".join(cells) + "</tr>"
         )
     neighbours = f"{knn['k']}-NN" if knn else "kNN"
     return (
@@ -133,14 +128,14 @@ def plate_table(scores: dict) -> str:
         share, chance = identity["macro_f1"], identity["chance"]
         mark = ' class="ours"' if key == "trained_encoder" else ""
         rows.append(
-            f'<tr{mark}><th scope="row">{_text(title)}</th><td class="score"><b>{share:.3f}</b></td>'
+            f'<tr{mark}><th scope="row">{in_html(title)}</th><td class="score"><b>{share:.3f}</b></td>'
             f'<td class="meter"><div role="img" aria-label="{share:.3f} on a scale from 0 to 1, chance {chance:.3f}">'
             f'<i style="width:{share:.1%}"></i><u style="left:{chance:.1%}"></u></div></td></tr>'
         )
     return (
         f"<p>Logistic regression guesses the plate of {first['images']} negative-control images from "
         f"{first['plates']} plates "
-        f"({_text(first['split'])}). The controls were treated alike, so what tells their plates apart is batch "
+        f"({in_html(first['split'])}). The controls were treated alike, so what tells their plates apart is batch "
         "effect: <b>lower is better</b>. "
         f"Chance is {first['chance']:.3f} (the line in the bars).</p>"
         '<div class="scroll"><table class="plates"><thead><tr><th scope="col">features</th><th scope="col">macro '
@@ -161,7 +156,7 @@ def _interval_figure(scores: dict) -> str:
         ]
         rows.append({"title": entry["title"], "marks": marks, "highlight": key == "trained_encoder"})
     title = f"Macro F1 of {scores['label']}, {split_title(split)}, by features"
-    svg = figures.score_intervals(rows, 1 / len(scores["classes"]), title, scores["interval_over"])
+    svg = figures.score_intervals(rows, 1 / scores["splits"][split]["classes"], title, scores["interval_over"])
     return _image(svg, title)
 
 
@@ -177,8 +172,8 @@ def configuration_table(config: dict) -> str:
     tables = []
     for name, group in config.items():
         rows = flat(group) if isinstance(group, dict) else [("", group)]
-        body = "".join(f"<tr><th scope='row'>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in rows)
-        tables.append(f"<table class='config'><caption>{_text(name)}</caption><tbody>{body}</tbody></table>")
+        body = "".join(f"<tr><th scope='row'>{in_html(key)}</th><td>{in_html(value)}</td></tr>" for key, value in rows)
+        tables.append(f"<table class='config'><caption>{in_html(name)}</caption><tbody>{body}</tbody></table>")
     return "<div class='configs'>" + "".join(tables) + "</div>"
 
 
@@ -244,7 +239,7 @@ def _reconstruction_section(
         error = float(((other - image) ** 2).mean())
         parts.append(
             f"<figure>{_image(svg, f'Input, reconstruction and difference of {what}')}"
-            f"<figcaption>{_text(what)}. Mean squared error over all channels {error:.3f}.</figcaption></figure>"
+            f"<figcaption>{in_html(what)}. Mean squared error over all channels {error:.3f}.</figcaption></figure>"
         )
     return (
         "<p>Validation images, centre-cropped as the model saw them. Intensities are normalised, in the units the "
@@ -258,21 +253,23 @@ def _reconstruction_section(
 
 def _gallery(pictures: list[figures.Picture]) -> str:
     return "".join(
-        f"<h3>{_text(picture.title)}</h3><figure>{_image(picture.svg, picture.title)}"
-        f"<figcaption>{_text(picture.caption)}</figcaption></figure>"
+        f"<h3>{in_html(picture.title)}</h3><figure>{_image(picture.svg, picture.title)}"
+        f"<figcaption>{in_html(picture.caption)}</figcaption></figure>"
         for picture in pictures
     )
 
 
-def invariance_table(rows: list[dict]) -> str:
+def invariance_table(rows: list[dict], most_side_px: int) -> str:
     """What changes to an outline, or to its picture, do to the embedding and to a classifier's score."""
+    if not rows:
+        return ""
     body = []
     for row in rows:
         f1 = "–" if row["macro_f1"] is None else f"{row['macro_f1']:.3f}"
         mean, greatest = ("–" if row[key] is None else f"{row[key]:.2%}" for key in ("embedding", "embedding_max"))
         lost = f" ({row['lost']} too small to draw)" if row["lost"] else ""
         body.append(
-            f'<tr><th scope="row">{_text(row["of"])}: {_text(row["change"])}{lost}</th>'
+            f'<tr><th scope="row">{in_html(row["of"])}: {in_html(row["change"])}{lost}</th>'
             f'<td class="score"><b>{mean}</b></td><td class="score"><b>{greatest}</b></td>'
             f'<td class="score"><b>{f1}</b></td></tr>'
         )
@@ -280,7 +277,8 @@ def invariance_table(rows: list[dict]) -> str:
         "<h3>What changes the embedding</h3><p>The distance of a changed object's embedding from its own, as a share "
         "of the RMS distance between two objects: mean over objects and angles, and the angle with the greatest mean. "
         "F1 is macro F1 on the changed objects, by logistic regression that has learnt from other objects, "
-        "unchanged. An outline is changed itself; a mask is drawn from it, and traced anew.</p>"
+        f"unchanged. An outline is changed itself; a mask is drawn from it, at most {most_side_px} px long, and traced "
+        "anew.</p>"
         '<div class="scroll"><table class="plates"><thead><tr><th scope="col">change</th>'
         '<th scope="col">mean</th><th scope="col">greatest</th><th scope="col">macro F1</th></tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
@@ -359,7 +357,7 @@ def _cards(scores: dict, codes: str | None) -> str:
     if codes:
         cards.append((codes, "codes in use", "over all embedded images"))
     return "".join(
-        f"<div class='card'><b>{_text(a)}</b><span>{_text(b)}</span><small>{_text(c)}</small></div>"
+        f"<div class='card'><b>{in_html(a)}</b><span>{in_html(b)}</span><small>{in_html(c)}</small></div>"
         for a, b, c in cards
     )
 
@@ -484,7 +482,7 @@ def write_report(
     )
     colours = thumbnails.channel_colours(len(data["channels"]))
     colours_of = "".join(
-        f'<span><i style="background:{colour}"></i>{_text(name)}</span>'
+        f'<span><i style="background:{colour}"></i>{in_html(name)}</span>'
         for name, colour in zip(data["channels"], colours)
     )
     height, width, count = data["image_shape"]
@@ -508,7 +506,7 @@ def write_report(
         if data["simulated"]
         else ""
     )
-    notes = "".join(f"<li>{_text(note)}</li>" for note in scores["notes"])
+    notes = "".join(f"<li>{in_html(note)}</li>" for note in scores["notes"])
     leading = _leading_split(scores)
     if leading is not None and leading.startswith("leave_"):
         group = leading.removeprefix("leave_").removesuffix("_out")
@@ -516,19 +514,19 @@ def write_report(
     else:
         trust = "No whole plates are left out here, so what images of one plate share flatters all scores"
     values = {
-        "trust": _text(trust),
+        "trust": in_html(trust),
         "resampled": "whole wells" if scores["interval_over"] == "wells" else "single images",
-        "title": _text(workdir.resolve().name),
+        "title": in_html(workdir.resolve().name),
         "css": (TEMPLATE / "report.css").read_text(),
         "js": (TEMPLATE / "report.js").read_text(),
         "data": _json(page_data),
         "banner": banner,
-        "set_name": _text(data["name"]),
-        "set_description": _text(data["description"]),
-        "facts": _text(facts),
-        "model": _text(scores["model"]),
+        "set_name": in_html(data["name"]),
+        "set_description": in_html(data["description"]),
+        "facts": in_html(facts),
+        "model": in_html(scores["model"]),
         "cards": _cards(scores, codes),
-        "sampling": _text(sampling),
+        "sampling": in_html(sampling),
         "thumbnail_key": thumbnail_key,
         "pictures_title": "Shapes, and back from the embedding"
         if data["kind"] == "shapes"
@@ -536,12 +534,13 @@ def write_report(
         "atlas": atlas,
         "score_figure": _interval_figure(scores),
         "score_table": score_table(scores),
-        "label": _text(scores["label"]),
+        "label": in_html(scores["label"]),
         "notes": f"<ul class='notes'>{notes}</ul>" if notes else "",
-        "transductive": _text(scores["transductive"]),
+        "transductive": in_html(scores["transductive"]),
         "confusion_hidden": "" if page_data["featureSets"] else "hidden",
         "plates": plate_table(scores),
-        "reconstructions": _gallery(pictures) + invariance_table(scores["invariances"])
+        "reconstructions": _gallery(pictures)
+        + invariance_table(scores["invariances"], config["eval"]["invariance_side_px"])
         if data["kind"] == "shapes"
         else _reconstruction_section(workdir, data["channels"], um, metadata_of),
         "codebook": codebook,

@@ -5,7 +5,8 @@ is rounding and the choice of points. And the object is drawn as a mask again, t
 anew, as another picture of it would be: what is left there is the cost of pixels.
 """
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from bie_jax.outline_views import random_noise
 from bie_jax.shapes.contour import mask_to_contour
@@ -32,8 +34,9 @@ def invariances(
     *,
     num_objects: int,
     most_training: int,
+    most_side_px: int,
     seed: int,
-) -> list[dict]:
+) -> Iterator[dict]:
     """What each change does to the embedding of objects drawn at random, and to the F1 of a classifier of the others.
 
     Args:
@@ -43,14 +46,16 @@ def invariances(
         labels: [N] str, "" where there is none.
         num_objects: how many objects are drawn, of those with a label if there are any.
         most_training: others that the classifier (logistic regression) learns from, at most.
+        most_side_px: an outline that is longer or wider is shrunk to this before it is drawn as a mask. Pixels matter
+            more to a small mask than to a large one, and drawing takes time as their number does.
         seed: of what is drawn.
 
-    Returns:
-        A row for each change: `change`, its name; `of`, "outline" or "mask"; `embedding` and `embedding_max`, the
-        distance of the changed object's embedding from its own, as a share of the RMS distance between two objects,
-        mean over objects and angles and the greatest mean of an angle; `macro_f1`, or None without two labels; and
-        `lost`, how many objects had too few pixels to be drawn, and are left out. None where all of them had, as those
-        of outlines in other units than pixels. The first row is no change.
+    Yields:
+        A row for each change, when it is measured: `change`, its name; `of`, "outline" or "mask"; `embedding` and
+        `embedding_max`, the distance of the changed object's embedding from its own, as a share of the RMS distance
+        between two objects, mean over objects and angles and the greatest mean of an angle; `macro_f1`, or None
+        without two labels; and `lost`, how many objects had too few pixels to be drawn, and are left out. None where
+        all of them had, as those of outlines in other units than pixels. The first row is no change.
     """
     rng = np.random.default_rng(seed)
     known = np.flatnonzero(labels != "") if len(np.unique(labels[labels != ""])) > 1 else np.arange(len(labels))
@@ -66,10 +71,13 @@ def invariances(
     own = embed(originals[..., None].astype(np.float32))
     # Twice the summed variance is the mean squared distance between two objects drawn independently.
     spread = np.sqrt(2 * features.var(axis=0).sum())
-    rows = []
-    for of, name, versions in _changes(originals, rng):
+    changes = _changes(originals, rng, most_side_px)
+    total = sum(count for *_, count in changes)
+    bar = tqdm(total=total, desc="invariances", unit="version", mininterval=1.0)
+    for of, name, versions, _ in changes:
         distances, scores, lost = [], [], 0
         for version in versions:
+            bar.update()
             there = np.isfinite(version).all(axis=(1, 2))
             lost = max(lost, int((~there).sum()))
             if not there.any():
@@ -79,45 +87,73 @@ def invariances(
             if classifier is not None:
                 guessed = classifier.predict(changed)
                 scores.append(f1_score(labels[drawn][there], guessed, average="macro", zero_division=0))  # type: ignore[reportArgumentType]
-        rows.append(
-            {
-                "change": name,
-                "of": of,
-                "embedding": float(np.mean(distances)) if distances else None,
-                "embedding_max": float(np.max(distances)) if distances else None,
-                "macro_f1": float(np.mean(scores)) if scores else None,
-                "lost": lost,
-            }
-        )
-    return rows
+        yield {
+            "change": name,
+            "of": of,
+            "embedding": float(np.mean(distances)) if distances else None,
+            "embedding_max": float(np.max(distances)) if distances else None,
+            "macro_f1": float(np.mean(scores)) if scores else None,
+            "lost": lost,
+        }
+    bar.close()
 
 
-def _changes(points: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, str, Iterator[np.ndarray]]]:
-    """Of what, the change's name, and the changed outlines [n, P', 2], several versions of a change of many degrees."""
+_Change = tuple[str, str, Iterable[np.ndarray], int]
+
+
+def _changes(points: np.ndarray, rng: np.random.Generator, most_side_px: int) -> list[_Change]:
+    """Of what, the change's name, and the changed outlines [n, P', 2]: of a change of many degrees several, and how
+    many."""
     count, num_points, _ = points.shape
     every_seventh = f"turned by every 7 degrees, {DEGREES[0]} to {DEGREES[-1]}"
-    yield "outline", "none", iter([points])
-    yield "outline", every_seventh, (_turned(points, angle) for angle in DEGREES)
-    yield "outline", "moved by 1000 px", iter([points + 1000.0])
-    yield "outline", "0.5 times the size", iter([0.5 * points])
-    yield "outline", "2 times the size", iter([2.0 * points])
+
+    def one(of: str, name: str, version: Callable[[], np.ndarray]) -> _Change:
+        return of, name, (version() for _ in range(1)), 1  # made when it is its turn
+
     # The other way round, from the same point.
     reversed_points = np.roll(points[:, ::-1], 1, axis=1)
-    yield "outline", "mirrored, and traced the same way round", iter([reversed_points * [1.0, -1.0]])
-    yield "outline", "in the other direction", iter([reversed_points])
     shifts = rng.integers(1, num_points, count)
     order = (np.arange(num_points)[None] + shifts[:, None]) % num_points
-    yield "outline", "from another start point", iter([np.take_along_axis(points, order[..., None], axis=1)])
-    for amount in NOISES:
+    centre = points.mean(axis=1, keepdims=True)
+
+    def noisy(amount: float) -> np.ndarray:
         key = jax.random.key(int(rng.integers(2**31)))
-        centre = points.mean(axis=1, keepdims=True)
-        noisy = np.asarray(random_noise(key, jax.numpy.asarray(points - centre, jax.numpy.float32), amount)) + centre
-        yield "outline", f"boundary displaced smoothly by {amount:.0%} of the radius", iter([noisy])
-    yield "mask", "drawn as it is", iter([_traced_again(points)])
-    yield "mask", every_seventh, (_traced_again(_turned(points, angle)) for angle in DEGREES)
-    yield "mask", "mirrored", iter([_traced_again(points * [1.0, -1.0])])
-    for size in SIZES:
-        yield "mask", f"{size:g} times the pixels along each side", iter([_traced_again(size * points)])
+        return np.asarray(random_noise(key, jax.numpy.asarray(points - centre, jax.numpy.float32), amount)) + centre
+
+    drawn = points * np.minimum(1, most_side_px / np.maximum(np.ptp(points, axis=1).max(axis=1), 1))[:, None, None]
+    return [
+        one("outline", "none", lambda: points),
+        ("outline", every_seventh, (_turned(points, angle) for angle in DEGREES), len(DEGREES)),
+        one("outline", "moved by 1000 px", lambda: points + 1000.0),
+        one("outline", "0.5 times the size", lambda: 0.5 * points),
+        one("outline", "2 times the size", lambda: 2.0 * points),
+        one("outline", "mirrored, and traced the same way round", lambda: reversed_points * [1.0, -1.0]),
+        one("outline", "in the other direction", lambda: reversed_points),
+        one(
+            "outline",
+            "from another start point",
+            lambda: np.take_along_axis(points, order[..., None], axis=1),
+        ),
+        *(
+            one(
+                "outline",
+                f"boundary displaced smoothly by {amount:.0%} of the radius",
+                functools.partial(noisy, amount),
+            )
+            for amount in NOISES
+        ),
+        one("mask", "drawn as it is", lambda: _traced_again(drawn)),
+        ("mask", every_seventh, (_traced_again(_turned(drawn, angle)) for angle in DEGREES), len(DEGREES)),
+        one("mask", "mirrored", lambda: _traced_again(drawn * [1.0, -1.0])),
+        *(
+            one(
+                "mask",
+                f"{size:g} times the pixels along each side",
+                functools.partial(lambda size: _traced_again(size * drawn), size),
+            )
+            for size in SIZES
+        ),
+    ]
 
 
 def _turned(points: np.ndarray, degrees: float) -> np.ndarray:

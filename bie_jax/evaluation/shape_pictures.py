@@ -108,14 +108,14 @@ def _neighbours(latents: np.ndarray, outlines_of, names: np.ndarray, rng: np.ran
     ]
     found = np.stack(nearest)
     cells = np.stack([in_one_pose(_normalized(outlines_of(rows))) for rows in found])[:, :, None]
-    known = names[queries] != ""
+    known = (names[queries] != "") & (found.shape[1] > 1)  # one object has no neighbours
     same = float(np.mean((names[found[:, 1:]] == names[queries][:, None])[known])) if known.any() else None
     return Picture(
         "Neighbours in latent space",
         outline_grid(
             cells,
             [str(names[query]) or "-" for query in queries],
-            ["object", *(f"nearest {k}" for k in range(1, COLUMNS))],
+            ["object", *(f"nearest {k}" for k in range(1, found.shape[1]))],
         ),
         "Each row: an object drawn at random, and the objects whose standardised embeddings are nearest to its own, "
         "turned onto it." + ("" if same is None else f" {same:.0%} of the neighbours shown carry its label."),

@@ -136,6 +136,10 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         tensors = load_file(file)
     except SafetensorError as error:
         raise ValueError(f"{file} is not a safetensors file: {error}") from None
+    for name, tensor in tensors.items():
+        # Whole numbers are quantised weights, whose scale stands elsewhere, or counters.
+        if tensor.dtype.kind in "biuc" and tensor.ndim > 1:
+            raise ValueError(f"{file}: {name} is of {tensor.dtype}; only weights in floats are read")
     beside = file.parent / _CONFIG
     try:
         return tensors, json.loads(beside.read_text()) if beside.exists() else {}

@@ -21,7 +21,7 @@ def embed_masks(masks: np.ndarray | Sequence[np.ndarray], workdir: str | Path) -
         [N, D] float32, as in the run's table; what it appends to the embedding (`eval.append`) is not there.
 
     Raises:
-        ValueError: for a mask that is empty or not [H, W] of finite numbers; its number is named.
+        ValueError: for a mask that is empty, has masked values or is not [H, W] of finite numbers; its number is named.
         ConfigError: if nothing was trained in the workdir, or not on shapes.
     """
     # Imported here: everything else in this package does without the trainer's dependencies.
@@ -39,6 +39,9 @@ def embed_masks(masks: np.ndarray | Sequence[np.ndarray], workdir: str | Path) -
         raise ConfigError(f"{workdir} was trained on images; embed_masks needs a run with config.data.kind='shapes'")
     embedder = load(workdir)
     num_points = embedder.image_shape[0]
+    for number, mask in enumerate(masks):
+        if np.ma.isMaskedArray(mask) and np.ma.getmaskarray(mask).any():
+            raise ValueError(f"mask {number} holds masked values; fill them (mask.filled(0)) or leave it out")
     if isinstance(masks, np.ndarray) and masks.ndim == 3:
         outlines = masks_to_contours(masks, num_points)
     else:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-_CROP = ["--config.data.crop_size=(32, 32)", "--config.model.spread=broadcast"]
+_CROP = ["--config.data.crop_size=(32, 32)"]
+_ANY_SIZE = ["--config.model.spread=broadcast"]  # of a network that makes a map of one vector
 _RESNET = ["--config.model.encoder=resnet", *_CROP]
 _POOLED = ["--config.model.bottleneck=pooled", "--config.model.quantizer.num_codes=64"]
 _GROUPS = [*_POOLED, "--config.model.quantizer.num_groups=16", "--config.model.quantizer.code_dim=8"]
@@ -26,13 +27,13 @@ _LATENT = ["--config.model.latent_dim=128"]
 
 # name -> (configuration file, options); every one with 128 numbers per image, MAE with its ViT's width, 192 or 384.
 RUNS = {
-    "ae-resnet18": ("ae", [*_RESNET, *_LATENT]),
-    "vae-resnet18": ("vae", [*_RESNET, *_LATENT]),
+    "ae-resnet18": ("ae", [*_RESNET, *_ANY_SIZE, *_LATENT]),
+    "vae-resnet18": ("vae", [*_RESNET, *_ANY_SIZE, *_LATENT]),
     "vqvae-resnet18": ("vqvae", [*_RESNET, *_LATENT]),
-    "vqvae-resnet18-pooled": ("vqvae", [*_RESNET, *_LATENT, *_GROUPS]),
+    "vqvae-resnet18-pooled": ("vqvae", [*_RESNET, *_ANY_SIZE, *_LATENT, *_GROUPS]),
     "vqvae-stack": ("vqvae", [*_CROP, *_LATENT]),
-    "ae-vit": ("ae", [*_VIT, *_LATENT]),
-    "vae-vit": ("vae", [*_VIT, *_LATENT]),
+    "ae-vit": ("ae", [*_VIT, *_ANY_SIZE, *_LATENT]),
+    "vae-vit": ("vae", [*_VIT, *_ANY_SIZE, *_LATENT]),
     "vqvae-vit": ("vqvae", [*_VIT, *_LATENT]),
     "mae-vit": ("mae", _CROP),
     "mae-vit-s": ("mae", [*_CROP, "--config.model.vit.size=S", "--config.model.latent_dim=384"]),

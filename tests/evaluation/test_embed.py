@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import anndata
 import jax
 import numpy as np
@@ -9,6 +12,7 @@ from bie_jax.config import load_config
 from bie_jax.evaluation.embed import embed_image_set, load_untrained, write_embeddings
 from bie_jax.models.residual_stack import ResidualStackEncoder
 from bie_jax.objectives import build_model
+from bie_jax.pixels import NonFiniteRowsError
 from bie_jax.train_state import initial_variables
 
 
@@ -66,11 +70,48 @@ def test_channels_come_in_any_order_by_name(embedder, tiny_set):
         (np.zeros((32, 32, 5)), None, r"expected \[N, H, W, C\]"),
         (np.full((2, 32, 32, 5), np.nan, np.float32), None, r"images \[0, 1\] hold NaN"),
         (np.zeros((1, 2, 32, 5)), None, "2 x 32 pixels are too small"),
+        (np.full((2, 32, 32, 5), 2**32 + 7), None, r"images \[0, 1\] hold int64 values that float32 does not"),
+        (np.full((1, 32, 32, 5), 1e300), None, r"images \[0\] hold float64 values that float32 does not"),
+        (np.zeros((1, 32, 32, 5), complex), None, "images of complex128"),
+        ([np.zeros((32, 32, 5)), np.zeros((32, 31, 5))], None, "images of several sizes"),
     ],
 )
 def test_other_images_than_the_models_are_refused(embedder, images, channels, message):
     with pytest.raises(ValueError, match=message):
         embedder.embed(images, channels=channels)
+
+
+def test_rows_that_are_no_numbers_are_refused_and_named(embedder, tiny_set):
+    """Finite counts, and finite in single precision; divided by a deviation and convolved, they are not."""
+    images = tiny_set.images(range(3)).astype(np.float32)
+    images[1] = 3e38
+    with pytest.raises(NonFiniteRowsError, match=r"the embedding: 1 of 3 rows hold NaN or infinity, rows 1; "):
+        embedder.embed(images)
+
+
+def test_the_type_of_the_same_counts_is_of_no_account(embedder, tiny_set):
+    images = tiny_set.images(range(3))
+    expected = embedder.embed(images)
+    for dtype in (">u2", np.int64, np.uint32, np.float64):
+        np.testing.assert_allclose(embedder.embed(images.astype(dtype)), expected, atol=1e-6)
+
+
+def test_a_set_whose_rows_are_no_numbers_is_not_written(trained_workdir, tiny_set, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained_workdir[0], workdir)
+    dataset = json.loads((workdir / "dataset.json").read_text())
+    for plate in dataset["sets"][0]["plates"].values():
+        plate["std"] = [1e-33 for _ in plate["std"]]  # counts become larger than single precision goes
+    (workdir / "dataset.json").write_text(json.dumps(dataset))
+    with pytest.raises(NonFiniteRowsError, match=r"of 'simulated': \d+ of 72 rows hold NaN or infinity, rows 0 \("):
+        write_embeddings(workdir)
+    assert not (workdir / "embeddings.parquet").exists()
+
+
+def test_as_many_plates_as_images(embedder, tiny_set):
+    for count in (1, 3):
+        with pytest.raises(ValueError, match=f"{count} plates for 2 images: one for each"):
+            embedder.embed(tiny_set.images(range(2)), plates=[""] * count)
 
 
 def test_unknown_plates_are_refused(embedder, tiny_set):
@@ -140,3 +181,21 @@ def test_files_hold_what_was_embedded(trained_workdir, embedder, tiny_set):
     pictures = np.load(workdir / "reconstructions.npz")
     assert pictures["image"].shape == pictures["reconstruction"].shape == (4, 32, 32, 5)
     assert not list(workdir.glob(".partial*"))
+
+
+def test_a_column_with_a_slash_is_in_both_files(trained_workdir, tmp_path):
+    """HDF5 would begin a group at the slash; a column that the set got after training is no other pixel."""
+    workdir, data_dir = tmp_path / "run", tmp_path / "datasets"
+    shutil.copytree(trained_workdir[0], workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    shutil.copytree(config["data"]["data_dir"], data_dir)
+    (metadata,) = data_dir.glob("simulated/*/metadata.parquet")
+    table = pd.read_parquet(metadata)
+    table.assign(**{"moa/target": [f"t{row}" for row in range(len(table))]}).to_parquet(metadata)
+    config["data"]["data_dir"] = str(data_dir)
+    (workdir / "config.json").write_text(json.dumps(config))
+    write_embeddings(workdir)
+    read = pd.read_parquet(workdir / "embeddings.parquet")
+    stored = anndata.read_h5ad(workdir / "embeddings.h5ad").obs
+    assert read["Metadata_moa/target"].tolist() == stored["Metadata_moa_target"].tolist()
+    assert stored["Metadata_moa_target"].iloc[-1] == f"t{len(table) - 1}"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from bie_jax import integrity
-from bie_jax.config import check_config
+from bie_jax.config import ConfigError, check_config
 from bie_jax.evaluation import evaluate, image_features
 from tests.evaluation.conftest import CHANNELS, LABELS, write_workdir
 
@@ -133,7 +133,7 @@ def test_what_the_encoder_never_saw_is_classified_by_what_it_saw(settings):
     one_sided = metadata.assign(split=np.where(metadata["label"] == "a", "val", "train"))
     scores = evaluate.score_features([feature_set(features)], one_sided, settings)
     assert evaluate.UNSEEN not in scores["splits"]
-    assert any("the encoder never saw: a, b is not on both sides" in note for note in scores["notes"])
+    assert any("What the encoder never saw is not scored: fewer than two" in note for note in scores["notes"])
 
 
 def test_a_set_without_labels_still_gets_a_report(tmp_path, image_set, evaluate_fake):
@@ -178,27 +178,45 @@ def test_one_plate_and_wells_as_groups(settings):
     assert by_well["splits"]["leave_well_out"]["folds"] == 12  # B02 of two plates is two wells
 
 
-def test_too_few_controls_on_a_plate_cost_plate_identity_alone(settings):
+def test_too_few_controls_on_a_plate_cost_that_plate_alone(settings):
     metadata, features = layout()
     lone = (metadata["plate"] == "P2") & (metadata["label"] == "a") & (metadata["well"] != "B00")
     metadata, features = metadata[~lone].reset_index(drop=True), features[~lone.to_numpy()]
     settings = settings.model_copy(update={"folds": 4})
     scores = evaluate.score_features([feature_set(features)], metadata, settings)
-    assert scores["feature_sets"]["trained_encoder"]["plate_identity"] is None
-    assert any("plate identity is not scored" in note and "{'P2': 3}" in note for note in scores["notes"])
+    assert scores["feature_sets"]["trained_encoder"]["plate_identity"]["plates"] == 2
+    assert any("Plate identity leaves out plates" in note and "P2 (3) images" in note for note in scores["notes"])
     assert (
         scores["feature_sets"]["trained_encoder"]["classifiers"]["random_forest"]["leave_plate_out"]["macro_f1"] > 0.9
     )
 
 
+def test_a_class_that_a_score_cannot_hold_changes_no_other_class(settings):
+    """Two images of a third class: the scores of the others are to the digit those of the set without them."""
+    metadata, features = layout()
+    rare = metadata["well"].eq("B00") & metadata["plate"].eq("P1") & metadata["site"].ne(2)
+    labels = metadata["label"].mask(rare, "rare")
+    with_rare = evaluate.score_features([feature_set(features)], metadata.assign(label=labels), settings)
+    without = evaluate.score_features([feature_set(features)], metadata.assign(label=labels.mask(rare, "")), settings)
+    for name in ("stratified_k_fold", "leave_plate_out"):
+        assert with_rare["splits"][name] == without["splits"][name] | {"left_out": {"rare": 2}}
+        for key in ("logistic_regression", "random_forest"):
+            one, other = (s["feature_sets"]["trained_encoder"]["classifiers"][key][name] for s in (with_rare, without))
+            assert one == other
+            assert one["classes"] == ["a", "b"]
+    assert with_rare["classes"] == without["classes"] | {"rare": 2}
+    assert (
+        "Stratified 3-fold leaves out rare (2 images): a class needs 3 images, one for each fold (config.eval.folds)."
+        in with_rare["notes"]
+    )
+    assert "Leave-plate-out leaves out rare (2 images): a class needs images of two plates." in with_rare["notes"]
+
+
 def test_what_cannot_be_scored_is_named(settings):
     metadata, features = layout()
     sets = [feature_set(features)]
-    with pytest.raises(evaluate.EvaluationError, match=r"eval.label='moa'.*plate, well, site, label"):
+    with pytest.raises(ConfigError, match=r"eval.label='moa'.*plate, well, site, label"):
         evaluate.score_features(sets, metadata, settings.model_copy(update={"label": "moa"}))
-    rare = metadata.assign(label=["rare"] * 2 + metadata["label"].tolist()[2:])
-    with pytest.raises(evaluate.EvaluationError, match=r"\{'rare': 2\}"):
-        evaluate.score_features(sets, rare, settings)
     few = evaluate.score_features(sets, metadata.assign(label=np.where(metadata["well"] < "B02", "x", "y")), settings)
     assert not any("Fewer than three wells" in note for note in few["notes"])
     corner = (metadata["well"] == "B00") & (metadata["plate"] != "P2")
@@ -242,3 +260,36 @@ def test_classical_features_do_not_depend_on_the_batches(image_set, monkeypatch)
     assert len(whole.tiles) == len(parts.tiles) == 3
     for one, other in zip(whole.tiles, parts.tiles):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_scores_are_kept_whatever_comes_after_them(tmp_path, image_set, evaluate_fake, monkeypatch):
+    """Stopped while the map is made: the scores are in their file, and they are those of the whole run."""
+    workdir = write_workdir(tmp_path / "run", image_set, umap=True, classical_baseline=False, bootstrap=5)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate.project, "umap_projection", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_fake(workdir, image_set)
+    kept = json.loads((workdir / "scores.json").read_text())
+    assert not (workdir / "report" / "index.html").exists()
+    assert kept["feature_sets"]["trained_encoder"]["classifiers"]["random_forest"].keys() == kept["splits"].keys()
+
+
+def test_hand_made_features_that_are_no_numbers_cost_no_other_score():
+    whole = feature_set(np.zeros((3, 2)), "whole")
+    broken = feature_set(np.array([[0, 1], [np.nan, 1], [0, np.inf]]), "broken")
+    kept, notes = evaluate.without_broken([whole, broken])
+    assert [one.key for one in kept] == ["whole"]
+    assert notes == ["broken is not scored: 2 of 3 rows hold NaN or infinity, the first is row 1."]
+
+
+def test_embeddings_that_are_no_numbers_are_refused(tmp_path, image_set):
+    workdir = write_workdir(tmp_path / "run", image_set)
+    table = pd.read_parquet(workdir / "embeddings.parquet")
+    table.loc[5, "vqvae_0002"] = np.nan
+    table.to_parquet(workdir / "embeddings.parquet")
+    with pytest.raises(FloatingPointError, match=r"embeddings.parquet: 1 of 108 rows hold NaN or infinity, rows 5; "):
+        evaluate.read_embeddings(workdir / "embeddings.parquet")

@@ -104,7 +104,7 @@ def test_stratified_folds_partition_and_keep_shares():
 
 def test_impossible_folds_name_the_label_and_the_count():
     labels = np.array(["common"] * 20 + ["rare"] * 3)
-    with pytest.raises(ValueError, match=r"\{'rare': 3\}.*eval.folds to 3"):
+    with pytest.raises(ValueError, match=r"\{'rare': 3\}. Leave those classes out, or set fewer --config.eval.folds"):
         probe.stratified_folds(labels, 5, seed=0)
     with pytest.raises(ValueError, match=r"\{'only': 9\}"):
         probe.stratified_folds(np.array(["only"] * 9), 5, seed=0)
@@ -394,3 +394,18 @@ def test_intensity_statistics_of_real_cells_reach_the_published_mark():
     controls = labels == "DMSO"
     identity = probe.plate_identity(features[controls], plates[controls], wells[controls], num_folds=5, seed=0)
     assert 0.55 < identity["macro_f1"] < 0.75
+
+
+def test_resamples_are_the_same_in_parts(monkeypatch):
+    rng = np.random.default_rng(0)
+    labels, guesses = (rng.choice(list("abcd"), 60) for _ in range(2))
+    wells = np.arange(60) // 3
+    whole = probe.bootstrap_interval(labels, guesses, wells, 40, 0)
+    monkeypatch.setattr(probe, "_NUMBERS_HELD", 20 * 7)  # seven resamples of 20 wells at a time
+    assert probe.bootstrap_interval(labels, guesses, wells, 40, 0) == whole
+
+
+def test_a_thousand_classes_are_resampled_in_little_memory():
+    labels = np.repeat([f"gene{number:04d}" for number in range(3000)], 2)
+    low, high = probe.bootstrap_interval(labels, labels, np.arange(6000), 20, 0)
+    assert low == high == 1.0  # a table of classes by classes for each well would take 430 GB

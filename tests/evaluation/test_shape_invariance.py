@@ -32,8 +32,9 @@ def outlines():
     return np.stack(made), np.where(np.arange(24) % 2, "round", "long")
 
 
-def _table(embed, outlines, labels):
-    rows = invariances(embed, outlines, embed(outlines[..., None]), labels, num_objects=8, most_training=100, seed=0)
+def _table(embed, outlines, labels, most_side_px=256):
+    how = {"num_objects": 8, "most_training": 100, "most_side_px": most_side_px, "seed": 0}
+    rows = list(invariances(embed, outlines, embed(outlines[..., None]), labels, **how))
     table = {(row["of"], row["change"]): row for row in rows}
     assert len(table) == len(rows)
     return table
@@ -98,3 +99,41 @@ def test_outlines_in_other_units_than_pixels_lose_the_masks_alone(outlines):
     assert table["outline", TURNED]["embedding_max"] < 1e-4
     drawn = table["mask", "drawn as it is"]
     assert (drawn["embedding"], drawn["embedding_max"], drawn["macro_f1"], drawn["lost"]) == (None, None, None, 8)
+
+
+def test_large_outlines_are_drawn_small_and_the_changes_themselves_are_not(outlines):
+    points, labels = outlines
+    lengths = []
+
+    def embed(some):
+        lengths.append(np.ptp(some[..., 0], axis=1).max())
+        return _elongation(some)
+
+    large = 100 * points  # 2,200 to 3,600 px long
+    table = _table(embed, large, labels, most_side_px=48)
+    assert table["outline", TURNED]["embedding_max"] < 1e-4
+    assert 0 < table["mask", TURNED]["embedding"] < 0.2
+    assert table["mask", TURNED]["embedding"] == pytest.approx(
+        _table(_elongation, points * 48 / 36, labels, most_side_px=48)["mask", TURNED]["embedding"], rel=0.5
+    )
+    # The masks come last: 51 angles, as it is, mirrored, and at most twice the size.
+    assert max(lengths[-56:]) < 2.1 * 48
+    assert max(lengths) > 4000
+
+
+def test_rows_come_one_by_one(outlines):
+    points, labels = outlines
+    asked = []
+    rows = invariances(
+        lambda some: asked.append(1) or _elongation(some),
+        points,
+        _elongation(points[..., None]),
+        labels,
+        num_objects=8,
+        most_training=100,
+        most_side_px=256,
+        seed=0,
+    )
+    assert next(rows)["change"] == "none"
+    assert len(asked) == 2  # the objects as they are, and this row
+    rows.close()

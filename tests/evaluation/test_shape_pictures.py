@@ -120,3 +120,15 @@ def test_latents_near_a_plane_are_drawn_from_without_a_warning():
     axes = np.linalg.svd(latents - latents.mean(axis=0), full_matrices=False)[2]
     outside = (drawn - latents.mean(axis=0)) @ axes[2:].T
     assert np.abs(outside).max() < 0.1  # the floor under a variance is 0.01 squared
+
+
+@pytest.mark.parametrize("count", [1, 2, COLUMNS - 1, COLUMNS, COLUMNS + 1])
+def test_neighbours_of_few_objects_are_as_many_as_there_are(count):
+    outlines = np.stack([_blob() * (1 + number) for number in range(count)])
+    names = np.array(["$a$"] * count)
+    latents = np.random.default_rng(0).normal(size=(count, 3))
+    picture = _neighbours(latents, lambda rows: outlines[rows], names, np.random.default_rng(0))
+    assert (f"nearest {min(count, COLUMNS) - 1}" in picture.svg) == (count > 1)
+    assert f"nearest {min(count, COLUMNS)}" not in picture.svg
+    assert ("100% of the neighbours" in picture.caption) == (count > 1)
+    assert "$a$" in picture.svg

@@ -498,3 +498,11 @@ def test_a_resnet_with_a_head_and_without_config(tmp_path):
     norm = model.resnet.encoder.stages[2].layers[1].layer[0].normalization
     stats = variables["batch_stats"]["stage3"]["layers"]["norm1"]
     np.testing.assert_array_equal(stats["var"][0], norm.running_var.numpy())
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.bool_])
+def test_quantised_weights_are_refused(dtype, tmp_path):
+    """They would be taken for floats, a hundred times too large."""
+    save_file({"embedder.embedder.convolution.weight": np.zeros((2, 2), dtype)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"embedder.embedder.convolution.weight is of \w+; only weights in floats"):
+        load_huggingface(tmp_path / "model.safetensors", {}, {})
