@@ -9,6 +9,7 @@ batch").
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -19,6 +20,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+
+from bie_jax.evaluation.normalization import standardise
 
 LOGISTIC_REGRESSION = "logistic_regression"
 RANDOM_FOREST = "random_forest"
@@ -267,7 +270,7 @@ def bootstrap_interval(
     seed: int,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile interval of macro F1, from resampling whole wells with replacement.
+    """Percentile interval of macro F1 (of its mean, where there are several draws), from resampling whole wells.
 
     Images of one well are not independent draws of its treatment, so the well is the unit (cluster bootstrap; Field and
     Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x). Where every well holds one class, wells are drawn within each
@@ -275,7 +278,8 @@ def bootstrap_interval(
     not the training.
 
     Args:
-        labels, predictions: [N] str.
+        labels: [N] str.
+        predictions: [N] str, or [S, N] of S draws of what was random; all are resampled alike.
         clusters: [N], the well (plate and well together) of each image.
         resamples: number of bootstrap samples, at least 1.
         seed: of the resampling.
@@ -288,14 +292,16 @@ def bootstrap_interval(
         raise ValueError(
             f"the bootstrap needs at least one resample, got {resamples}; set --config.eval.bootstrap=1000"
         )
-    classes = np.unique(np.concatenate([labels, predictions]))
+    draws = np.atleast_2d(predictions)
+    classes = np.unique(np.concatenate([labels, *draws]))
     size = len(classes)
     wells, well_of_image = np.unique(clusters, return_inverse=True)
-    cells = np.searchsorted(classes, labels) * size + np.searchsorted(classes, predictions)
-    per_well = np.zeros((len(wells), size * size))
-    np.add.at(per_well, (well_of_image, cells), 1)
+    truth = np.searchsorted(classes, labels) * size
+    per_well = np.zeros((len(draws), len(wells), size * size))
+    for counts, values in zip(per_well, draws):
+        np.add.at(counts, (well_of_image, truth + np.searchsorted(classes, values)), 1)
 
-    supported = per_well.reshape(-1, size, size).sum(axis=2) > 0  # [wells, K]
+    supported = per_well[0].reshape(-1, size, size).sum(axis=2) > 0  # [wells, K]
     one_class_each = bool((supported.sum(axis=1) == 1).all())
     strata = supported.argmax(axis=1) if one_class_each else np.zeros(len(wells), dtype=int)
     rng = np.random.default_rng(seed)
@@ -304,11 +310,11 @@ def bootstrap_interval(
         members = np.flatnonzero(strata == stratum)
         weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
 
-    confusion = (weights @ per_well).reshape(resamples, size, size)
+    confusion = (weights @ per_well).reshape(-1, resamples, size, size)
     f1 = _per_class(confusion)[2]
     # A class that a resample neither holds nor predicts has no F1; it is left out of that resample's mean.
-    present = confusion.sum(axis=1) + confusion.sum(axis=2) > 0
-    macro = f1.sum(axis=1) / present.sum(axis=1)
+    present = confusion.sum(axis=-2) + confusion.sum(axis=-1) > 0
+    macro = (f1.sum(axis=-1) / present.sum(axis=-1)).mean(axis=0)
     low, high = np.quantile(macro, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -319,22 +325,27 @@ def classification_scores(
     """All scores of one set of predictions, as plain Python for `scores.json`.
 
     Macro F1 is the unweighted mean of the classes' F1; balanced accuracy is the unweighted mean of their recall; the
-    F1 of a class that is never predicted is 0.
+    F1 of a class that is never predicted is 0. Of several draws of what was random (weights) every score is the mean,
+    `macro_f1_of_draws` has each one's, and `confusion` their sum.
 
     Args:
-        labels, predictions: [N] str; every predicted class occurs in `labels`.
+        labels: [N] str.
+        predictions: [N] str, or [S, N] of S draws; every predicted class occurs in `labels`.
         clusters: [N], the well of each image, for the interval.
         resamples: bootstrap samples.
         seed: of the bootstrap.
     """
     classes = np.unique(labels)
-    confusion = confusion_matrix(labels, predictions, classes)
-    precision, recall, f1 = _per_class(confusion)
-    support = confusion.sum(axis=1)
+    confusions = np.stack([confusion_matrix(labels, draw, classes) for draw in np.atleast_2d(predictions)])
+    of_draws = _per_class(confusions)
+    precision, recall, f1 = (values.mean(axis=0) for values in of_draws)
+    confusion = confusions.sum(axis=0)
+    support = confusions[0].sum(axis=1)
     low, high = bootstrap_interval(labels, predictions, clusters, resamples, seed)
     return {
         "macro_f1": float(f1.mean()),
         "macro_f1_interval_95": [low, high],
+        "macro_f1_of_draws": of_draws[2].mean(axis=1).tolist(),
         "accuracy": float(np.trace(confusion) / confusion.sum()),
         "balanced_accuracy": float(recall.mean()),
         "per_class": {
@@ -351,18 +362,15 @@ def classification_scores(
     }
 
 
-def standardise(features: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance per column, over all rows; constant columns become 0. [N, D] -> [N, D] float64."""
-    features = np.asarray(features, dtype=np.float64)
-    centred = features - features.mean(axis=0)
-    scale = centred.std(axis=0)
-    # A column that is constant but for rounding has a standard deviation of 1e-17 or so: dividing by it would make
-    # noise of unit size.
-    constant = scale <= 1e-12 * np.abs(features).max(axis=0, initial=0)
-    return np.where(constant, 0.0, centred / np.where(constant, 1.0, scale))
-
-
-def not_same_well_knn(features: np.ndarray, labels: np.ndarray, wells: np.ndarray, k: int = 1) -> dict:
+def not_same_well_knn(
+    features: np.ndarray,
+    labels: np.ndarray,
+    wells: np.ndarray,
+    k: int = 1,
+    *,
+    components: int | None = None,
+    seed: int = 0,
+) -> dict:
     """Accuracy of the vote of the k nearest images that lie in another well, beside chance.
 
     Cosine similarity of standardised features (no labels are used for that, all images are). The same well is excluded
@@ -374,6 +382,8 @@ def not_same_well_knn(features: np.ndarray, labels: np.ndarray, wells: np.ndarra
         labels: [N] str.
         wells: [N], plate and well together.
         k: neighbours that vote; fewer vote where fewer are allowed.
+        components: principal components that are compared instead, fitted to all images without labels, or None.
+        seed: of the components.
 
     Returns:
         `accuracy`; `chance`, the share of same-label images among the allowed ones; `images`, how many had a neighbour
@@ -389,6 +399,8 @@ def not_same_well_knn(features: np.ndarray, labels: np.ndarray, wells: np.ndarra
     names, well_of_image = np.unique(wells, return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"not-same-well neighbours need at least two wells, all images come from {names[0]}")
+    if components is not None:
+        features = build_preparation(*features.shape, components, seed).fit_transform(features)
     unit = standardise(features)
     norm = np.linalg.norm(unit, axis=1, keepdims=True)
     unit = (unit / np.where(norm == 0, 1, norm)).astype(np.float32)
@@ -420,7 +432,7 @@ def not_same_well_knn(features: np.ndarray, labels: np.ndarray, wells: np.ndarra
 
 
 def plate_identity(
-    features: np.ndarray,
+    features: np.ndarray | Callable[[np.ndarray], np.ndarray],
     plates: np.ndarray,
     wells: np.ndarray,
     *,
@@ -435,7 +447,9 @@ def plate_identity(
     score then also contains what is peculiar to that well.
 
     Args:
-        features: [N, D] float, of control images only.
+        features: [N, D] float, of control images only; or what gives them to the rows that a fold tests, for a
+            normalization that must not see these: centred on means that they are part of, controls look less like
+            their own plate than chance.
         plates: [N] str.
         wells: [N] str, the well within its plate.
         num_folds: folds; fewer when a plate has fewer control wells.
@@ -464,15 +478,20 @@ def plate_identity(
     else:
         folds = stratified_folds(plates, num_folds, seed)
         split = f"{num_folds} folds of images, because a plate has one control well only"
-    predictions = cross_validate(
-        features, plates, folds, classifiers=(LOGISTIC_REGRESSION,), components=components, seed=seed
-    )[LOGISTIC_REGRESSION]
-    f1 = _per_class(confusion_matrix(plates, predictions.values, names))[2]
+    values, notes = np.full(len(plates), "", dtype=plates.dtype), []
+    for fold in folds:
+        known = features(fold.test) if callable(features) else features
+        found = cross_validate(
+            known, plates, [fold], classifiers=(LOGISTIC_REGRESSION,), components=components, seed=seed
+        )[LOGISTIC_REGRESSION]
+        values[fold.test] = found.values[fold.test]
+        notes += found.notes
+    f1 = _per_class(confusion_matrix(plates, values, names))[2]
     return {
         "macro_f1": float(f1.mean()),
         "chance": 1 / len(names),
         "plates": len(names),
         "images": len(plates),
         "split": split,
-        "notes": list(predictions.notes) + describe_gaps(plates, folds),
+        "notes": notes + describe_gaps(plates, folds),
     }

@@ -171,7 +171,9 @@ def evaluate_fake():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(evaluate, "open_image_set", lambda name, data_dir: image_set)
             patch.setattr(
-                embed, "load_untrained", lambda workdir, seed: types.SimpleNamespace(seed=seed, widths=(8, 6))
+                embed,
+                "load_untrained",
+                lambda workdir, seeds: (types.SimpleNamespace(seed=seed, widths=(8, 6)) for seed in seeds),
             )
             patch.setattr(embed, "embed_image_set", embed_fake)
             return evaluate.evaluate(workdir)
