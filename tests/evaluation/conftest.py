@@ -88,6 +88,7 @@ def write_workdir(path, image_set, *, seed=0, latent_dim=8, **options):
         "group": "plate",
         "probe_control": "control",
         "folds": 3,
+        "trees": 10,
         "knn_k": 1,
         "bootstrap": 200,
         "umap": False,

@@ -1,3 +1,5 @@
+import shutil
+
 import anndata
 import jax
 import numpy as np
@@ -121,8 +123,8 @@ def test_an_untrained_network_is_read_at_its_bottleneck_and_before_it(trained_wo
     np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_files_hold_what_was_embedded(trained_workdir, embedder, tiny_set):
-    workdir, _ = trained_workdir
+def test_files_hold_what_was_embedded(trained_workdir, embedder, tiny_set, tmp_path):
+    workdir = shutil.copytree(trained_workdir[0], tmp_path / "run")
     table = write_embeddings(workdir)
     read = pd.read_parquet(workdir / "embeddings.parquet")
     pd.testing.assert_frame_equal(read, table)
