@@ -400,7 +400,8 @@ def not_same_well_knn(
     if len(names) < 2:
         raise ValueError(f"not-same-well neighbours need at least two wells, all images come from {names[0]}")
     if components is not None:
-        features = build_preparation(*features.shape, components, seed).fit_transform(features)
+        count, width = features.shape
+        features = build_preparation(count, width, components, seed).fit_transform(features)
     unit = standardise(features)
     norm = np.linalg.norm(unit, axis=1, keepdims=True)
     unit = (unit / np.where(norm == 0, 1, norm)).astype(np.float32)
