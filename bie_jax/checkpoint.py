@@ -212,7 +212,7 @@ def load_model(workdir: Path, variables: dict[str, Any], sharding: Sharding) -> 
     _check_is_whole(workdir, step, lambda name: not name.startswith("training/"))
     wanted = abstract(variables, sharding)
     model = {"params": wanted.pop("params"), "model_state": wanted}
-    loaded = ocp.load_checkpointables(directory / str(step), {"model": model})["model"]
+    loaded = ocp.load_checkpointables(str(directory / str(step)), {"model": model})["model"]
     return {"params": loaded["params"], **loaded["model_state"]}, step
 
 
@@ -230,7 +230,7 @@ def best_step(workdir: Path) -> int:
     if not steps:
         raise FileNotFoundError(f"{directory} holds no whole checkpoint: train first")
     _check_is_whole(workdir, steps[-1], lambda name: not name.startswith(("model/", "training/")))
-    progress = Progress(**ocp.load_checkpointables(directory / str(steps[-1]), {"progress": None})["progress"])
+    progress = Progress(**ocp.load_checkpointables(str(directory / str(steps[-1])), {"progress": None})["progress"])
     return progress.best_step or steps[-1]
 
 

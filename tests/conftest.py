@@ -26,7 +26,8 @@ from data.simulated.build import build_simulated
 from data.simulated.simulation import Design
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# The same small networks are compiled by many tests, in many processes.
+# The same small networks are compiled by many tests, in many processes. An entry that another process has half written,
+# or was killed while writing, cannot be read and is compiled again; the warning of that is let pass in pyproject.toml.
 jax.config.update("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / f"bie-jax-tests-{os.getuid()}"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

@@ -4,11 +4,12 @@ Deterministic: no augmentation, no sampling, a fixed order, statistics from the 
 depend on which other images are embedded with it.
 """
 
+import copy
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import anndata
 import jax
@@ -200,6 +201,12 @@ class Embedder:
         """
         return np.asarray(self._decode(self._variables, jnp.asarray(embeddings, jnp.float32)), np.float32)
 
+    def with_variables(self, variables: dict[str, Any]) -> Self:
+        """The same network with other weights; what was compiled for this one serves it too."""
+        other = copy.copy(self)
+        other._variables = jax.device_put(variables, sharding.replicated(self._mesh))
+        return other
+
     def _set_of(self, count: int, channels: Sequence[str] | None) -> dict[str, Any]:
         """The first of the training sets that has these channels."""
         given = self.channel_names if channels is None else channels
@@ -246,15 +253,15 @@ def load(workdir: str | Path) -> Embedder:
     components = None
     if settings.components:
         components = Components.load(workdir, run_files.origin_of_network(workdir, settings))
-    return _embedder(workdir, seed=0, trained=True, readouts=(settings.readout,), components=components)
+    return _embedder(workdir, (settings.readout,), components)
 
 
 def load_latents(workdir: str | Path) -> Embedder:
     """The same network, read at its bottleneck whatever the configuration reads: points that `decode` takes."""
-    return _embedder(Path(workdir), seed=0, trained=True, readouts=("embedding",), components=None)
+    return _embedder(Path(workdir), ("embedding",), None)
 
 
-def load_untrained(workdir: str | Path, seed: int) -> Embedder:
+def load_untrained(workdir: str | Path, seeds: Sequence[int]) -> Iterator[Embedder]:
     """The same network and intensities with random weights: the baseline that training has to beat.
 
     Rows are read in two ways, side by side: the embedding at the bottleneck, as that of a trained network, and the mean
@@ -264,24 +271,34 @@ def load_untrained(workdir: str | Path, seed: int) -> Embedder:
 
     Args:
         workdir: folder of a run.
-        seed: of the weights.
+        seeds: of the weights, one network for each; they are compiled once.
     """
-    return _embedder(Path(workdir), seed=seed, trained=False, readouts=("embedding", "features"), components=None)
+    config, dataset, model, draw = _network(Path(workdir))
+    embedder = None
+    for seed in seeds:
+        variables = draw(jax.random.key(seed))
+        if embedder is None:
+            embedder = Embedder(config, dataset, model, variables, ("embedding", "features"), None)
+        else:
+            embedder = embedder.with_variables(variables)
+        yield embedder
 
 
-def _embedder(
-    workdir: Path, seed: int, trained: bool, readouts: tuple[str, ...], components: Components | None
-) -> Embedder:
+def _network(workdir: Path) -> tuple[Config, dict[str, Any], Any, Callable[[jax.Array], dict[str, Any]]]:
+    """Configuration, description of the sets, network, and what draws its variables from a key."""
     config = load_config(workdir)
     dataset = run_files.read_dataset(workdir)
     model = build_model(config, len(dataset["channel_names"]))
     blank = jnp.zeros((1, *config.data.crop_size, len(dataset["channel_names"])))
-    init = jax.jit(lambda key: initial_variables(model, blank, key))
-    if trained:  # of what is loaded the shapes are enough; random numbers take long to compile
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        variables, _ = load_model(workdir, jax.eval_shape(init, jax.random.key(seed)), here)
-    else:
-        variables = init(jax.random.key(seed))
+    return config, dataset, model, jax.jit(lambda key: initial_variables(model, blank, key))
+
+
+def _embedder(workdir: Path, readouts: tuple[str, ...], components: Components | None) -> Embedder:
+    """The trained network of a workdir."""
+    config, dataset, model, draw = _network(workdir)
+    # Of what is loaded the shapes are enough; random numbers take long to compile.
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    variables, _ = load_model(workdir, jax.eval_shape(draw, jax.random.key(0)), here)
     return Embedder(config, dataset, model, variables, readouts, components)
 
 
@@ -360,7 +377,7 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
 
 
 def _write_embeddings(workdir: Path, config: Config) -> pd.DataFrame:
-    embedder = _embedder(workdir, seed=0, trained=True, readouts=(config.eval.readout,), components=None)
+    embedder = _embedder(workdir, (config.eval.readout,), None)
     image_set = open_image_set(config.data.name, config.data.data_dir)
     run_files.check_same_set(workdir, image_set)
     made_from = run_files.origin_of_embeddings(workdir, config.eval, image_set)

@@ -2,11 +2,13 @@
 
 The trained encoder is scored beside the baselines that it has to beat: the majority class, its own architecture with
 random weights (published encoders have lost to that), principal components of the pixels or the matrices, and hand-made
-features: intensity, texture and regions of images, region properties and Fourier descriptors of shapes.
-`score_features` is the part that takes arrays only.
+features: intensity, texture and regions of images, region properties and Fourier descriptors of shapes. All are
+compared alike: on the same images and folds, under every normalization that one of them gets, random weights as the
+mean of several seeds. `score_features` is the part that takes arrays only.
 """
 
 import collections.abc
+import itertools
 import time
 from pathlib import Path
 
@@ -16,10 +18,12 @@ from tqdm import tqdm
 
 from bie_jax import integrity, run_files
 from bie_jax.config import Config, ConfigError, ContrastiveConfig, EvalConfig, load_config
-from bie_jax.evaluation import embed, probe, project, report
+from bie_jax.evaluation import embed, normalization, probe, project, report
+from bie_jax.evaluation.baselines import rotate_to_span
 from bie_jax.evaluation.components import Components
 from bie_jax.evaluation.feature_set import FeatureSet, HandMade
 from bie_jax.evaluation.image_features import image_features
+from bie_jax.evaluation.score_rows import score_rows
 from bie_jax.evaluation.shape_features import shape_features
 from bie_jax.evaluation.shape_invariance import invariances
 from bie_jax.evaluation.shape_pictures import shape_pictures
@@ -34,6 +38,8 @@ from bie_jax.scoring_plan import NEIGHBOURS, STRATIFIED, UNSEEN, ScoringPlan, pl
 TRAINED = "trained_encoder"
 RANDOM = "random_encoder"
 RANDOM_POOLED = "random_encoder_pooled"
+RANDOM_DRAWS = 3  # seeds of the random weights: a single one is better or worse by luck
+APPENDED = "appended"
 INVARIANCE_TRAINING = 5000  # objects that the classifier of the table of invariances learns from, at most
 HAND_MADE: dict[str, collections.abc.Callable[..., HandMade]] = {"images": image_features, "shapes": shape_features}
 
@@ -133,17 +139,19 @@ def score_features(
 ) -> dict:
     """All scores of all feature sets; takes arrays only.
 
-    Images without a label are left out of every score but plate identity, and their number is noted.
+    Images without a label are left out of every score but plate identity, and their number is noted. Of several plates,
+    every feature set is scored raw and standardised per plate.
 
     Args:
-        feature_sets: features [N, D] each.
+        feature_sets: each of N images.
         metadata: N rows with plate, well, the label column, the group column and split: "train" or "val", the side of
             the encoder's own training.
         settings: the `eval` group of a configuration: columns, folds, neighbours, resamples, seed.
         on_step: called after each fold of each feature set, for a progress bar.
 
     Returns:
-        `classes`, `splits`, `interval_over`, `feature_sets` and `notes`, as they stand in `scores.json`.
+        `classes`, `splits`, `interval_over`, `normalizations`, `feature_sets` (an entry for each under each
+        normalization), the same as `rows` of a table, and `notes`, as they stand in `scores.json`.
 
     Raises:
         EvaluationError: a column that is not there, or folds that cannot be made (the class and its count are named).
@@ -156,61 +164,90 @@ def score_features(
             notes += probe.describe_gaps(labels, parts)
     drawn = plan.positions if plan.interval_over == "wells" else np.arange(len(labels)).astype("U")
 
+    under = normalization.normalizations(plan.plates)
+    names, counts = np.unique(plan.plates, return_counts=True)
+    if len(under) > 1 and (counts == 1).any():
+        lone = ", ".join(map(str, names[counts == 1]))
+        notes.append(f"Plates of one image ({lone}): standardised per plate, that image is 0 in every column.")
+
     def scored(values: np.ndarray, parts: list[probe.Fold]) -> dict:
         tested = np.sort(np.concatenate([fold.test for fold in parts]))
         return probe.classification_scores(
-            labels[tested], values[tested], drawn[tested], resamples=settings.bootstrap, seed=settings.seed
+            labels[tested], values[..., tested], drawn[tested], resamples=settings.bootstrap, seed=settings.seed
         )
 
-    def neighbours_of(features: np.ndarray) -> dict | None:
-        if NEIGHBOURS not in plan.parts:
-            return None
+    def neighbours_of(features: np.ndarray, components: int | None) -> dict:
         rows = plan.parts[NEIGHBOURS].rows
-        return probe.not_same_well_knn(features[rows], labels[rows], plan.positions[rows], settings.knn_k)
-
-    def identity_of(feature_set: FeatureSet) -> dict | None:
-        if not len(plan.controls):
-            return None
-        identity = probe.plate_identity(
-            feature_set.features[plan.controls],
-            plan.plates[plan.controls],
-            plan.wells[plan.controls],
-            num_folds=settings.folds,
+        return probe.not_same_well_knn(
+            features[rows],
+            labels[rows],
+            plan.positions[rows],
+            settings.knn_k,
+            components=components,
             seed=settings.seed,
-            components=feature_set.components,
         )
-        notes.extend(f"{feature_set.title}, plate identity: {note}" for note in identity["notes"])
-        return identity
 
     results = {}
-    for feature_set in feature_sets:
+    for feature_set, normalized in itertools.product(feature_sets, under):
+        name = f"{feature_set.title}, {normalization.TITLES[normalized]}" if len(under) > 1 else feature_set.title
+        components = feature_set.components
+        draws = [
+            normalization.standardise_per_plate(draw, plan.plates) if normalized == normalization.PER_PLATE else draw
+            for draw in feature_set.draws
+        ]
+        draws = [rotate_to_span(draw) if components else draw for draw in draws]
         classifiers: dict[str, dict] = {probe.LOGISTIC_REGRESSION: {}, probe.RANDOM_FOREST: {}} if folds else {}
         for split, parts in folds.items():
-            predictions = probe.cross_validate(
-                feature_set.features,
-                labels,
-                parts,
-                components=feature_set.components,
-                seed=settings.seed,
-                trees=settings.trees,
-                on_fold=on_step,
-            )
-            for name, prediction in predictions.items():
-                classifiers[name][split] = scored(prediction.values, parts)
-                notes += [f"{feature_set.title}: {note}" for note in prediction.notes]
-        results[feature_set.key] = {
+            predictions = [
+                probe.cross_validate(
+                    draw,
+                    labels,
+                    parts,
+                    components=components,
+                    seed=settings.seed,
+                    trees=settings.trees,
+                    on_fold=on_step,
+                )
+                for draw in draws
+            ]
+            for classifier, of_splits in classifiers.items():
+                found = [prediction[classifier] for prediction in predictions]
+                of_splits[split] = scored(np.stack([one.values for one in found]), parts)
+                notes += [f"{name}: {note}" for note in dict.fromkeys(note for one in found for note in one.notes)]
+        neighbours = [neighbours_of(draw, components) for draw in draws] if NEIGHBOURS in plan.parts else []
+        identity = None
+        if len(plan.controls):
+            try:
+                identity = _mean_of_draws(
+                    [
+                        _plate_identity(raw, draw, normalized, components, plan, settings)
+                        for raw, draw in zip(feature_set.draws, draws)
+                    ],
+                    "macro_f1",
+                )
+                notes += [f"{name}, plate identity: {note}" for note in identity["notes"]]
+            except ValueError as error:
+                # A plate of controls alone is no reason to withhold every other score; the report says what is missing.
+                notes.append(f"{name}, plate identity is not scored: {error}.")
+        results[feature_set.key if normalized == normalization.RAW else f"{feature_set.key}_{normalized}"] = {
+            "feature_set": feature_set.key,
+            "normalization": normalized,
             "title": feature_set.title,
             "description": feature_set.description,
             "dim": feature_set.dim,
+            "draws": len(draws),
             "classifiers": classifiers,
-            "knn": neighbours_of(feature_set.features),
-            "plate_identity": identity_of(feature_set),
+            "knn": _mean_of_draws(neighbours, "accuracy") if neighbours else None,
+            "plate_identity": identity,
         }
         on_step()
     results[probe.MAJORITY] = {
+        "feature_set": probe.MAJORITY,
+        "normalization": normalization.RAW,
         "title": "Majority class",
         "description": "Always the commonest class of the training fold.",
         "dim": 0,
+        "draws": 1,
         "classifiers": {
             probe.MAJORITY: {
                 split: scored(probe.majority_predictions(labels, parts).values, parts) for split, parts in folds.items()
@@ -235,7 +272,9 @@ def score_features(
             for split, parts in folds.items()
         },
         "interval_over": plan.interval_over,
+        "normalizations": {one: normalization.DESCRIPTIONS[one] for one in under},
         "feature_sets": results,
+        "rows": score_rows(results),
         "notes": notes,
     }
 
@@ -244,12 +283,12 @@ def without_broken(feature_sets: list[FeatureSet]) -> tuple[list[FeatureSet], li
     """Hand-made features that are finite, and a note on each set that is not: it costs no other set its score."""
     finite, notes = [], []
     for feature_set in feature_sets:
-        bad = np.flatnonzero(~np.isfinite(feature_set.features).all(axis=1))
+        bad = np.flatnonzero(~np.isfinite(feature_set.draws).all(axis=(0, 2)))
         if not len(bad):
             finite.append(feature_set)
             continue
         notes.append(
-            f"{feature_set.title} is not scored: {len(bad)} of {len(feature_set.features)} rows hold NaN or infinity, "
+            f"{feature_set.title} is not scored: {len(bad)} of {feature_set.draws.shape[1]} rows hold NaN or infinity, "
             f"the first is row {bad[0]}."
         )
     return finite, notes
@@ -257,7 +296,57 @@ def without_broken(feature_sets: list[FeatureSet]) -> tuple[list[FeatureSet], li
 
 def count_steps(feature_sets: list[FeatureSet], plan: ScoringPlan, settings: EvalConfig) -> int:
     """How often `score_features` calls `on_step`."""
-    return len(feature_sets) * (1 + sum(len(parts) for parts in _folds(plan, settings).values()))
+    folds = sum(len(parts) for parts in _folds(plan, settings).values())
+    under = len(normalization.normalizations(plan.plates))
+    return under * sum(1 + len(feature_set.draws) * folds for feature_set in feature_sets)
+
+
+def _mean_of_draws(scores: list[dict], key: str) -> dict:
+    """The first of several draws' scores, with the mean of all as its own, and each one's under `<key>_of_draws`."""
+    values = [score[key] for score in scores]
+    return scores[0] | {key: float(np.mean(values)), f"{key}_of_draws": values}
+
+
+def _plate_identity(
+    raw: np.ndarray,
+    draw: np.ndarray,
+    normalized: str,
+    components: int | None,
+    plan: ScoringPlan,
+    settings: EvalConfig,
+) -> dict:
+    """`probe.plate_identity` of the controls, whose plate's statistics leave out the controls that are tested.
+
+    Args:
+        raw: [N, D], as they were.
+        draw: [N, d], normalised with all images.
+        normalized: how.
+        components, plan, settings: as in `score_features`.
+
+    Raises:
+        ValueError: also for a plate of controls alone, standardised per plate: what is centred on them has lost by
+            construction what could be learnt.
+    """
+    controls, plates = plan.controls, plan.plates
+
+    def per_plate(tested: np.ndarray) -> np.ndarray:
+        fitted = np.ones(len(raw), dtype=bool)
+        fitted[controls[tested]] = False
+        values = normalization.standardise_per_plate(raw, plates, fitted)[controls]
+        return rotate_to_span(values) if components else values
+
+    if normalized == normalization.PER_PLATE:
+        bare = np.setdiff1d(plates[controls], np.delete(plates, controls))
+        if len(bare):
+            raise ValueError(f"{', '.join(map(str, bare))} holds controls alone, whose own mean centres them")
+    return probe.plate_identity(
+        per_plate if normalized == normalization.PER_PLATE else draw[controls],
+        plates[controls],
+        plan.wells[controls],
+        num_folds=settings.folds,
+        seed=settings.seed,
+        components=components,
+    )
 
 
 def transductive_note(
@@ -293,7 +382,8 @@ def transductive_note(
         f"{unseen}"
         "Random weights and hand-made features saw none of the images; principal components of the pixels are fitted "
         "in each training fold alone. "
-        "Nearest neighbours and the maps standardise with all images, without labels."
+        "Nearest neighbours and the maps standardise with all images, without labels, and so does what is standardised "
+        "per plate with all images of a plate, one that is held out too."
     )
 
 
@@ -340,21 +430,27 @@ def _evaluate(workdir: Path, config: Config) -> dict:
     appended = known_numbers(image_set, settings.append)
     embedded = features[:, : features.shape[1] - appended.shape[1]]
     untrained, untrained_pooled = (
-        np.concatenate([values, appended], axis=1) for values in embed_untrained(workdir, image_set, metadata, settings)
+        np.concatenate([values, np.broadcast_to(appended, (len(values), *appended.shape))], axis=2)
+        for values in embed_untrained(workdir, image_set, metadata, settings)
     )
+    seeds = f"mean of {RANDOM_DRAWS} seeds"
 
     feature_sets = [
         FeatureSet(TRAINED, f"Trained encoder ({model})", "The embeddings of this run.", features),
         FeatureSet(
-            RANDOM, "Random encoder", "The same network with random weights, read at the bottleneck.", untrained
+            RANDOM,
+            "Random encoder",
+            f"The same network with random weights, read at the bottleneck, {seeds}.",
+            untrained,
         ),
         FeatureSet(
             RANDOM_POOLED,
             "Random encoder, pooled",
-            "The same random weights, read before the bottleneck as the mean over positions.",
+            f"The same random weights, read before the bottleneck as the mean over positions, {seeds}.",
             untrained_pooled,
         ),
         *finite,
+        *_appended(hand_made.feature_sets[-1], appended, settings.append),
     ]
     with tqdm(desc="scores", unit="fold", total=count_steps(feature_sets, plan, settings)) as bar:
         scored = score_features(feature_sets, metadata, settings, bar.update)
@@ -419,21 +515,45 @@ def _evaluate(workdir: Path, config: Config) -> dict:
 def embed_untrained(
     workdir: Path, image_set: ImageSet, metadata: pd.DataFrame, settings: EvalConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What random weights make of the images: at the bottleneck, and pooled before it, [N, *] each.
+    """What random weights of `RANDOM_DRAWS` seeds make of the images, at the bottleneck and pooled before it.
 
     With as many components as the trained network's, fitted to the same images.
+
+    Returns:
+        Two arrays [RANDOM_DRAWS, N, *].
     """
-    embedder = embed.load_untrained(workdir, settings.seed)
-    both = embed.embed_image_set(embedder, image_set, progress=True)
-    at_bottleneck, pooled = np.split(both, [embedder.widths[0]], axis=1)
-    if not settings.components:
-        return at_bottleneck, pooled
+    seeds = range(settings.seed, settings.seed + RANDOM_DRAWS)
     train = (metadata["split"] == "train").to_numpy()
 
     def components(features: np.ndarray) -> np.ndarray:
+        if not settings.components:
+            return features
         return Components.fit(features[train], min(settings.components, features.shape[1]))(features)
 
-    return components(at_bottleneck), components(pooled)
+    draws = []
+    for embedder in embed.load_untrained(workdir, seeds):
+        both = embed.embed_image_set(embedder, image_set, progress=True)
+        draws.append([components(part) for part in np.split(both, [embedder.widths[0]], axis=1)])
+    at_bottleneck, pooled = (np.stack(parts) for parts in zip(*draws))
+    return at_bottleneck, pooled
+
+
+def _appended(fullest: FeatureSet, appended: np.ndarray, names: tuple[str, ...]) -> list[FeatureSet]:
+    """The numbers that stand beside the embedding, by themselves and beside the fullest hand-made features: what an
+    embedding gains by them is not its own."""
+    if not names:
+        return []
+    listed = ", ".join(names)
+    alone = FeatureSet(APPENDED, "Appended columns", f"What stands beside the embedding, alone: {listed}.", appended)
+    if fullest.components is not None:
+        return [alone]
+    beside = FeatureSet(
+        f"{fullest.key}_{APPENDED}",
+        f"{fullest.title}, appended columns",
+        f"{fullest.description} Beside them {listed}, as beside the embedding.",
+        np.concatenate([fullest.features, appended], axis=1),
+    )
+    return [alone, beside]
 
 
 def _invariances(
@@ -478,7 +598,7 @@ def report_projections(
         )
     shown_by_hand = [feature_set.key for feature_set in feature_sets if feature_set.components is None][-1:]
     for key in dict.fromkeys((TRAINED, RANDOM, *shown_by_hand)):
-        coordinates, shares = project.pca_projection(by_key[key].features)
+        coordinates, shares = project.pca_projection(by_key[key].draws[0])
         name = "the trained embeddings" if key == TRAINED else by_key[key].title.lower() + " features"
         projections.append(
             report.Projection(

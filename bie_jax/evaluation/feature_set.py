@@ -7,7 +7,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSet:
-    """Features [N, D] of all images; `components` principal components of them are fitted in each training fold."""
+    """Features of all images, before any normalization.
+
+    Attributes:
+        key, title, description: what they are called, and how they came about.
+        features: [N, D]; or [S, N, D], S draws of what was random (weights), whose scores are averaged.
+        components: principal components of them that are fitted in each training fold, or None.
+    """
 
     key: str
     title: str
@@ -16,9 +22,14 @@ class FeatureSet:
     components: int | None = None
 
     @property
+    def draws(self) -> np.ndarray:
+        """[S, N, D]."""
+        return self.features if self.features.ndim == 3 else self.features[None]
+
+    @property
     def dim(self) -> int:
         """Number of features that reach the classifier."""
-        return self.components or self.features.shape[1]
+        return self.components or self.features.shape[-1]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -292,44 +292,57 @@ def codebook_use(code_counts: np.ndarray) -> str:
         return _svg(figure)
 
 
+class ScoreMark(NamedTuple):
+    """One macro F1 with its interval, by which classifier and under which normalization of the features."""
+
+    classifier: str
+    normalization: str
+    f1: float
+    low: float
+    high: float
+
+
 def score_intervals(rows: collections.abc.Sequence[dict], chance: float, title: str, interval_over: str) -> str:
     """Macro F1 of every feature set with its 95 % interval.
 
     Args:
-        rows: each `title`, `marks` = [(name of the classifier, F1, low, high)], and `highlight` for the trained
-            encoder.
+        rows: each `title`, `marks`, a list of `ScoreMark`, and `highlight` for the trained encoder.
         chance: 1 / classes, drawn as a line.
         title: of the picture.
         interval_over: what was resampled for the intervals, "wells" or "images".
     """
+    styles = {"logistic regression": (BLUE, "o"), "random forest": (ORANGE, "D"), "majority": (MUTED, "s")}
+    several = len({mark.normalization for row in rows for mark in row["marks"]}) > 1
+    steps = max(len(row["marks"]) for row in rows)
     with _style():
-        figure, axis = plt.subplots(figsize=(8.6, 0.46 * len(rows) + 1.35), layout="constrained")
-        styles = {
-            "logistic regression": (BLUE, "o"),
-            "random forest": (ORANGE, "D"),
-            "majority": (MUTED, "s"),
-        }
+        height = (0.26 + 0.1 * steps) * len(rows) + 1.35  # inches
+        figure, axis = plt.subplots(figsize=(8.6, height), layout="constrained")
         seen = set()
         for y, row in enumerate(rows):
             if row["highlight"]:
                 axis.axhspan(y - 0.45, y + 0.45, color="#eaf3fb", linewidth=0)
-            for i, (name, f1, low, high) in enumerate(row["marks"]):
-                colour, marker = styles[name]
-                offset = (i - (len(row["marks"]) - 1) / 2) * 0.3
+            for i, mark in enumerate(row["marks"]):
+                colour, marker = styles[mark.classifier]
+                # Hollow: features as they are.
+                hollow = several and mark.normalization == "raw" and mark.classifier != "majority"
+                name = f"{mark.classifier}, {mark.normalization}" if several else mark.classifier
+                name = "majority" if mark.classifier == "majority" else name
+                place = y + (i - (len(row["marks"]) - 1) / 2) * 0.7 / steps
                 axis.plot(
-                    [low, high],
-                    [y + offset] * 2,
+                    [mark.low, mark.high],
+                    [place] * 2,
                     color=colour,
                     linewidth=2.2,
                     alpha=0.55,
                     solid_capstyle="round",
                 )
                 axis.plot(
-                    [f1],
-                    [y + offset],
+                    [mark.f1],
+                    [place],
                     marker,
                     color=colour,
-                    markersize=6,
+                    markerfacecolor="white" if hollow else colour,
+                    markersize=6 if steps <= 2 else 5,
                     label=None if name in seen else name,
                 )
                 seen.add(name)

@@ -49,7 +49,7 @@ def image_features(image_set: ImageSet, shown: np.ndarray, *, classical: bool) -
             PIXEL_PCA,
             "Pixel PCA",
             f"{PIXEL_COMPONENTS} principal components of the block-averaged pixels, fitted in each training fold.",
-            baselines.rotate_to_span(features.pixels),
+            features.pixels,
             PIXEL_COMPONENTS,
         ),
         FeatureSet(INTENSITY, "Intensity", "12 statistics of each channel over the whole image.", features.intensity),

@@ -9,6 +9,7 @@ batch").
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -19,6 +20,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+
+from bie_jax.evaluation.normalization import standardise
 
 LOGISTIC_REGRESSION = "logistic_regression"
 RANDOM_FOREST = "random_forest"
@@ -268,7 +271,7 @@ def bootstrap_interval(
     seed: int,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile interval of macro F1, from resampling whole wells with replacement.
+    """Percentile interval of macro F1 (of its mean, where there are several draws), from resampling whole wells.
 
     Images of one well are not independent draws of its treatment, so the well is the unit (cluster bootstrap; Field and
     Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x). Where every well holds one class, wells are drawn within each
@@ -276,7 +279,8 @@ def bootstrap_interval(
     not the training.
 
     Args:
-        labels, predictions: [N] str.
+        labels: [N] str.
+        predictions: [N] str, or [S, N] of S draws of what was random; all are resampled alike.
         clusters: [N], the well (plate and well together) of each image.
         resamples: number of bootstrap samples, at least 1.
         seed: of the resampling.
@@ -289,30 +293,34 @@ def bootstrap_interval(
         raise ValueError(
             f"the bootstrap needs at least one resample, got {resamples}; set --config.eval.bootstrap=1000"
         )
-    classes = np.unique(np.concatenate([labels, predictions]))
+    draws = np.atleast_2d(predictions)
+    classes = np.unique(np.concatenate([labels, *draws]))
     wells, well_of_image = np.unique(clusters, return_inverse=True)
-    truth, guess = np.searchsorted(classes, labels), np.searchsorted(classes, predictions)
-    hits, support, predicted = (np.zeros((len(wells), len(classes))) for _ in range(3))
-    np.add.at(hits, (well_of_image, truth), truth == guess)
+    truth = np.searchsorted(classes, labels)
+    support = np.zeros((len(wells), len(classes)))
     np.add.at(support, (well_of_image, truth), 1)
-    np.add.at(predicted, (well_of_image, guess), 1)
+    hits, predicted = (np.zeros((len(draws), *support.shape)) for _ in range(2))
+    for draw, values in enumerate(draws):
+        guess = np.searchsorted(classes, values)
+        np.add.at(hits[draw], (well_of_image, truth), truth == guess)
+        np.add.at(predicted[draw], (well_of_image, guess), 1)
 
     supported = support > 0  # [wells, K]
     one_class_each = bool((supported.sum(axis=1) == 1).all())
     strata = supported.argmax(axis=1) if one_class_each else np.zeros(len(wells), dtype=int)
     rng = np.random.default_rng(seed)
     macro = np.empty(resamples)
-    block = max(1, _NUMBERS_HELD // max(len(wells), len(classes)))
+    block = max(1, _NUMBERS_HELD // (len(draws) * max(len(wells), len(classes))))
     for start in range(0, resamples, block):
         count = min(block, resamples - start)
         weights = np.zeros((count, len(wells)))
         for stratum in np.unique(strata):
             members = np.flatnonzero(strata == stratum)
             weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=count)
-        drawn, guessed = weights @ support, weights @ predicted  # [count, K]
+        drawn, guessed = weights @ support, weights @ predicted  # [count, K], [S, count, K]
         f1 = 2 * (weights @ hits) / np.maximum(drawn + guessed, 1)
         # A class that a resample neither holds nor predicts has no F1; it is left out of that resample's mean.
-        macro[start : start + count] = f1.sum(axis=1) / (drawn + guessed > 0).sum(axis=1)
+        macro[start : start + count] = (f1.sum(axis=-1) / (drawn + guessed > 0).sum(axis=-1)).mean(axis=0)
     low, high = np.quantile(macro, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -323,22 +331,27 @@ def classification_scores(
     """All scores of one set of predictions, as plain Python for `scores.json`.
 
     Macro F1 is the unweighted mean of the classes' F1; balanced accuracy is the unweighted mean of their recall; the
-    F1 of a class that is never predicted is 0.
+    F1 of a class that is never predicted is 0. Of several draws of what was random (weights) every score is the mean,
+    `macro_f1_of_draws` has each one's, and `confusion` their sum.
 
     Args:
-        labels, predictions: [N] str; every predicted class occurs in `labels`.
+        labels: [N] str.
+        predictions: [N] str, or [S, N] of S draws; every predicted class occurs in `labels`.
         clusters: [N], the well of each image, for the interval.
         resamples: bootstrap samples.
         seed: of the bootstrap.
     """
     classes = np.unique(labels)
-    confusion = confusion_matrix(labels, predictions, classes)
-    precision, recall, f1 = _per_class(confusion)
-    support = confusion.sum(axis=1)
+    confusions = np.stack([confusion_matrix(labels, draw, classes) for draw in np.atleast_2d(predictions)])
+    of_draws = _per_class(confusions)
+    precision, recall, f1 = (values.mean(axis=0) for values in of_draws)
+    confusion = confusions.sum(axis=0)
+    support = confusions[0].sum(axis=1)
     low, high = bootstrap_interval(labels, predictions, clusters, resamples, seed)
     return {
         "macro_f1": float(f1.mean()),
         "macro_f1_interval_95": [low, high],
+        "macro_f1_of_draws": of_draws[2].mean(axis=1).tolist(),
         "accuracy": float(np.trace(confusion) / confusion.sum()),
         "balanced_accuracy": float(recall.mean()),
         "per_class": {
@@ -355,18 +368,15 @@ def classification_scores(
     }
 
 
-def standardise(features: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance per column, over all rows; constant columns become 0. [N, D] -> [N, D] float64."""
-    features = np.asarray(features, dtype=np.float64)
-    centred = features - features.mean(axis=0)
-    scale = centred.std(axis=0)
-    # A column that is constant but for rounding has a standard deviation of 1e-17 or so: dividing by it would make
-    # noise of unit size.
-    constant = scale <= 1e-12 * np.abs(features).max(axis=0, initial=0)
-    return np.where(constant, 0.0, centred / np.where(constant, 1.0, scale))
-
-
-def not_same_well_knn(features: np.ndarray, labels: np.ndarray, wells: np.ndarray, k: int = 1) -> dict:
+def not_same_well_knn(
+    features: np.ndarray,
+    labels: np.ndarray,
+    wells: np.ndarray,
+    k: int = 1,
+    *,
+    components: int | None = None,
+    seed: int = 0,
+) -> dict:
     """Accuracy of the vote of the k nearest images that lie in another well, beside chance.
 
     Cosine similarity of standardised features (no labels are used for that, all images are). The same well is excluded
@@ -378,6 +388,8 @@ def not_same_well_knn(features: np.ndarray, labels: np.ndarray, wells: np.ndarra
         labels: [N] str.
         wells: [N], plate and well together.
         k: neighbours that vote; fewer vote where fewer are allowed.
+        components: principal components that are compared instead, fitted to all images without labels, or None.
+        seed: of the components.
 
     Returns:
         `accuracy`; `chance`, the share of same-label images among the allowed ones; `images`, how many had a neighbour
@@ -393,6 +405,9 @@ def not_same_well_knn(features: np.ndarray, labels: np.ndarray, wells: np.ndarra
     names, well_of_image = np.unique(wells, return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"not-same-well neighbours need at least two wells, all images come from {names[0]}")
+    if components is not None:
+        count, width = features.shape
+        features = build_preparation(count, width, components, seed).fit_transform(features)
     unit = standardise(features)
     norm = np.linalg.norm(unit, axis=1, keepdims=True)
     unit = (unit / np.where(norm == 0, 1, norm)).astype(np.float32)
@@ -424,7 +439,7 @@ def not_same_well_knn(features: np.ndarray, labels: np.ndarray, wells: np.ndarra
 
 
 def plate_identity(
-    features: np.ndarray,
+    features: np.ndarray | Callable[[np.ndarray], np.ndarray],
     plates: np.ndarray,
     wells: np.ndarray,
     *,
@@ -439,7 +454,9 @@ def plate_identity(
     score then also contains what is peculiar to that well.
 
     Args:
-        features: [N, D] float, of control images only.
+        features: [N, D] float, of control images only; or what gives them to the rows that a fold tests, for a
+            normalization that must not see these: centred on means that they are part of, controls look less like
+            their own plate than chance.
         plates: [N] str.
         wells: [N] str, the well within its plate.
         num_folds: folds; fewer when a plate has fewer control wells.
@@ -468,15 +485,20 @@ def plate_identity(
     else:
         folds = stratified_folds(plates, num_folds, seed)
         split = f"{num_folds} folds of images, because a plate has one control well only"
-    predictions = cross_validate(
-        features, plates, folds, classifiers=(LOGISTIC_REGRESSION,), components=components, seed=seed
-    )[LOGISTIC_REGRESSION]
-    f1 = _per_class(confusion_matrix(plates, predictions.values, names))[2]
+    values, notes = np.full(len(plates), "", dtype=plates.dtype), []
+    for fold in folds:
+        known = features(fold.test) if callable(features) else features
+        found = cross_validate(
+            known, plates, [fold], classifiers=(LOGISTIC_REGRESSION,), components=components, seed=seed
+        )[LOGISTIC_REGRESSION]
+        values[fold.test] = found.values[fold.test]
+        notes += found.notes
+    f1 = _per_class(confusion_matrix(plates, values, names))[2]
     return {
         "macro_f1": float(f1.mean()),
         "chance": 1 / len(names),
         "plates": len(names),
         "images": len(plates),
         "split": split,
-        "notes": list(predictions.notes) + describe_gaps(plates, folds),
+        "notes": notes + describe_gaps(plates, folds),
     }

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 from sklearn.decomposition import PCA
 
-from bie_jax.evaluation.probe import standardise
+from bie_jax.evaluation.normalization import standardise
 
 
 def pca_projection(features: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:

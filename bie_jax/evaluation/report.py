@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bie_jax import integrity, run_files
-from bie_jax.evaluation import figures, thumbnails
+from bie_jax.evaluation import figures, normalization, thumbnails
 from bie_jax.foreign_text import in_html
 
 TEMPLATE = Path(__file__).parent / "report_template"
@@ -61,16 +61,80 @@ def _leading_split(scores: dict) -> str | None:
     return next((name for name in splits if name.startswith("leave_")), splits[0] if splits else None)
 
 
+def full_title(entry: dict, scores: dict) -> str:
+    """A feature set with its normalization, where there is more than one."""
+    if len(scores["normalizations"]) == 1 or "majority" in entry["classifiers"]:
+        return entry["title"]
+    return f"{entry['title']}, {normalization.TITLES[entry['normalization']]}"
+
+
+def best_row(scores: dict, trained: bool) -> dict | None:
+    """The row of greatest macro F1 in the leading split, of the trained encoder or of all baselines.
+
+    Both are chosen alike: over every normalization and classifier.
+    """
+    rows = [
+        row
+        for row in scores["rows"]
+        if row["metric"] == "macro_f1"
+        and row["split"] == _leading_split(scores)
+        and (row["feature_set"] == "trained_encoder") == trained
+    ]
+    return max(rows, key=lambda row: row["value"], default=None)
+
+
+def grouped(scores: dict) -> list[list[dict]]:
+    """The entries of each feature set, one for each normalization: the trained encoder first, then the baselines, the
+    one with the greatest macro F1 in the leading split before the others."""
+    groups: dict[str, list[dict]] = {}
+    for entry in scores["feature_sets"].values():
+        groups.setdefault(entry["feature_set"], []).append(entry)
+    split = _leading_split(scores)
+
+    def rank(entries: list[dict]) -> tuple[bool, float]:
+        values = [result[split]["macro_f1"] for e in entries for result in e["classifiers"].values() if split in result]
+        return entries[0]["feature_set"] != "trained_encoder", -max(values, default=0.0)
+
+    return sorted(groups.values(), key=rank)
+
+
+def _row_heads(entries: list[dict], scores: dict, described: bool) -> collections.abc.Iterator[tuple[dict, str, str]]:
+    """Each entry of a feature set, its row's class, and the cells that open it: the set's own once for all its rows."""
+    mark = ' class="ours"' if entries[0]["feature_set"] == "trained_encoder" else ""
+    for i, entry in enumerate(entries):
+        cells = ""
+        if i == 0:
+            dim = f" {entry['dim']} features." if entry["dim"] else ""
+            text = f"<span>{in_html(entry['description'])}{dim}</span>" if described else ""
+            cells = f'<th rowspan="{len(entries)}" scope="rowgroup">{in_html(entry["title"])}{text}</th>'
+        if len(scores["normalizations"]) > 1:
+            name = normalization.TITLES[entry["normalization"]] if "majority" not in entry["classifiers"] else "–"
+            cells += f'<th class="under" scope="row">{name}</th>'
+        yield entry, mark, cells
+
+
+def _normalization_head(scores: dict, rows: int) -> str:
+    if len(scores["normalizations"]) == 1:
+        return ""
+    return f'<th rowspan="{rows}" scope="col">normalised</th>'
+
+
+def _of_draws(values: list[float]) -> str:
+    """What several seeds gave, where there were several."""
+    return f"<span>seeds {min(values):.3f} – {max(values):.3f}</span>" if len(values) > 1 else ""
+
+
 def _score_cell(score: dict) -> str:
     low, high = score["macro_f1_interval_95"]
     return (
         f'<td class="score"><b>{score["macro_f1"]:.3f}</b><span>{low:.3f} – {high:.3f}</span>'
-        f"<span>balanced accuracy {score['balanced_accuracy']:.3f}</span></td>"
+        f"{_of_draws(score['macro_f1_of_draws'])}"
+        f"<span>bal. acc. {score['balanced_accuracy']:.3f}</span></td>"
     )
 
 
 def score_table(scores: dict) -> str:
-    """All feature sets in one table, the trained encoder first."""
+    """All feature sets under all normalizations in one table, in the order of `grouped`."""
     splits = list(scores["splits"])
     if not splits:
         return ""
@@ -82,64 +146,80 @@ def score_table(scores: dict) -> str:
     )
     heads = "".join('<th scope="col">logistic regression</th><th scope="col">random forest</th>' for _ in splits)
     rows = []
-    for key, entry in scores["feature_sets"].items():
-        classifiers = entry["classifiers"]
-        cells = []
-        for split in splits:
-            if "majority" in classifiers:
-                cells.append(_score_cell(classifiers["majority"][split]).replace("<td ", '<td colspan="2" ', 1))
+    for entries in grouped(scores):
+        for entry, mark, opening in _row_heads(entries, scores, described=True):
+            classifiers = entry["classifiers"]
+            cells = []
+            for split in splits:
+                if "majority" in classifiers:
+                    cells.append(_score_cell(classifiers["majority"][split]).replace("<td ", '<td colspan="2" ', 1))
+                else:
+                    cells += [
+                        _score_cell(classifiers[name][split]) for name in ("logistic_regression", "random_forest")
+                    ]
+            if entry["knn"]:
+                cells.append(
+                    f'<td class="score"><b>{entry["knn"]["accuracy"]:.3f}</b>'
+                    f"{_of_draws(entry['knn']['accuracy_of_draws'])}"
+                    f"<span>chance {entry['knn']['chance']:.3f}</span></td>"
+                )
             else:
-                cells += [_score_cell(classifiers[name][split]) for name in ("logistic_regression", "random_forest")]
-        if entry["knn"]:
-            cells.append(
-                f'<td class="score"><b>{entry["knn"]["accuracy"]:.3f}</b><span>chance '
-                f"{entry['knn']['chance']:.3f}</span></td>"
-            )
-        else:
-            cells.append('<td class="score">–</td>')
-        dim = f"{entry['dim']} features." if entry["dim"] else ""
-        mark = ' class="ours"' if key == "trained_encoder" else ""
-        rows.append(
-            f'<tr{mark}><th scope="row">{in_html(entry["title"])}'
-            f"<span>{in_html(entry['description'])} {dim}</span></th>" + "".join(cells) + "</tr>"
-        )
+                cells.append('<td class="score">–</td>')
+            rows.append(f"<tr{mark}>{opening}{''.join(cells)}</tr>")
     neighbours = f"{knn['k']}-NN" if knn else "kNN"
     return (
         '<div class="scroll"><table class="scores"><thead><tr><th rowspan="2" scope="col">features</th>'
-        f'{group_heads}<th rowspan="2" scope="col">{neighbours}, not same well: '
+        f'{_normalization_head(scores, 2)}{group_heads}<th rowspan="2" scope="col">{neighbours}, not same well: '
         f"accuracy</th></tr><tr>{heads}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
+def normalization_note(scores: dict) -> str:
+    """What the normalizations are, where there is more than one."""
+    if len(scores["normalizations"]) == 1:
+        return ""
+    described = " ".join(
+        f"<b>{normalization.TITLES[name]}:</b> {in_html(text)}" for name, text in scores["normalizations"].items()
+    )
+    return f"<p>{described}</p>"
+
+
 def plate_table(scores: dict) -> str:
-    """How well the plate can be read off the negative controls, per feature set."""
-    entries = [
-        (key, e["title"], e["plate_identity"]) for key, e in scores["feature_sets"].items() if e["plate_identity"]
-    ]
-    if not entries:
+    """How well the plate can be read off the negative controls, per feature set and normalization."""
+    groups = [[entry for entry in entries if entry["plate_identity"]] for entries in grouped(scores)]
+    groups = [entries for entries in groups if entries]
+    if not groups:
         return (
             "<p>Not scored: there are no negative controls on at least two plates "
             "(<code>config.eval.probe_control</code>).</p>"
         )
-    first = entries[0][2]
+    first = groups[0][0]["plate_identity"]
     rows = []
-    for key, title, identity in entries:
-        share, chance = identity["macro_f1"], identity["chance"]
-        mark = ' class="ours"' if key == "trained_encoder" else ""
-        rows.append(
-            f'<tr{mark}><th scope="row">{in_html(title)}</th><td class="score"><b>{share:.3f}</b></td>'
-            f'<td class="meter"><div role="img" aria-label="{share:.3f} on a scale from 0 to 1, chance {chance:.3f}">'
-            f'<i style="width:{share:.1%}"></i><u style="left:{chance:.1%}"></u></div></td></tr>'
-        )
+    for entries in groups:
+        for entry, mark, opening in _row_heads(entries, scores, described=False):
+            identity = entry["plate_identity"]
+            share, chance = identity["macro_f1"], identity["chance"]
+            rows.append(
+                f'<tr{mark}>{opening}<td class="score"><b>{share:.3f}</b>{_of_draws(identity["macro_f1_of_draws"])}'
+                '</td><td class="meter">'
+                f'<div role="img" aria-label="{share:.3f} on a scale from 0 to 1, chance {chance:.3f}">'
+                f'<i style="width:{share:.1%}"></i><u style="left:{chance:.1%}"></u></div></td></tr>'
+            )
+    left_out = (
+        " What is normalised per plate is so by all images of the plate but the controls that are tested; where "
+        "treatments differ from plate to plate in number or strength, that mean itself moves the controls apart."
+        if len(scores["normalizations"]) > 1
+        else ""
+    )
     return (
         f"<p>Logistic regression guesses the plate of {first['images']} negative-control images from "
         f"{first['plates']} plates "
         f"({in_html(first['split'])}). The controls were treated alike, so what tells their plates apart is batch "
         "effect: <b>lower is better</b>. "
-        f"Chance is {first['chance']:.3f} (the line in the bars).</p>"
-        '<div class="scroll"><table class="plates"><thead><tr><th scope="col">features</th><th scope="col">macro '
-        "F1</th>"
+        f"Chance is {first['chance']:.3f} (the line in the bars).{left_out}</p>"
+        '<div class="scroll"><table class="plates"><thead><tr><th scope="col">features</th>'
+        f'{_normalization_head(scores, 1)}<th scope="col">macro F1</th>'
         '<th scope="col">0 to 1</th></tr></thead><tbody>' + "".join(rows) + "</tbody></table></div>"
     )
 
@@ -149,12 +229,19 @@ def _interval_figure(scores: dict) -> str:
     if split is None:
         return ""
     rows = []
-    for key, entry in scores["feature_sets"].items():
+    for entries in grouped(scores):
         marks = [
-            (CLASSIFIER_NAMES[name], results[split]["macro_f1"], *results[split]["macro_f1_interval_95"])
+            figures.ScoreMark(
+                CLASSIFIER_NAMES[name],
+                normalization.TITLES[entry["normalization"]],
+                results[split]["macro_f1"],
+                *results[split]["macro_f1_interval_95"],
+            )
+            for entry in entries
             for name, results in entry["classifiers"].items()
         ]
-        rows.append({"title": entry["title"], "marks": marks, "highlight": key == "trained_encoder"})
+        ours = entries[0]["feature_set"] == "trained_encoder"
+        rows.append({"title": entries[0]["title"], "marks": marks, "highlight": ours})
     title = f"Macro F1 of {scores['label']}, {split_title(split)}, by features"
     svg = figures.score_intervals(rows, 1 / scores["splits"][split]["classes"], title, scores["interval_over"])
     return _image(svg, title)
@@ -314,35 +401,46 @@ def _codebook_section(workdir: Path) -> tuple[str, str | None]:
     return text, f"{used} / {there}"
 
 
+def _entry(row: dict, scores: dict) -> dict:
+    """The feature set under its normalization that a row is of."""
+    return next(
+        entry
+        for entry in scores["feature_sets"].values()
+        if all(entry[key] == row[key] for key in ("feature_set", "normalization"))
+    )
+
+
 def _cards(scores: dict, codes: str | None) -> str:
     cards = []
     split = _leading_split(scores)
+    ours, best = best_row(scores, trained=True), best_row(scores, trained=False)
     trained = scores["feature_sets"]["trained_encoder"]
-    if split is not None:
-        ours = trained["classifiers"]["logistic_regression"][split]
-        low, high = ours["macro_f1_interval_95"]
+    if ours is not None and best is not None and split is not None:
+        trained = _entry(ours, scores)
         cards.append(
             (
-                f"{ours['macro_f1']:.3f}",
+                f"{ours['value']:.3f}",
                 f"macro F1, {split_title(split)}",
-                f"trained encoder, logistic regression; 95 % interval {low:.3f} – {high:.3f}",
+                f"{full_title(trained, scores)}, {CLASSIFIER_NAMES[ours['classifier']]}; 95 % interval "
+                f"{ours['low']:.3f} – {ours['high']:.3f}",
             )
         )
-        others = [
-            (entry["classifiers"]["logistic_regression"][split]["macro_f1"], entry["title"])
-            for key, entry in scores["feature_sets"].items()
-            if key != "trained_encoder" and "logistic_regression" in entry["classifiers"]
-        ]
-        if others:
-            value, title = max(others)
-            verdict = "ahead of" if value > ours["macro_f1"] else "behind"
-            cards.append((f"{value:.3f}", "best baseline", f"{title}: {verdict} the trained encoder, same measure"))
+        lead = best["value"] - ours["value"]
+        verdict = f"{abs(lead):.3f} {'ahead of' if lead > 0 else 'behind'}" if lead else "level with"
+        cards.append(
+            (
+                f"{best['value']:.3f}",
+                "best baseline",
+                f"{full_title(_entry(best, scores), scores)}, {CLASSIFIER_NAMES[best['classifier']]}: {verdict} the "
+                "trained encoder, each at its best",
+            )
+        )
     if trained["knn"]:
         cards.append(
             (
                 f"{trained['knn']['accuracy']:.3f}",
                 f"{trained['knn']['k']}-NN accuracy",
-                f"not same well; chance {trained['knn']['chance']:.3f}",
+                f"{full_title(trained, scores)}, not same well; chance {trained['knn']['chance']:.3f}",
             )
         )
     if trained["plate_identity"]:
@@ -351,7 +449,7 @@ def _cards(scores: dict, codes: str | None) -> str:
             (
                 f"{identity['macro_f1']:.3f}",
                 "plate identity",
-                f"from controls, lower is better; chance {identity['chance']:.3f}",
+                f"{full_title(trained, scores)}, from controls, lower is better; chance {identity['chance']:.3f}",
             )
         )
     if codes:
@@ -462,14 +560,16 @@ def write_report(
         "label": scores["label"],
         "featureSets": [
             {
-                "title": entry["title"],
+                "title": full_title(entry, scores),
+                "draws": entry["draws"],
                 "results": [
                     {"classifier": CLASSIFIER_NAMES[name], "split": split_title(split), **result}
                     for name, splits in entry["classifiers"].items()
                     for split, result in sorted(splits.items(), key=lambda item: item[0] != _leading_split(scores))
                 ],
             }
-            for entry in scores["feature_sets"].values()
+            for entries in grouped(scores)
+            for entry in entries
             if entry["classifiers"]
         ],
     }
@@ -537,6 +637,7 @@ def write_report(
         "label": in_html(scores["label"]),
         "notes": f"<ul class='notes'>{notes}</ul>" if notes else "",
         "transductive": in_html(scores["transductive"]),
+        "normalizations": normalization_note(scores),
         "confusion_hidden": "" if page_data["featureSets"] else "hidden",
         "plates": plate_table(scores),
         "reconstructions": _gallery(pictures)

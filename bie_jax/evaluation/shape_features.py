@@ -4,7 +4,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from bie_jax.evaluation import thumbnails
-from bie_jax.evaluation.baselines import rotate_to_span
 from bie_jax.evaluation.components import Components
 from bie_jax.evaluation.feature_set import FeatureSet, HandMade
 from bie_jax.image_set import ImageSet
@@ -39,7 +38,7 @@ def shape_features(image_set: ImageSet, shown: np.ndarray, *, classical: bool) -
             "Matrix PCA",
             f"{COMPONENTS} principal components of the distances between {d.shape[1]} points, from the start point "
             "that the outline came with, fitted in each training fold.",
-            rotate_to_span(upper),
+            upper,
             COMPONENTS,
         ),
         FeatureSet(
@@ -47,7 +46,7 @@ def shape_features(image_set: ImageSet, shown: np.ndarray, *, classical: bool) -
             "FFT magnitude PCA",
             f"{COMPONENTS} principal components of the Fourier magnitudes of the matrix's cyclic diagonals, which do "
             "not depend on the start point, fitted in each training fold.",
-            rotate_to_span(spectrum.reshape(len(d), -1)),
+            spectrum.reshape(len(d), -1),
             COMPONENTS,
         ),
         FeatureSet(

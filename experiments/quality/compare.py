@@ -60,7 +60,8 @@ _OF_SET = {
     "bbbc021": ["--config.data.name=bbbc021", "--config.eval.probe_control=DMSO"],
 }
 RANDOM = ("random_encoder", "random_encoder_pooled")
-BASELINES = ("intensity_texture_regions", "pixel_pca")
+BASELINES = ("intensity_texture_regions", "intensity", "pixel_pca")
+NORMALIZATIONS = {"": "raw", "_per_plate": "per plate"}  # what is behind a feature set's name in `scores.json`
 
 
 def train(name: str, set_name: str, epochs: int, workdir: Path) -> None:
@@ -74,15 +75,22 @@ def train(name: str, set_name: str, epochs: int, workdir: Path) -> None:
     (workdir / "seconds").write_text(f"{time.perf_counter() - start:.0f}")
 
 
-def row(title: str, features: dict, minutes: str) -> str:
+def rows(title: str, feature_sets: dict, key: str, minutes: str) -> str:
+    """A row for each normalization."""
+    return "\n".join(row(title, under, feature_sets[key + end], minutes) for end, under in NORMALIZATIONS.items())
+
+
+def row(title: str, under: str, features: dict, minutes: str) -> str:
     """Macro F1 with its interval, leave one plate out, and how well plates can be told apart."""
     cells = []
     for classifier in ("logistic_regression", "random_forest"):
         score = features["classifiers"][classifier]["leave_plate_out"]
         low, high = score["macro_f1_interval_95"]
-        cells.append(f"{score['macro_f1']:.3f} [{low:.3f}-{high:.3f}]")
+        draws = score["macro_f1_of_draws"]
+        seeds = f", seeds {min(draws):.3f}-{max(draws):.3f}" if len(draws) > 1 else ""
+        cells.append(f"{score['macro_f1']:.3f} [{low:.3f}-{high:.3f}]{seeds}")
     plate = features["plate_identity"]["macro_f1"] if features.get("plate_identity") else float("nan")
-    return f"| {title} | {features['dim']} | {' | '.join(cells)} | {plate:.3f} | {minutes} |"
+    return f"| {title} | {under} | {features['dim']} | {' | '.join(cells)} | {plate:.3f} | {minutes} |"
 
 
 def main() -> None:
@@ -100,15 +108,16 @@ def main() -> None:
             train(name, asked.set, asked.epochs, workdir)
         scores[name] = json.loads((workdir / "scores.json").read_text())["feature_sets"], workdir
     print(f"\n{asked.set}, {asked.epochs} epochs\n")
-    print("| features | numbers | logistic regression | random forest | plate | minutes |\n|---|---|---|---|---|---|")
+    heads = ["features", "normalised", "numbers", "logistic regression", "random forest", "plate", "minutes"]
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for name, (features, workdir) in scores.items():
         minutes = f"{int((workdir / 'seconds').read_text()) / 60:.1f}"
-        print(row(name, features["trained_encoder"], minutes))
+        print(rows(name, features, "trained_encoder", minutes))
         for baseline in RANDOM:
-            print(row(f"{name}: {features[baseline]['title'].lower()}", features[baseline], ""))
+            print(rows(f"{name}: {features[baseline]['title'].lower()}", features, baseline, ""))
     features, _ = next(iter(scores.values()))
     for baseline in BASELINES:
-        print(row(features[baseline]["title"], features[baseline], ""))
+        print(rows(features[baseline]["title"], features, baseline, ""))
 
 
 if __name__ == "__main__":

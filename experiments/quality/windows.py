@@ -2,8 +2,9 @@
 
     python experiments/quality/windows.py runs/quality/simulated-mae-vit runs/quality/simulated-vae-vit
 
-For each workdir, trained and with random weights: every image is cut into windows of training's size, each is embedded,
-and their mean is scored like the embedding of the whole image, whose scores stand in the workdir's `scores.json`.
+For each workdir, trained and with random weights of the report's three seeds: every image is cut into windows of
+training's size, each is embedded, and their mean is scored like the embedding of the whole image, whose scores stand in
+the workdir's `scores.json`.
 """
 
 import argparse
@@ -16,8 +17,9 @@ import numpy as np
 
 from bie_jax.config import load_config
 from bie_jax.evaluation import embed
-from bie_jax.evaluation.evaluate import read_embeddings, score_features
+from bie_jax.evaluation.evaluate import RANDOM_DRAWS, read_embeddings, score_features
 from bie_jax.evaluation.feature_set import FeatureSet
+from bie_jax.evaluation.normalization import TITLES
 from bie_jax.image_set import ImageSet, open_image_set
 
 
@@ -41,24 +43,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdirs", nargs="+", type=Path)
     asked = parser.parse_args()
-    print("| run | weights | logistic regression | random forest |\n|---|---|---|---|")
+    print("| run | weights | normalised | logistic regression | random forest |\n|---|---|---|---|---|")
     for workdir in asked.workdirs:
         config = load_config(workdir)
         image_set = open_image_set(config.data.name, config.data.data_dir)
         metadata, _, _ = read_embeddings(workdir / "embeddings.parquet")
-        untrained = embed.load_untrained(workdir, config.eval.seed)
         sets = {"trained": mean_of_windows(embed.load(workdir), image_set, config.data.crop_size)}
-        parts = np.split(mean_of_windows(untrained, image_set, config.data.crop_size), [untrained.widths[0]], axis=1)
-        sets |= dict(zip(("random", "random, pooled"), parts))
+        draws = []
+        for untrained in embed.load_untrained(workdir, range(config.eval.seed, config.eval.seed + RANDOM_DRAWS)):
+            both = mean_of_windows(untrained, image_set, config.data.crop_size)
+            draws.append(np.split(both, [untrained.widths[0]], axis=1))
+        sets |= dict(zip(("random", "random, pooled"), map(np.stack, zip(*draws))))
         features = [FeatureSet(key=name, title=name, description="", features=f) for name, f in sets.items()]
         scores = score_features(features, metadata, config.eval)["feature_sets"]
-        for name in sets:
-            kinds = scores[name]["classifiers"]
+        for entry in scores.values():
+            if entry["feature_set"] not in sets:
+                continue
+            kinds = entry["classifiers"]
             cells = [
                 f"{kinds[kind][f'leave_{config.eval.group}_out']['macro_f1']:.3f}"
                 for kind in ("logistic_regression", "random_forest")
             ]
-            print(f"| {workdir.name} | {name} | {' | '.join(cells)} |", flush=True)
+            of = [workdir.name, entry["feature_set"], TITLES[entry["normalization"]]]
+            print(f"| {' | '.join([*of, *cells])} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@
 
 Each run is `launch.py` with options, trained and embedded into runs/shapes; one that is there is not repeated. The
 scores are macro F1 of out-of-fold predictions, stratified 5-fold (cells: mean and sd of five divisions), by the
-report's own classifiers, and beside the trained network stands the same one with random weights, read as embedding and
-before the bottleneck. With `--folds` an encoder is trained five times, each time without one fifth of the objects, and
-classifies that fifth: nothing of a test object was seen, not even its outline without the label (its loss only chose
-the checkpoint).
+report's own classifiers, and beside the trained network stands the same one with random weights of three seeds, read as
+embedding and before the bottleneck. With `--folds` an encoder is trained five times, each time without one fifth of the
+objects, and classifies that fifth: nothing of a test object was seen, not even its outline without the label (its loss
+only chose the checkpoint).
 """
 
 import argparse
@@ -89,8 +89,10 @@ def main() -> None:
         if name in ("both", "both, handed", "both, pose kept"):
             metadata = read_embeddings(workdir / "embeddings.parquet")[0]
             untrained = embed_untrained(workdir, image_set, metadata, load_config(workdir).eval)
-            for readout, values in zip(("embedding", "features"), untrained, strict=True):
-                show(f"{name}: random weights, {readout}", values, image_set, arguments.set, "")
+            for readout, draws in zip(("embedding", "features"), untrained, strict=True):
+                for number, values in enumerate(draws, 1):
+                    title = f"{name}: random weights, {readout}, draw {number} of {len(draws)}"
+                    show(title, values, image_set, arguments.set, "")
 
 
 def train(name: str, workdir: Path, arguments: argparse.Namespace, more: list[str]) -> float:

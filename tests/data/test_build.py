@@ -4,7 +4,6 @@ import csv
 import json
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -296,12 +295,9 @@ def test_builds_then_says_that_it_is_there(bbbc021_source, tmp_path):
     assert "build bbbc021: 100%" in first.stderr  # the progress bar
     assert open_image_set("bbbc021", tmp_path)[1][0, 0].tolist() == [48, 49, 50]
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    start = time.perf_counter()
     second = _run("bbbc021", f"--data_dir={tmp_path}")  # needs no source to say so
-    seconds = time.perf_counter() - start
     assert second.returncode == 0
     assert "is built already (images 4 x 4 x 3)" in second.stdout
-    assert seconds < 15  # 3 s on an idle machine
     assert written == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 

@@ -83,7 +83,7 @@ def test_ctrl_c(images):
             assert time.monotonic() < end
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert said.splitlines()[-1] == "data.build: stopped; the same command goes on"
     assert "Traceback" not in said
@@ -96,7 +96,7 @@ def test_ctrl_c(images):
 def test_a_full_disk(images):
     """A limit on the size of files stands in for the disk: the system answers a write in the same way."""
     with _started(10_000, *_arguments(images)) as process:
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     last = said.splitlines()[-1]
     assert last.startswith("data.build: cannot write (")

@@ -3,7 +3,6 @@ import http.server
 import socket
 import stat
 import threading
-import time
 import zipfile
 
 import pytest
@@ -29,7 +28,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return
         if what == "hang":
-            self.server.stopped.wait(20)
+            self.server.outwaited |= not self.server.stopped.wait(60)
             return
         body = self.server.files.get(self.path, CONTENT)
         self.send_response(200)
@@ -39,7 +38,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if what == "hang_within":
             self.wfile.write(body[:1000])
             self.wfile.flush()
-            self.server.stopped.wait(20)
+            self.server.outwaited |= not self.server.stopped.wait(60)
             return
         self.wfile.write(body[: len(body) // 2] if what in ("truncated", "endless") else body)
 
@@ -49,12 +48,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A web server on the loopback that ends with the test; nobody waits long."""
+    """A web server on the loopback that ends with the test; nobody waits long before asking again."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(download, "WAIT_S", 0.01)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.asked, server.files, server.stopped = [], {}, threading.Event()
+    server.asked, server.files, server.stopped, server.outwaited = [], {}, threading.Event(), False
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -109,12 +107,13 @@ def test_redirects_are_followed(server, tmp_path):
         ("hang_within", "no connection, or a broken one", 3),
     ],
 )
-def test_what_fails_leaves_nothing(server, tmp_path, what, message, times, sha256):
-    start = time.perf_counter()
+def test_what_fails_leaves_nothing(server, tmp_path, monkeypatch, what, message, times, sha256):
+    if what.startswith("hang"):  # of those that answer, a busy machine may keep an answer longer
+        monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
     said = _refused(message, fetch, f"{server.url}/{what}/file.zip", sha256, tmp_path)
     assert said.startswith(f"{server.url}/{what}/file.zip: ")
     assert "--source" in said
-    assert time.perf_counter() - start < 5
+    assert not server.outwaited
     assert len(server.asked) == times
     assert not list(tmp_path.iterdir()), "something was left behind"
 

@@ -90,6 +90,7 @@ def write_workdir(path, image_set, *, seed=0, latent_dim=8, **options):
         "group": "plate",
         "probe_control": "control",
         "folds": 3,
+        "trees": 10,
         "knn_k": 1,
         "bootstrap": 200,
         "umap": False,
@@ -182,7 +183,9 @@ def evaluate_fake():
             patch.setattr(evaluate, "open_image_set", lambda name, data_dir: image_set)
             patch.setattr(run_files, "best_step", lambda workdir: 400)  # there is no network, so no checkpoint either
             patch.setattr(
-                embed, "load_untrained", lambda workdir, seed: types.SimpleNamespace(seed=seed, widths=(8, 6))
+                embed,
+                "load_untrained",
+                lambda workdir, seeds: (types.SimpleNamespace(seed=seed, widths=(8, 6)) for seed in seeds),
             )
             patch.setattr(embed, "embed_image_set", embed_fake)
             return evaluate.evaluate(workdir)

@@ -3,10 +3,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.decomposition import PCA
 
 from bie_jax import integrity
 from bie_jax.config import ConfigError, check_config
-from bie_jax.evaluation import evaluate, image_features
+from bie_jax.evaluation import evaluate, image_features, probe
+from bie_jax.evaluation.normalization import standardise_per_plate
 from tests.evaluation.conftest import CHANNELS, LABELS, write_workdir
 
 
@@ -46,15 +48,10 @@ def test_every_feature_set_has_every_score(finished):
     held_out = (pd.read_parquet(workdir / "embeddings.parquet")["Metadata_split"] == "val").sum()
     sets = scores["feature_sets"]
     assert scores["interval_over"] == "wells"
-    assert list(sets) == [
-        "trained_encoder",
-        "random_encoder",
-        "random_encoder_pooled",
-        "pixel_pca",
-        "intensity",
-        "intensity_texture_regions",
-        "majority",
-    ]
+    scored = ["trained_encoder", "random_encoder", "random_encoder_pooled", "pixel_pca", "intensity"]
+    scored.append("intensity_texture_regions")
+    assert list(sets) == [f"{key}{end}" for key in scored for end in ("", "_per_plate")] + ["majority"]
+    assert list(scores["normalizations"]) == ["raw", "per_plate"]
     for key, entry in sets.items():
         expected = {"majority"} if key == "majority" else {"logistic_regression", "random_forest"}
         assert set(entry["classifiers"]) == expected
@@ -63,7 +60,10 @@ def test_every_feature_set_has_every_score(finished):
             for split, score in splits.items():
                 low, high = score["macro_f1_interval_95"]
                 assert 0 <= low <= score["macro_f1"] <= high <= 1
-                assert np.sum(score["confusion"]) == (held_out if split == "unseen_by_encoder" else 108)
+                count = held_out if split == "unseen_by_encoder" else 108
+                assert np.sum(score["confusion"]) == count * entry["draws"]
+                assert len(score["macro_f1_of_draws"]) == entry["draws"] == (3 if key.startswith("random") else 1)
+                np.testing.assert_allclose(np.mean(score["macro_f1_of_draws"]), score["macro_f1"])
     assert sets["pixel_pca"]["dim"] == 64
     assert sets["intensity"]["dim"] == 36
     trained = sets["trained_encoder"]["classifiers"]["logistic_regression"]["leave_plate_out"]["macro_f1"]
@@ -72,6 +72,116 @@ def test_every_feature_set_has_every_score(finished):
     # Four classes of one size: the majority guess is right for a quarter, and its F1 is 0.4 for one class.
     np.testing.assert_allclose(sets["majority"]["classifiers"]["majority"]["leave_plate_out"]["macro_f1"], 0.1)
     assert sets["intensity"]["plate_identity"]["macro_f1"] > 0.9  # the fixture's plates differ in brightness
+
+
+def test_all_are_compared_alike(finished):
+    """On the same images by the same splits and classifiers, under the same normalizations."""
+    _, scores = finished
+    rows = pd.DataFrame(scores["rows"])
+    of_sets = rows[rows["feature_set"] != "majority"]
+    for (split, metric), part in of_sets.groupby(["split", "metric"]):
+        assert part["n"].nunique() == 1, split
+        table = part.pivot(index="feature_set", columns=["normalization", "classifier"], values="value")
+        assert table.shape == (6, 2 * part["classifier"].nunique())
+        assert table.notna().all(axis=None), (split, metric)
+    assert set(of_sets["split"]) == {*scores["splits"], "not_same_well", "plate_identity"}
+    for row in scores["rows"]:
+        if row["metric"] == "macro_f1" and row["split"] in scores["splits"]:
+            end = "" if row["normalization"] == "raw" else "_per_plate"
+            entry = scores["feature_sets"][row["feature_set"] + end]
+            score = entry["classifiers"][row["classifier"]][row["split"]]
+            assert [row["value"], row["low"], row["high"]] == [score["macro_f1"], *score["macro_f1_interval_95"]]
+
+
+def test_neighbours_see_as_many_components_of_the_pixels_as_classifiers(finished, image_set):
+    _, scores = finished
+    overall, labels = image_set.statistics["overall"], image_set.metadata["label"].to_numpy().astype("U")
+    wells = (image_set.metadata["plate"] + image_set.metadata["well"]).to_numpy().astype("U")
+    pixels = image_features.classical_features(image_set, CHANNELS, 0.5, overall, np.arange(1)).pixels
+    for end, values in (("", pixels), ("_per_plate", standardise_per_plate(pixels, image_set.metadata["plate"]))):
+        expected = probe.not_same_well_knn(PCA(64, svd_solver="full").fit_transform(values), labels, wells)
+        found = scores["feature_sets"][f"pixel_pca{end}"]["knn"]
+        np.testing.assert_allclose(found["accuracy"], expected["accuracy"], atol=0.03)  # by another PCA
+
+
+def test_what_plates_do_to_raw_counts_is_no_merit_of_a_network(settings):
+    """The same features, once with every plate's own offset and gain: standardised per plate they are one again."""
+    metadata, features = layout()
+    plates = metadata["plate"].to_numpy()
+    counts = features * np.select([plates == "P0", plates == "P1"], [1.0, 4.0], 2.0)[:, None]
+    counts += np.select([plates == "P0", plates == "P1"], [0.0, 90.0], -90.0)[:, None]
+    sets = [feature_set(features), feature_set(counts, "counts")]
+    entries = evaluate.score_features(sets, metadata, settings)["feature_sets"]
+
+    def of(name):
+        return entries[name]["classifiers"]["logistic_regression"]["leave_plate_out"]
+
+    assert of("counts")["macro_f1"] < 0.6
+    assert of("counts_per_plate")["macro_f1"] > 0.9
+    assert of("counts_per_plate")["confusion"] == of("trained_encoder_per_plate")["confusion"]
+    assert entries["counts"]["plate_identity"]["macro_f1"] > 0.9
+    assert entries["counts_per_plate"]["knn"]["accuracy"] > entries["counts"]["knn"]["accuracy"]
+
+
+def test_controls_that_are_tested_do_not_centre_their_plate(settings):
+    """Noise tells no plate. Were the tested controls in the means that centre them, plates would be guessed wrong."""
+    rows = [(f"P{p}", f"B{w:02d}", i, "ab"[w % 2]) for p in range(3) for w in range(12) for i in range(8)]
+    metadata = pd.DataFrame(rows, columns=["plate", "well", "site", "label"]).assign(split="train")
+    plates, wells = metadata["plate"].to_numpy().astype("U"), metadata["well"].to_numpy().astype("U")
+    controls = np.flatnonzero(metadata["label"] == "a")
+    settings = settings.model_copy(update={"folds": 3, "trees": 1})
+    honest, leaking = [], []
+    for seed in range(4):
+        noise = np.random.default_rng(seed).normal(size=(len(metadata), 60))
+        entries = evaluate.score_features([feature_set(noise)], metadata, settings)["feature_sets"]
+        honest.append(entries["trained_encoder_per_plate"]["plate_identity"]["macro_f1"])
+        centred = standardise_per_plate(noise, plates)[controls]
+        leaking.append(
+            probe.plate_identity(centred, plates[controls], wells[controls], num_folds=3, seed=settings.seed)[
+                "macro_f1"
+            ]
+        )
+    assert abs(np.mean(honest) - 1 / 3) < 0.05
+    assert np.mean(leaking) < 1 / 3 - 0.1
+
+
+def test_a_plate_of_controls_alone_has_no_identity_once_it_is_centred_on_them(settings):
+    metadata, features = layout()
+    keep = ~((metadata["plate"] == "P1") & (metadata["label"] == "b")).to_numpy()
+    scores = evaluate.score_features([feature_set(features[keep])], metadata[keep].reset_index(drop=True), settings)
+    assert scores["feature_sets"]["trained_encoder"]["plate_identity"] is not None
+    assert scores["feature_sets"]["trained_encoder_per_plate"]["plate_identity"] is None
+    assert any("per plate, plate identity is not scored: P1 holds controls alone" in note for note in scores["notes"])
+
+
+def test_random_weights_count_by_the_mean_of_their_draws(settings):
+    """One draw of three holds the label: alone it would be the best of all."""
+    metadata, features = layout()
+    noise = np.random.default_rng(1).normal(size=(2, *features.shape))
+    together = feature_set(np.concatenate([features[None], noise]))
+    entry = evaluate.score_features([together], metadata, settings)["feature_sets"]["trained_encoder"]
+    alone = [
+        evaluate.score_features([feature_set(draw)], metadata, settings)["feature_sets"]["trained_encoder"]
+        for draw in together.draws
+    ]
+    for classifier, splits in entry["classifiers"].items():
+        for split, score in splits.items():
+            of_each = [one["classifiers"][classifier][split] for one in alone]
+            np.testing.assert_allclose(score["macro_f1"], np.mean([one["macro_f1"] for one in of_each]))
+            assert score["macro_f1_of_draws"] == [one["macro_f1"] for one in of_each]
+            assert score["per_class"]["a"]["support"] == of_each[0]["per_class"]["a"]["support"]
+            np.testing.assert_array_equal(score["confusion"], np.sum([one["confusion"] for one in of_each], axis=0))
+    for key, metric in (("knn", "accuracy"), ("plate_identity", "macro_f1")):
+        np.testing.assert_allclose(entry[key][metric], np.mean([one[key][metric] for one in alone]))
+
+
+def test_appended_columns_stand_alone_and_beside_what_was_made_by_hand():
+    hand_made = feature_set(np.zeros((4, 3)), "classical")
+    alone, beside = evaluate._appended(hand_made, np.arange(8.0).reshape(4, 2), ("area_px", "dose"))
+    np.testing.assert_array_equal(alone.features, np.arange(8).reshape(4, 2))
+    np.testing.assert_array_equal(beside.features, np.c_[np.zeros((4, 3)), alone.features])
+    assert "area_px, dose" in alone.description
+    assert evaluate._appended(hand_made, np.zeros((4, 0)), ()) == []
 
 
 def test_the_transductive_note_counts_the_training_images(finished):
@@ -115,8 +225,14 @@ def test_images_without_a_label_take_no_part(settings):
     noisy = np.concatenate([features, 100 * np.ones((5, 3))])
     got = evaluate.score_features([feature_set(noisy)], more, settings)
     assert "5 images without a label take no part in the scores." in got["notes"]
-    for name in ("classes", "splits", "feature_sets"):
+    for name in ("classes", "splits"):
         assert got[name] == scores[name]
+    for name in ("trained_encoder", "majority"):
+        assert got["feature_sets"][name] == scores["feature_sets"][name]
+    # They are images of their plates like others, and count in the plates' means.
+    per_plate = standardise_per_plate(noisy, more["plate"].to_numpy())[: len(features)]
+    expected = evaluate.score_features([feature_set(per_plate)], metadata, settings)["feature_sets"]["trained_encoder"]
+    assert got["feature_sets"]["trained_encoder_per_plate"]["classifiers"] == expected["classifiers"]
 
 
 def test_what_the_encoder_never_saw_is_classified_by_what_it_saw(settings):
@@ -124,7 +240,8 @@ def test_what_the_encoder_never_saw_is_classified_by_what_it_saw(settings):
     held_out = (metadata["split"] == "val").to_numpy()
     # In the validation images the features say the opposite: whoever learns from one of them would be nearly right.
     features[held_out] = 5 - features[held_out]
-    (entry, majority) = evaluate.score_features([feature_set(features)], metadata, settings)["feature_sets"].values()
+    entries = evaluate.score_features([feature_set(features)], metadata, settings)["feature_sets"]
+    entry, majority = entries["trained_encoder"], entries["majority"]
     for splits in entry["classifiers"].values():
         score = splits[evaluate.UNSEEN]
         assert np.sum(score["confusion"]) == held_out.sum()
@@ -171,6 +288,8 @@ def test_one_plate_and_wells_as_groups(settings):
     metadata, features = layout(plates=1)
     scores = evaluate.score_features([feature_set(features)], metadata, settings)
     assert list(scores["splits"]) == ["stratified_k_fold", evaluate.UNSEEN]
+    assert list(scores["feature_sets"]) == ["trained_encoder", "majority"]  # one plate has no second normalization
+    assert list(scores["normalizations"]) == ["raw"]
     assert any("leaving one plate out is impossible" in note for note in scores["notes"])
     assert any("Plate identity is not scored" in note for note in scores["notes"])
     metadata, features = layout(plates=2)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
 from bie_jax.evaluation import baselines, probe
@@ -203,13 +204,6 @@ def test_constant_features_and_the_same_seed():
         np.testing.assert_array_equal(first[name].values, second[name].values)
     only_constant = probe.cross_validate(np.full((len(labels), 2), 0.1), labels, folds)
     assert set(only_constant[probe.LOGISTIC_REGRESSION].values) <= set(labels)
-    # Equal up to the last bit is constant: rounding must not be blown up to unit size.
-    rounded = np.where(np.arange(20) % 2 == 0, 0.3, 0.1 + 0.2)[:, None]
-    assert rounded.std() > 0
-    assert (probe.standardise(rounded) == 0).all()
-    standard = probe.standardise(features)
-    assert (standard[:, 5:] == 0).all()
-    np.testing.assert_allclose(standard[:, :5].std(axis=0), 1)
 
 
 def test_bad_features_and_folds_are_refused():
@@ -279,6 +273,18 @@ def test_interval_against_resampling_in_a_loop():
     assert got[1] - got[0] > 1.3 * (by_image[1] - by_image[0])
 
 
+def test_interval_of_several_draws_is_that_of_their_mean():
+    rng = np.random.default_rng(2)
+    labels, wells = np.repeat(np.array(["a", "b"]), 20), np.repeat(np.arange(8), 5)
+    draws = np.stack([np.where(rng.random(40) < share, labels, "a") for share in (0.9, 0.5, 0.2)])
+    together = probe.bootstrap_interval(labels, draws, wells, 2000, seed=0)
+    alone = [probe.bootstrap_interval(labels, draw, wells, 2000, seed=0) for draw in draws]
+    assert probe.bootstrap_interval(labels, draws[:1], wells, 2000, seed=0) == alone[0]
+    assert probe.bootstrap_interval(labels, draws[[1, 1, 1]], wells, 2000, seed=0) == pytest.approx(alone[1])
+    low, high = np.mean(alone, axis=0)
+    assert low <= together[0] < together[1] <= high  # the mean of three varies no more than they do
+
+
 def test_interval_of_perfect_predictions_and_of_wells_with_mixed_labels():
     labels = np.array(["a", "b"] * 10)
     assert probe.bootstrap_interval(labels, labels, np.repeat(np.arange(5), 4), 50, seed=0) == (1.0, 1.0)
@@ -333,6 +339,18 @@ def test_neighbours_of_a_treatment_in_one_well_are_told():
         probe.not_same_well_knn(features, labels, np.array(["1"] * 6))
     with pytest.raises(ValueError, match="at least 1, got 0"):
         probe.not_same_well_knn(features, labels, wells, k=0)
+
+
+def test_neighbours_of_principal_components_are_found_among_those_alone():
+    """Two wide directions hold the label; a hundred narrow ones, each blown up to unit size, would drown them."""
+    rng = np.random.default_rng(0)
+    wide, labels = clouds(rng, per_class=20, classes=2, dim=2, distance=4.0)
+    features = np.concatenate([wide, 0.01 * rng.normal(size=(40, 100))], axis=1)
+    wells = np.arange(40).astype(str)
+    expected = PCA(2).fit_transform(features)
+    found = probe.not_same_well_knn(features, labels, wells, components=2)
+    assert found == probe.not_same_well_knn(expected, labels, wells)
+    assert found["accuracy"] > 0.9 > probe.not_same_well_knn(features, labels, wells)["accuracy"]
 
 
 def plate_layout(wells_per_plate=4, images=15):

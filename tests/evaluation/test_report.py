@@ -1,5 +1,6 @@
 """The report as text and data; what a browser makes of it is in test_report_browser.py."""
 
+import copy
 import json
 import re
 
@@ -51,6 +52,60 @@ def test_page_says_what_was_done(finished, page):
         assert entry["title"] in page
     assert "latent_dim" in page
     assert "optimizer" in page
+
+
+def test_the_best_baseline_is_the_best_of_all(finished):
+    """Under any normalization and by either classifier, as the trained encoder's own best is chosen."""
+    scores = copy.deepcopy(finished[1])
+    assert report.best_row(scores, trained=False)["feature_set"] != "trained_encoder"
+    for row in scores["rows"]:
+        if row["metric"] == "macro_f1" and row["split"] == "leave_plate_out":
+            named = (row["feature_set"], row["normalization"], row["classifier"])
+            row["value"] = {
+                ("intensity", "per_plate", "random_forest"): 0.9,
+                ("trained_encoder", "per_plate", "logistic_regression"): 0.8,
+            }.get(named, 0.5)
+        elif row["feature_set"] == "pixel_pca":
+            row["value"] = 1.0  # another split or metric
+    cards = report._cards(scores, None)
+    assert "<b>0.800</b><span>macro F1, leave-plate-out</span>" in cards
+    assert "Trained encoder (vqvae), per plate, logistic regression" in cards
+    assert "<b>0.900</b><span>best baseline</span>" in cards
+    assert "Intensity, per plate, random forest: 0.100 ahead of the trained encoder" in cards
+    trained = scores["feature_sets"]["trained_encoder_per_plate"]
+    assert f"<b>{trained['knn']['accuracy']:.3f}</b><span>1-NN accuracy</span>" in cards
+    assert f"<b>{trained['plate_identity']['macro_f1']:.3f}</b><span>plate identity</span>" in cards
+
+
+def test_tables_hold_every_set_under_every_normalization(finished):
+    _, scores = finished
+    for table, count in ((report.score_table(scores), 13), (report.plate_table(scores), 12)):
+        rows = re.findall(r"<tr.*?</tr>", table.split("<tbody>")[1], re.S)
+        assert len(rows) == count
+        assert sum('scope="row">raw' in row for row in rows) == 6
+        assert sum('scope="row">per plate' in row for row in rows) == 6
+    for entry in scores["feature_sets"].values():
+        for splits in entry["classifiers"].values():
+            for score in splits.values():
+                assert f"<b>{score['macro_f1']:.3f}</b>" in report.score_table(scores)
+    first, *baselines = report.grouped(scores)
+    assert first[0]["feature_set"] == "trained_encoder"
+    best = [
+        max(of["leave_plate_out"]["macro_f1"] for entry in entries for of in entry["classifiers"].values())
+        for entries in baselines
+    ]
+    assert best == sorted(best, reverse=True)
+
+
+def test_a_set_of_one_plate_names_no_normalization(finished):
+    scores = copy.deepcopy(finished[1])
+    scores["normalizations"] = {"raw": "Features as they are."}
+    scores["feature_sets"] = {k: e for k, e in scores["feature_sets"].items() if e["normalization"] == "raw"}
+    scores["rows"] = [row for row in scores["rows"] if row["normalization"] == "raw"]
+    page = report.score_table(scores) + report.plate_table(scores) + report._cards(scores, None)
+    assert "normalised" not in page
+    assert "raw" not in page
+    assert report.normalization_note(scores) == ""
 
 
 def test_points_carry_their_metadata(page_data, image_set):

@@ -1,6 +1,7 @@
 """The report in headless Chromium, from file://, with the network watched; skipped without a browser."""
 
 import json
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,11 @@ FLAGS = (
     "--disable-dev-shm-usage",  # containers have a small /dev/shm, and the atlas is large
 )
 
-# Data URIs decode after the document has loaded.
+# Data URIs decode after the document has loaded; the page's observers of its own size report within two frames.
 ALL_DECODED = (
     "const done = arguments[0];"
-    "Promise.allSettled([...document.images].map((image) => image.decode())).then(() => done())"
+    "Promise.allSettled([...document.images].map((image) => image.decode()))"
+    ".then(() => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
 )
 
 pytestmark = pytest.mark.skipif(
@@ -40,8 +42,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory, finished):
-    workdir, _ = finished
+def browser(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1400,1000"):
@@ -49,18 +50,23 @@ def browser(tmp_path_factory, finished):
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
     try:
-        driver.get((workdir / "report" / "index.html").resolve().as_uri())
-        driver.execute_async_script(ALL_DECODED)
         yield driver
     finally:
         driver.quit()
 
 
-@pytest.fixture
-def page(browser):
-    """The page as it is first seen."""
-    browser.refresh()
+def load(browser, path):
+    """The page as it is first seen, and nothing in the logs of what was before."""
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)
+    browser.get(path.resolve().as_uri())
     browser.execute_async_script(ALL_DECODED)
+
+
+@pytest.fixture
+def page(browser, finished):
+    workdir, _ = finished
+    load(browser, workdir / "report" / "index.html")
     return browser
 
 
@@ -79,19 +85,47 @@ def point_at(page, index):
     return tip
 
 
-def test_nothing_is_asked_of_the_network(browser):
-    asked, of_page = [], []
+def asked_by_page(browser, path):
+    """URLs that a page, and the frames in it, asked for since it was loaded.
+
+    The browser's own start page goes on asking for its parts until it is gone, and is another document.
+    """
+    asked, frames, loads = [], set(), set()
     for entry in browser.get_log("performance"):
         message = json.loads(entry["message"])["message"]
-        if message["method"] == "Network.requestWillBeSent":
-            url = message["params"]["request"]["url"]
-            asked.append(url)
-            if message["params"]["documentURL"].endswith("/report/index.html"):
-                of_page.append(url)
-    assert any(url.endswith("/report/index.html") for url in of_page)
-    # chrome:// is the browser's own start page, off its own disk.
-    assert [url[:80] for url in asked if not url.startswith(("file:", "data:", "blob:", "chrome:"))] == []
-    assert [url[:80] for url in of_page if url.startswith("file:") and not url.endswith("/report/index.html")] == []
+        sent = message["params"]
+        if message["method"] == "Page.frameAttached" and sent["parentFrameId"] in frames:
+            frames.add(sent["frameId"])
+        elif message["method"] == "Network.requestWillBeSent":
+            if sent["request"]["url"] == path.resolve().as_uri() and sent["requestId"] == sent["loaderId"]:
+                frames, loads = {sent["frameId"]}, {sent["loaderId"]}
+            elif sent["loaderId"] in loads or sent.get("frameId") in frames:
+                asked.append(sent["request"]["url"])
+    assert loads, "the page itself was not asked for"
+    return asked
+
+
+def outside(urls):
+    return [url[:80] for url in urls if not url.startswith(("data:", "blob:"))]
+
+
+def test_nothing_is_asked_of_the_network(page, finished):
+    workdir, _ = finished
+    assert outside(asked_by_page(page, workdir / "report" / "index.html")) == []
+
+
+def test_what_a_page_asks_of_the_network_is_seen(browser, finished, tmp_path):
+    """Of the same page with a picture, a frame and a script that fetches, at a port where nobody listens."""
+    workdir, _ = finished
+    page = (workdir / "report" / "index.html").read_text()
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        place = f"http://127.0.0.1:{held.getsockname()[1]}"
+        asking = f"<img src='{place}/a'><iframe src='{place}/b'></iframe><script>fetch('{place}/c')</script>"
+        (tmp_path / "index.html").write_text(page.replace("</body>", f"{asking}</body>"))
+        load(browser, tmp_path / "index.html")
+        asked = outside(asked_by_page(browser, tmp_path / "index.html"))
+    assert {f"{place}/{name}" for name in "abc"} <= set(asked)
 
 
 def test_no_errors_and_every_image_loads(page):
@@ -208,12 +242,18 @@ def test_the_confusion_is_the_one_that_was_chosen(page, finished):
 
     trained = scores["feature_sets"]["trained_encoder"]["classifiers"]
     assert cells() == trained["logistic_regression"]["leave_plate_out"]["confusion"]
-    choose("cm-features", "Intensity")
-    choose("cm-result", "random forest, stratified k-fold")
-    chosen = scores["feature_sets"]["intensity"]["classifiers"]["random_forest"]["stratified_k_fold"]
-    assert cells() == chosen["confusion"]
-    assert "Intensity, random forest, stratified k-fold" in page.find_element(By.ID, "cm-title").text
-    assert f"{chosen['macro_f1']:.3f}" in page.find_element(By.ID, "per-class").text
+    for end in ("raw", "per plate"):
+        choose("cm-features", f"Intensity, {end}")
+        choose("cm-result", "random forest, stratified k-fold")
+        entry = scores["feature_sets"]["intensity" if end == "raw" else "intensity_per_plate"]
+        chosen = entry["classifiers"]["random_forest"]["stratified_k_fold"]
+        assert cells() == chosen["confusion"]
+        assert f"Intensity, {end}, random forest, stratified k-fold" in page.find_element(By.ID, "cm-title").text
+        assert f"{chosen['macro_f1']:.3f}" in page.find_element(By.ID, "per-class").text
+    assert page.find_element(By.ID, "cm-draws").text == ""
+    choose("cm-features", "Random encoder, raw")
+    assert page.find_element(By.ID, "cm-draws").text == ", counted once for each of 3 seeds"
+    assert sum(map(sum, cells())) == 3 * 108
     choose("cm-features", "Majority class")
     assert len(cells()) == 4
 

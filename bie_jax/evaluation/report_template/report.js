@@ -219,6 +219,7 @@
     const blue = (share) => { const mix = (a, b) => Math.round(a + (b - a) * share); return `rgb(${mix(255, 8)},${mix(255, 64)},${mix(255, 129)})`; };
     const drawClasses = () => {
       const entry = data.featureSets[features.value], r = entry.results[result.value], percent = (v) => (100 * v).toFixed(0) + " %";
+      byId("cm-draws").textContent = entry.draws > 1 ? `, counted once for each of ${entry.draws} seeds` : "";
       byId("cm-title").textContent = `Confusion of ${data.label}: ${entry.title}, ${r.classifier}, ${r.split}`;
       const head = make("tr"); head.append(make("td", "", { style: "box-shadow:none" }));
       r.classes.forEach((name) => { const cell = make("th", undefined, { scope: "col" }); cell.append(make("span", name)); head.append(cell); });
