@@ -17,6 +17,7 @@ import pandas as pd
 from bie_jax.config import Config
 from bie_jax.image_set import ImageSet
 from bie_jax.mixture import Mixture
+from bie_jax.wells import names_of_wells
 
 
 def split_rows(
@@ -94,6 +95,11 @@ def _groups(metadata: pd.DataFrame, split_by: str) -> pd.Series:
     return pd.Series(["/".join(row) for row in rows])
 
 
+def mixed(rows: np.ndarray, seed: int) -> np.ndarray:
+    """Rows in an order of chance, the same on every machine: neighbours in a set are images of one well."""
+    return np.asarray(sorted(rows, key=lambda row: hashlib.sha256(f"{seed}:{row}".encode()).digest()), np.int64)
+
+
 def describe_split(metadata: pd.DataFrame, train_rows: np.ndarray, val_rows: np.ndarray) -> str:
     """One line with what stands on each side."""
     sides = []
@@ -102,6 +108,25 @@ def describe_split(metadata: pd.DataFrame, train_rows: np.ndarray, val_rows: np.
         wells, plates = (len(chosen[keys].drop_duplicates()) for keys in (["plate", "well"], ["plate"]))
         sides.append(f"{side} {len(rows)} images, {wells} wells, {plates} plates")
     return "; ".join(sides)
+
+
+def describe_overlap(metadata: pd.DataFrame, train_rows: np.ndarray, val_rows: np.ndarray) -> list[str]:
+    """What the two sides share, in one sentence or none: images of one well, crops of one field.
+
+    Args:
+        metadata: of all sets, so that a well which two sets have is seen.
+        train_rows: numbered over all sets, like the next.
+        val_rows: validated on.
+    """
+    wells = names_of_wells(metadata)
+    shared = wells.iloc[val_rows].isin(set(wells.iloc[train_rows]))
+    if not shared.any():
+        return []
+    return [
+        f"{int(shared.sum())} of {len(val_rows)} validation images are of wells (or crops of fields, where no well is "
+        "known) that are trained on too: they are not unseen. data.split_by='well' keeps a set's wells whole, "
+        "data.split_by='plate' its plates"
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

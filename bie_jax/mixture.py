@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bie_jax.image_set import ImageSet
+from bie_jax.wells import names_of_wells
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,24 @@ class Mixture:
         """The sets' tables below each other, with the column `set`; a column that a set lacks is empty there."""
         tables = [image_set.metadata.assign(set=image_set.name) for image_set in self.sets]
         return pd.concat(tables, ignore_index=True)
+
+    def origins(self, treatment: str | None) -> np.ndarray:
+        """Where each image is from, as numbers: what `losses.contrastive.Origin` says of a batch.
+
+        Plates and wells are told apart by their names: those of the same name in two sets are the same.
+
+        Args:
+            treatment: column; None: no treatment is known.
+
+        Returns:
+            [N, 4] int32: its own number, its well's, its plate's, its treatment's; -1 for one of no treatment.
+        """
+        wells, plates = (pd.factorize(names)[0] for names in (names_of_wells(self.metadata), self.metadata["plate"]))
+        treatments = np.full(len(self), -1)
+        if treatment is not None:
+            names = self.metadata[treatment]
+            treatments = np.where(names == "", -1, pd.factorize(names)[0])
+        return np.stack([np.arange(len(self)), wells, plates, treatments], axis=1).astype(np.int32)
 
     @functools.cached_property
     def first_rows(self) -> np.ndarray:

@@ -32,23 +32,21 @@ class Batch:
         weight: [B, C] float, 1 for a channel of an image; 0 for one that the image's set does not have, and for all
             channels of what pads a last batch.
         channel_mask: `weight` > 0 for the model, or None where all channels of all images are known to be there.
-        plate: [B] int32, equal for images of one plate.
-        treatment: [B] int32, equal for images of one treatment; -1: none.
+        origin: of the images, for a loss that compares them.
         other_view: [B, H, W, C], another random view of the same images, for a loss that compares the two.
     """
 
     image: jax.Array
     weight: jax.Array
     channel_mask: jax.Array | None
-    plate: jax.Array
-    treatment: jax.Array
+    origin: contrastive.Origin
     other_view: jax.Array | None = None
 
 
 def unlabelled_batch(image: jax.Array, weight: jax.Array) -> Batch:
-    """Images [B, H, W, C] with their `weight` [B, C], of one plate and of no known treatment."""
-    plate = jnp.zeros(len(image), jnp.int32)
-    return Batch(image, weight, weight > 0, plate, plate - 1)
+    """Images [B, H, W, C] with their `weight` [B, C], of one plate, a well each, and of no known treatment."""
+    number = jnp.arange(len(image))
+    return Batch(image, weight, weight > 0, contrastive.Origin(number, number, 0 * number, 0 * number - 1))
 
 
 @flax.struct.dataclass
@@ -333,12 +331,13 @@ def _contrast(settings: Any, batch: Batch, out: dict[str, jax.Array]) -> jax.Arr
     if settings.form == "views":
         pairs = jnp.stack([out["embedding"], out["other_embedding"]], axis=1)
         there = jnp.broadcast_to(batch.weight.max(axis=1)[:, None] > 0, pairs.shape[:2])
-        return contrastive.info_nce(pairs, there, settings.temperature)
+        return contrastive.info_nce(pairs, there, batch.origin, settings.temperature)
     if settings.form == "replicates":
-        treatment = jnp.where(batch.weight.max(axis=1) > 0, batch.treatment, -1)
-        return contrastive.info_nce_replicates(out["embedding"], treatment, batch.plate, settings.temperature)
+        treatment = jnp.where(batch.weight.max(axis=1) > 0, batch.origin.treatment, -1)
+        origin = batch.origin.replace(treatment=treatment)
+        return contrastive.info_nce_replicates(out["embedding"], origin, settings.temperature)
     # A channel that was left out, or of which no token is seen, has an embedding that says nothing.
     present = (batch.weight > 0) & out["channels_kept"]
     if settings.form == "pull":
         return contrastive.channel_pull(out["channel_embeddings"], present)
-    return contrastive.info_nce(out["channel_embeddings"], present, settings.temperature)
+    return contrastive.info_nce(out["channel_embeddings"], present, batch.origin, settings.temperature)

@@ -1,7 +1,8 @@
 """From outlines to distance matrices, on the device, inside the compiled step.
 
 The counterpart of `augment` for sets of shapes: the same two views with the same signatures. A set's outlines [P', 2]
-have equal steps of arc length, so every P'/P-th of their points is an outline of P points with equal steps. A matrix
+have equal steps of arc length, so every P'/P-th of their points is an outline of P points with equal steps (and an
+embedding the mean over all such outlines, `num_phases`). A matrix
 does not know how the outline lies, turns or is mirrored; the random changes here are what is left: where it starts, in
 which direction it goes, where its points stand, and its form itself, a little.
 """
@@ -36,7 +37,9 @@ def train_view(key: jax.Array, image: jax.Array, plate: jax.Array, table: Intens
     del plate, table
     settings = config.outline
     start_key, uneven_key, stretch_key, noise_key = jax.random.split(key, 4)
-    points = _resample(start_key, uneven_key, image[..., 0], config.crop_size[0], settings)
+    # From their mean first: a step between two points has few digits of a place far out in a large image.
+    points = image[..., 0] - image[..., 0].mean(axis=1, keepdims=True)
+    points = _resample(start_key, uneven_key, points, config.crop_size[0], settings)
     points = points - points.mean(axis=1, keepdims=True)
     if settings.stretch > 0:
         points = random_stretch(stretch_key, points, settings.stretch)
@@ -52,6 +55,24 @@ def eval_view(
     del plate, table, config
     step = image.shape[1] // size[0]
     return normalized_distances(image[:, ::step, :, 0])[0][..., None]
+
+
+def num_phases(num_stored: int, size: tuple[int, int], model: Any) -> int:
+    """How many views of an outline are averaged for its embedding: all that another start could give, or one.
+
+    Every k-th of the stored points are k different outlines, and which one is seen depends on where the outline starts:
+    an encoder that is the same for all starts of what it sees is not yet the same for all starts of what is stored, but
+    its mean over the k of them is.
+
+    Args:
+        num_stored: P'.
+        size: (P, P).
+        model: the checked `model` group.
+
+    Returns:
+        k = P' / P for the ring, unless it keeps the start; 1 for every encoder that depends on it.
+    """
+    return num_stored // size[0] if model.encoder == "ring" and model.ring.keeps != "start" else 1
 
 
 def _resample(start_key: jax.Array, uneven_key: jax.Array, points: jax.Array, num_points: int, settings: Any):

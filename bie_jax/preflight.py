@@ -16,6 +16,7 @@ from bie_jax.known_numbers import check_known
 from bie_jax.memory import OutOfMemoryError, available_bytes, check_fits
 from bie_jax.mixture import Mixture
 from bie_jax.scoring_plan import plan_scores
+from bie_jax.wells import names_of_wells
 
 _MOST_STEPS = 2**31  # the step is counted in 32 bits
 
@@ -69,6 +70,7 @@ def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[
             raise ConfigError(f"config.data: {image_set.name!r}: {error}") from None
         for rows, side in zip((train_rows, val_rows), sides, strict=True):
             rows.append(side + mixture.first_rows[member])
+    _check_negatives(config.objective.contrastive, mixture, np.concatenate(train_rows))
     count = sum(map(len, train_rows))
     if batch_size > count:
         raise ConfigError(
@@ -135,6 +137,26 @@ def _check_contrastive(contrastive: ContrastiveConfig, mixture: Mixture) -> None
         )
 
 
+def _check_negatives(contrastive: ContrastiveConfig, mixture: Mixture, train_rows: np.ndarray) -> None:
+    """Whether a batch can hold two images that are to be told apart: without any the term is 0 all the time."""
+    if not contrastive.weight or contrastive.form == "pull":
+        return
+    metadata = mixture.metadata.iloc[train_rows]
+    if contrastive.compares_treatments:
+        metadata = metadata[metadata[contrastive.treatment].fillna("") != ""]
+        if metadata[contrastive.treatment].nunique() < 2:
+            raise ConfigError(
+                f"config.objective.contrastive.form='replicates' tells treatments apart, and {contrastive.treatment!r} "
+                f"of the images that {mixture.name!r} has to train on holds fewer than two; 'views' is possible"
+            )
+    if names_of_wells(metadata).nunique() < 2:
+        raise ConfigError(
+            f"config.objective.contrastive.form={contrastive.form!r} tells wells apart (fields, where no well is "
+            f"known), and all images that {mixture.name!r} has to train on are of one; "
+            "config.objective.contrastive.weight=0 is possible"
+        )
+
+
 def _check_size(config: Config, mixture: Mixture) -> None:
     """Whether the sets are of the kind and the size that the configuration is for."""
     kinds = {image_set.kind for image_set in mixture.sets}
@@ -144,6 +166,13 @@ def _check_size(config: Config, mixture: Mixture) -> None:
         )
     crop_size = config.data.crop_size
     if config.data.kind == "shapes":
+        numbers = {image_set.name: image_set.image_shape[0] for image_set in mixture.sets}
+        if len(set(numbers.values())) > 1:
+            told = ", ".join(f"{name} {points}" for name, points in numbers.items())
+            raise ConfigError(
+                f"config.data.mix_with: the sets' outlines have different numbers of points ({told}), and no part of "
+                "an outline is one; build them with one --points"
+            )
         if mixture.window[0] % crop_size[0]:
             raise ConfigError(
                 f"config.data.crop_size={crop_size}: the outlines of {mixture.name!r} have {mixture.window[0]} points, "

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -19,7 +18,7 @@ from bie_jax.checkpoint import Checkpoints, Progress, find_checkpoints
 from bie_jax.config import Config, ConfigError, check_config, check_workdir, save_config
 from bie_jax.foreign_text import visible
 from bie_jax.image_set import open_image_set
-from bie_jax.input_pipeline import describe_split, eval_batches, train_batches
+from bie_jax.input_pipeline import describe_overlap, describe_split, eval_batches, mixed, train_batches
 from bie_jax.metric_logger import MetricLogger
 from bie_jax.mixture import Mixture
 from bie_jax.objectives import METHODS, build_model
@@ -98,6 +97,8 @@ def _train(
         print(f"{image_set.name}: {describe_split(image_set.metadata, *sides)}")
     for note in notes_on_scores(checked, mixture.sets[0], val_rows[0]):
         print(f"scores: {visible(note)}")
+    for note in describe_overlap(mixture.metadata, np.concatenate(train_rows), np.concatenate(val_rows)):
+        print(note)
 
     # --- Devices
     mesh = sharding.data_mesh()
@@ -134,8 +135,11 @@ def _train(
     )
 
     def batch_of(batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        number = ((), np.int32)
-        shapes = {"image": ((*mixture.window, channels), mixture.dtype), "plate": number, "treatment": number}
+        shapes = {
+            "image": ((*mixture.window, channels), mixture.dtype),
+            "plate": ((), np.int32),
+            "origin": ((4,), np.int32),
+        }
         return {
             name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=split)
             for name, (shape, dtype) in shapes.items()
@@ -151,15 +155,18 @@ def _train(
     without_sums = jax.jit(lambda window: window.without_sums(), out_shardings=everywhere)
     without_totals = jax.jit(lambda window: window.without_totals(), out_shardings=everywhere)
     plate_of_row = _plate_of_row(mixture, augment.table_rows(dataset["sets"]))
-    treatment_of_row = _treatment_of_row(mixture, checked)
+    contrastive = checked.objective.contrastive
+    # Nothing else reads the column, and it need not be there.
+    origin_of_row = mixture.origins(contrastive.treatment if contrastive.compares_treatments else None)
 
     def put(batch: dict[str, np.ndarray]) -> dict[str, Any]:
         # Row numbers stay behind for messages; the plate picks the row of the intensity table.
         arrays = {name: array for name, array in batch.items() if name != "row"}
-        known = {"plate": plate_of_row[batch["row"]], "treatment": treatment_of_row[batch["row"]]}
+        known = {"plate": plate_of_row[batch["row"]], "origin": origin_of_row[batch["row"]]}
         return sharding.put_batch(arrays | known, split)
 
-    all_val_rows = np.concatenate(val_rows)
+    # Each set's in an order of chance: a contrast compares wells, and neighbouring rows are of one.
+    all_val_rows = np.concatenate([mixed(rows, checked.train.seed) for rows in val_rows])
 
     def validate(state: TrainState) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]:
         sums: dict[str, float] = {}
@@ -311,15 +318,6 @@ def _plate_of_row(mixture: Mixture, table_rows: dict[tuple[str, str], int]) -> n
     """[N] int32: row of the intensity table for each image."""
     keys = zip(mixture.metadata["set"], mixture.metadata["plate"], strict=True)
     return np.asarray([table_rows[key] for key in keys], np.int32)
-
-
-def _treatment_of_row(mixture: Mixture, config: Config) -> np.ndarray:
-    """[N] int32: number of each image's treatment; -1 where it is not known."""
-    column = config.objective.contrastive.treatment
-    if not config.objective.contrastive.compares_treatments:  # nothing reads it, and the column need not be there
-        return np.full(len(mixture.metadata), -1, np.int32)
-    names = mixture.metadata[column]
-    return np.where(names == "", -1, pd.factorize(names)[0]).astype(np.int32)
 
 
 def _draw(pictures: tuple[np.ndarray, np.ndarray], mixture: Mixture, workdir: Path, step: int) -> Path:

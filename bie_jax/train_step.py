@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from bie_jax import augment
 from bie_jax.config import Config
+from bie_jax.losses.contrastive import Origin
 from bie_jax.objectives import METHODS, Aux, Batch
 from bie_jax.optimizer import is_under
 from bie_jax.train_state import TrainState, averageable
@@ -22,7 +23,7 @@ from bie_jax.views import VIEWS
 def build_train_step(
     config: Config, model: Any, table: augment.IntensityTable, split: Any, everywhere: Any
 ) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, jax.Array]]:
-    """The compiled step: (state, {"image" counts, "plate", "treatment"}) -> (state, loss).
+    """The compiled step: (state, {"image" counts, "plate", "origin"}) -> (state, loss).
 
     The given state's buffers are reused. With `train.accumulate_steps` = k the batch is computed in k parts whose
     gradients are averaged, which is the gradient of the whole batch, and codebooks learn once from all of them. What
@@ -49,8 +50,7 @@ def build_train_step(
             image=look(view_key),
             weight=weight,
             channel_mask=None if all_there else weight > 0,
-            plate=batch["plate"],
-            treatment=batch["treatment"],
+            origin=Origin.of(batch["origin"]),
             other_view=look(jax.random.fold_in(view_key, 1)) if config.objective.contrastive.compares_views else None,
         )
 
@@ -104,8 +104,7 @@ def build_eval_step(
             image=image.astype(dtype),
             weight=weight,
             channel_mask=weight > 0,
-            plate=batch["plate"],
-            treatment=batch["treatment"],
+            origin=Origin.of(batch["origin"]),
         )
         key = jax.random.key(config.train.seed)
         if config.objective.contrastive.compares_views:  # the image as it is, and a random view of it

@@ -158,7 +158,8 @@ def _seed_table() -> ConfigDict:
     config.objective.contrastive = ConfigDict()
     config.objective.contrastive.weight = 0.0  # 0: no contrastive term
     # "views": another random view of an image is its positive; "channels": its other channels are; "pull": the same
-    # without negatives; "replicates": images of the same treatment on another plate.
+    # without negatives; "replicates": images of the same treatment on another plate. Negatives are of other wells (of
+    # other fields where no well is known), for "replicates" of other treatments too; of copies in a batch one counts.
     config.objective.contrastive.form = "channels"
     config.objective.contrastive.temperature = 0.1
     config.objective.contrastive.treatment = "label"  # column; read when form = "replicates"

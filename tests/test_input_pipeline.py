@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bie_jax.input_pipeline import describe_split, eval_batches, split_image_set, split_rows, train_batches
+from bie_jax.input_pipeline import (
+    describe_overlap,
+    describe_split,
+    eval_batches,
+    mixed,
+    split_image_set,
+    split_rows,
+    train_batches,
+)
 
 
 def _table(plates=3, wells=8, sites=4):
@@ -95,6 +103,29 @@ def test_what_stands_on_each_side_is_told():
     assert describe_split(table, np.arange(9), np.arange(9, 12)) == (
         "train 9 images, 3 wells, 2 plates; validation 3 images, 1 wells, 1 plates"
     )
+
+
+def test_wells_on_both_sides_are_told():
+    """Sites of one well, crops of one field, and the well of another set that names the same plate."""
+    table = _table(2, 2, 3).assign(source=lambda table: [f"{row}.tif" for row in range(len(table))])
+    assert describe_overlap(table, np.arange(9), np.arange(9, 12)) == []
+    said = describe_overlap(table, np.arange(8), np.arange(8, 12))
+    assert len(said) == 1
+    assert said[0].startswith("1 of 4 validation images are of wells (or crops of fields, where no well is known) that")
+    crops = table.assign(well="", site=1, source=lambda table: table["source"].iloc[[0] * 6 + [1] * 6].tolist())
+    assert describe_overlap(crops, np.arange(6), np.arange(6, 12)) == []
+    assert describe_overlap(crops, np.arange(5), np.arange(5, 12))[0].startswith("1 of 7")
+
+
+def test_validation_mixes_what_lies_together_the_same_way_on_every_machine():
+    rows = np.arange(20, 60)
+    order = mixed(rows, 3)
+    assert sorted(order) == rows.tolist()
+    assert order[:6].tolist() == EXPECTED_ORDER
+    assert mixed(rows, 4)[:6].tolist() != EXPECTED_ORDER
+
+
+EXPECTED_ORDER = [58, 22, 41, 32, 43, 45]
 
 
 def test_split_that_leaves_nothing_is_refused():

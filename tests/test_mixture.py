@@ -3,10 +3,12 @@
 import dataclasses
 import itertools
 from collections import Counter
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 import bie_jax
@@ -48,6 +50,31 @@ def test_channels_are_joined_and_rows_numbered_through(mixture):
     np.testing.assert_array_equal(images[0][..., 1:5], 0)
     np.testing.assert_array_equal(images[1][..., :5], first[2])
     np.testing.assert_array_equal(images[1][..., 5], 0)
+
+
+def test_origins_go_by_the_names_of_wells_plates_and_treatments_in_all_sets():
+    columns = ["plate", "well", "site", "source", "gene"]
+    first = [
+        ("P1", "B02", 1, "a", "x"),
+        ("P1", "B02", 2, "b", "y"),
+        ("P1", "B03", 1, "c", ""),
+        ("P2", "B02", 1, "d", "x"),
+    ]
+    # The same plate again, cut into crops; and two crops of a field and another field of no known well.
+    second = [("P1", "B02", 1, "a", "x"), ("P3", "", 1, "e", "x"), ("P3", "", 1, "e", "x"), ("P3", "", 2, "f", "z")]
+    sets = (
+        SimpleNamespace(name="one", metadata=pd.DataFrame(first, columns=columns)),
+        SimpleNamespace(name="two", metadata=pd.DataFrame(second, columns=columns)),
+        SimpleNamespace(name="three", metadata=pd.DataFrame([("P4", "B02", 1, "g")], columns=columns[:4])),
+    )
+    image, well, plate, treatment = Mixture(sets).origins("gene").T
+    assert image.tolist() == list(range(9))
+    assert well.tolist() == [0, 0, 1, 2, 0, 3, 3, 4, 5]
+    assert plate.tolist() == [0, 0, 0, 1, 0, 2, 2, 2, 3]
+    names = ["x", "y", None, "x", "x", "x", "x", "z", None]
+    same = [[a == b and a is not None for b in names] for a in names]
+    np.testing.assert_array_equal((treatment[:, None] == treatment) & (treatment >= 0), same)
+    assert set(Mixture(sets).origins(None)[:, 3]) == {-1}
 
 
 def test_windows_reach_every_corner_of_a_larger_image(mixture):
@@ -299,7 +326,10 @@ def test_the_training_step_does_not_count_what_a_set_lacks(mixed_config, mixture
 
     counted, all_counted = value(table.present[plate]), value(jnp.ones((8, 6)))
     step = build_train_step(config, model, table, split, everywhere)
-    _, loss = step(state, sharding.put_batch({"image": image, "plate": plate, "treatment": plate}, split))
+    _, loss = step(
+        state,
+        sharding.put_batch({"image": image, "plate": plate, "origin": np.repeat(plate[:, None], 4, axis=1)}, split),
+    )
     np.testing.assert_allclose(loss, counted, rtol=1e-4)
     assert abs(float(all_counted) / float(counted) - 1) > 0.05
 

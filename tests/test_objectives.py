@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from bie_jax.config import check_config
+from bie_jax.losses.contrastive import Origin
 from bie_jax.objectives import (
     METHODS,
     Batch,
@@ -183,9 +184,9 @@ def test_the_contrastive_term_is_added_with_its_weight(form):
         "channels_kept": np.ones((4, 2), bool),
         "embedding": RNG.normal(size=(4, 3)).astype(np.float32),
     }
-    batch = Batch(
-        jnp.asarray(IMAGE), jnp.ones((4, 2)), None, plate=jnp.asarray([0, 1, 0, 1]), treatment=jnp.asarray([0, 0, 1, 1])
-    )
+    number = jnp.arange(4)
+    origin = Origin(number, number, plate=number % 2, treatment=number // 2)
+    batch = Batch(jnp.asarray(IMAGE), jnp.ones((4, 2)), None, origin)
     model = _Known({name: jnp.asarray(value) for name, value in out.items()})
 
     def value(weight):

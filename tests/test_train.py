@@ -1,10 +1,12 @@
 """The loop, in this process."""
 
 import json
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 from bie_jax import sharding
@@ -17,8 +19,8 @@ from bie_jax.models.autoencoder import Autoencoder
 from bie_jax.models.bottleneck import GridBottleneck
 from bie_jax.models.residual_stack import ResidualStackDecoder
 from bie_jax.optimizer import build_optimizer
-from bie_jax.preflight import check_run, compile_step, notes_on_parts
-from bie_jax.train import NonFiniteLossError, _treatment_of_row, train_and_evaluate
+from bie_jax.preflight import _check_negatives, check_run, compile_step, notes_on_parts
+from bie_jax.train import NonFiniteLossError, train_and_evaluate
 from bie_jax.train_state import create_train_state
 from bie_jax.train_step import build_train_step
 
@@ -186,9 +188,26 @@ def test_a_contrast_with_nothing_to_compare_is_refused(
 def test_a_treatment_that_no_contrast_reads_need_not_be_a_column(tiny_config, tiny_set):
     tiny_config.model.channels = "independent"
     tiny_config.objective.contrastive.update({"weight": 0.1, "form": "channels", "treatment": "gene"})
-    checked = check_config(tiny_config)
-    check_run(checked, Mixture((tiny_set,)))
-    assert set(_treatment_of_row(Mixture((tiny_set,)), checked)) == {-1}
+    check_run(check_config(tiny_config), Mixture((tiny_set,)))
+
+
+@pytest.mark.parametrize(
+    ("form", "wells", "labels", "message"),
+    [
+        ("views", ["B02"] * 4, ["a", "b"] * 2, "form='views' tells wells apart .*are of one; .*weight=0 is possible"),
+        ("replicates", list("abcd"), ["x", "x", "", "x"], "form='replicates' tells treatments apart, and 'label'"),
+    ],
+)
+def test_a_contrast_without_any_negative_is_refused(form, wells, labels, message, tiny_config):
+    """The term would be 0, and nothing would say so."""
+    tiny_config.objective.contrastive.update({"weight": 0.1, "form": form})
+    table = pd.DataFrame({"plate": list("ppqq"), "well": wells, "site": 1, "label": labels, "source": list("wxyz")})
+    table = table.assign(plate="p") if form == "views" else table
+    settings = check_config(tiny_config).objective.contrastive
+    with pytest.raises(ConfigError, match=message):
+        _check_negatives(settings, SimpleNamespace(metadata=table, name="mine"), np.arange(4))
+    told_apart = table.assign(well=["", "", "B02", "B03"], label=list("xxxy"))
+    _check_negatives(settings, SimpleNamespace(metadata=told_apart, name="mine"), np.arange(4))
 
 
 def test_the_step_is_held_against_the_memory_before_there_is_a_state(tiny_config, tmp_path, monkeypatch):
@@ -270,7 +289,9 @@ def test_sums_over_eight_devices_are_sums_over_one(tiny_config, tiny_set):
         for number in range(3):
             images = tiny_set.images(range(8 * number, 8 * number + 8))
             zeros = np.zeros(8, np.int32)
-            batch = sharding.put_batch({"image": images, "plate": zeros, "treatment": zeros}, split)
+            batch = sharding.put_batch(
+                {"image": images, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, split
+            )
             state, loss = step(state, batch)
         results.append(jax.device_get((state.params, state.model_state, loss)))
     eight, one = results

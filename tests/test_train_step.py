@@ -72,7 +72,7 @@ def _steps(config, count, tx=None, images=IMAGES, model=None):
     state = init(jax.random.key(0))
     step = build_train_step(config, model, _table(), split, everywhere)
     zeros = np.zeros(len(images), np.int32)
-    batch = sharding.put_batch({"image": images, "plate": zeros, "treatment": zeros}, split)
+    batch = sharding.put_batch({"image": images, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, split)
     history, losses = [jax.device_get(averageable(state.params, state.model_state))], []
     for _ in range(count):
         state, loss = step(state, batch)
@@ -146,7 +146,9 @@ def test_codes_are_looked_up_in_float32_where_the_network_computes_in_bfloat16()
         return method(*args, **kwargs)
 
     with nn.intercept_methods(look):
-        after, _ = jax.eval_shape(step, state, {"image": IMAGES, "plate": zeros, "treatment": zeros})
+        after, _ = jax.eval_shape(
+            step, state, {"image": IMAGES, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}
+        )
     assert types == {"codebook": {"float32"}, "kernel": {"bfloat16"}, "bias": {"bfloat16"}}
     assert {leaf.dtype.name for leaf in jax.tree.leaves(after.params)} == {"float32"}
 
@@ -173,7 +175,11 @@ def test_nothing_is_summed_in_bfloat16(model):
     state = jax.eval_shape(lambda key: create_train_state(config, network, optax.sgd(1.0), 2, key), jax.random.key(0))
     step = build_train_step(config, network, _table(), sharding.split_batch(mesh), sharding.replicated(mesh))
     zeros = np.zeros(16, np.int32)
-    batch = {"image": np.zeros((16, 32, 32, 2), np.uint16), "plate": zeros, "treatment": zeros}
+    batch = {
+        "image": np.zeros((16, 32, 32, 2), np.uint16),
+        "plate": zeros,
+        "origin": np.repeat(zeros[:, None], 4, axis=1),
+    }
     sums = list(_sums(jax.make_jaxpr(step)(state, batch).jaxpr))
     assert len(sums) > 10
     assert [found for found in sums if found[0] == jnp.bfloat16 and found[1] > 4] == []
@@ -252,7 +258,12 @@ def test_validation_draws_the_same_for_every_step_and_ignores_the_warmup():
     state = create_train_state(config, model, optax.sgd(0.0), 2, jax.random.key(0))
     evaluate = build_eval_step(config, model, _table(), split, everywhere)
     zeros = np.zeros(16, np.int32)
-    batch = {"image": IMAGES, "plate": zeros, "treatment": zeros, "weight": np.ones(16, np.float32)}
+    batch = {
+        "image": IMAGES,
+        "plate": zeros,
+        "origin": np.repeat(zeros[:, None], 4, axis=1),
+        "weight": np.ones(16, np.float32),
+    }
     metrics, totals, _, _ = evaluate(state.params, state.model_state, sharding.put_batch(batch, split))
     np.testing.assert_allclose(metrics["loss"], metrics["nll"] + metrics["kl"], rtol=1e-5)
     assert totals["count"] == 16
@@ -297,7 +308,7 @@ def test_a_training_step_leaves_a_frozen_encoder_as_it_is(frozen):
     before = jax.device_get((state.params["encoder"], state.model_state["batch_stats"]))
     split = sharding.split_batch(sharding.data_mesh())
     zeros = np.zeros(len(IMAGES), np.int32)
-    batch = sharding.put_batch({"image": IMAGES, "plate": zeros, "treatment": zeros}, split)
+    batch = sharding.put_batch({"image": IMAGES, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, split)
     state, _ = build_train_step(config, model, _table(), split, everywhere)(state, batch)
     after = jax.device_get((state.params["encoder"], state.model_state["batch_stats"]))
     moved = jax.tree.leaves(jax.tree.map(lambda old, new: float(np.abs(old - new).max()), before, after))

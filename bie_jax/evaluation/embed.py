@@ -31,6 +31,7 @@ from bie_jax.mixture import Mixture
 from bie_jax.models import encoder_stride, has_fixed_size
 from bie_jax.models.lookup import capacity_bits
 from bie_jax.objectives import build_model
+from bie_jax.outline_views import num_phases
 from bie_jax.pixels import as_pixels, check_finite_rows
 from bie_jax.train_state import initial_variables
 from bie_jax.views import VIEWS
@@ -81,7 +82,19 @@ class Embedder:
             return view(image, plate, table, self.input_size(*image.shape[1:3]), config.data)
 
         def encode(variables, image, plate):
-            _, out = model.apply(variables, look(image, plate), table.present[plate] > 0, train=False, method="encode")
+            present = table.present[plate] > 0
+            phases = self._num_phases(image.shape[1])
+            if phases == 1:
+                _, out = model.apply(variables, look(image, plate), present, train=False, method="encode")
+            else:
+
+                def from_start(start):
+                    view = look(jnp.roll(image, -start, axis=1), plate)
+                    return model.apply(variables, view, present, train=False, method="look")
+
+                # One after the other: all at once would need the memory of as many batches.
+                features = jax.lax.map(from_start, jnp.arange(phases)).mean(axis=0)
+                _, out = model.apply(variables, features, present, train=False, method="read")
             return [out[name].astype(jnp.float32) for name in readouts], out.get("codes")
 
         def reconstruct(variables, image, plate):
@@ -127,15 +140,23 @@ class Embedder:
             )
         return wanted
 
+    def _num_phases(self, height: int) -> int:
+        """Views that are averaged for an embedding; of images one."""
+        if self._config.data.kind != "shapes":
+            return 1
+        return num_phases(height, self._config.data.crop_size, self._config.model)
+
     def embed(
         self, images: np.ndarray, channels: Sequence[str] | None = None, plates: Sequence[str] | None = None
     ) -> np.ndarray:
         """Features of images.
 
         Args:
-            images: of shapes outlines [N, P', 2, 1], px, P' a multiple of `data.crop_size[0]`; else
-                [N, H, W, C] camera counts, as the training images were before any normalisation: uint8, uint16, float,
-                or other whole numbers up to 2^24 (`bie_jax.pixels.as_pixels`).
+            images: [N, H, W, C] camera counts, as the training images were before any normalisation: uint8, uint16,
+                float, or other whole numbers up to 2^24 (`bie_jax.pixels.as_pixels`); of shapes closed outlines
+                [N, P', 2, 1], px, P' a multiple of `data.crop_size[0]`. Which of the P' points is the first changes
+                nothing unless `model.ring.keeps` says so: an embedding is the mean of what the encoder says of every
+                k-th point from each of k starts.
             channels: names of the C channels; they may come in any order. None: they are in the model's order. A model
                 of several sets takes the channels of any one of them.
             plates: name of each image's plate, if they come from plates of the training set; matters only for

@@ -1,68 +1,107 @@
 """Pulling together what shows the same: channels of one image, or replicates of one treatment on different plates.
 
 InfoNCE (van den Oord et al. 2018, arXiv 1807.03748) with cosine similarity, averaged over the positives of an anchor
-outside of the logarithm (Khosla et al. 2020, arXiv 2004.11362, equation 2, L_out). Everything else in the batch is a
-negative, on all devices together: under `jax.jit` with a split batch the similarities are those of the global batch.
+outside of the logarithm (Khosla et al. 2020, arXiv 2004.11362, equation 2, L_out). Under `jax.jit` with a split batch
+the similarities are those of the global batch, on all devices together.
+
+What is compared with what:
+
+- Copies. Batches run across the ends of epochs, so that an image can be in one twice. The first copy counts; the others
+  are neither anchors nor positives nor negatives: a batch with copies costs what it costs without them.
+- Positives are what the form says, and nothing else.
+- Negatives are of another well, and where treatments are compared of another treatment too. Other images of the same
+  well show the same cells under the same treatment: they are neither positives nor negatives.
+- An anchor counts if it has a positive and a negative.
 """
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
 
-def info_nce(embeddings: jax.Array, present: jax.Array, temperature: float) -> jax.Array:
-    """Channels of one image are positives of each other.
+@flax.struct.dataclass
+class Origin:
+    """Where images come from: numbers that are equal where the thing is the same.
 
-    Negatives are all channels of the other images. Were they only those of the anchor's own kind, the kind alone would
-    tell them from positives, and nothing about the image would have to be learnt.
+    Attributes:
+        image: [B] int32, of the image itself.
+        well: [B] int32, of its well; of the field that it was cut from where no well is known.
+        plate: [B] int32, of its plate.
+        treatment: [B] int32, -1 where it is not known.
+    """
+
+    image: jax.Array
+    well: jax.Array
+    plate: jax.Array
+    treatment: jax.Array
+
+    @classmethod
+    def of(cls, numbers: jax.Array) -> "Origin":
+        """[B, 4], columns in the order of the attributes."""
+        return cls(*jnp.moveaxis(numbers, -1, 0))
+
+
+def info_nce(embeddings: jax.Array, present: jax.Array, origin: Origin, temperature: float) -> jax.Array:
+    """Channels of one image, or its views, are positives of each other.
+
+    Negatives are all channels of the images of other wells. Were they only those of the anchor's own kind, the kind
+    alone would tell them from positives, and nothing about the image would have to be learnt.
 
     Args:
         embeddings: [B, C, D], one per channel.
         present: [B, C] bool; a channel that is not there is neither anchor, positive nor negative.
+        origin: of the images; `image` and `well` are read.
         temperature: tau, of cosine similarities.
 
     Returns:
-        Scalar float32, nats: mean over the anchors that have a positive; 0 if none has.
+        Scalar float32, nats: mean over the anchors that have a positive and a negative; 0 if none has.
 
     Raises:
         ValueError: if the shapes do not fit.
     """
     _check_channels(embeddings, present)
     batch_size, channels, _ = embeddings.shape
-    image = jnp.repeat(jnp.arange(batch_size), channels)
-    same = image[:, None] == image[None, :]
-    there = present.reshape(-1)
+    if origin.image.shape != (batch_size,) or origin.well.shape != (batch_size,):
+        raise ValueError(f"image is {origin.image.shape}, well {origin.well.shape}; expected two of ({batch_size},)")
+    there = (present & _first_copies(origin.image, present.any(axis=1))[:, None]).reshape(-1)
+    image, well = (jnp.repeat(numbers, channels) for numbers in (jnp.arange(batch_size), origin.well))
     pairs = there[:, None] & there[None, :]
-    return _contrast(embeddings.reshape(batch_size * channels, -1), same & pairs, pairs, temperature)
+    positive = pairs & (image[:, None] == image[None, :])
+    negative = pairs & (well[:, None] != well[None, :])
+    return _contrast(embeddings.reshape(batch_size * channels, -1), positive, negative, temperature)
 
 
-def info_nce_replicates(embedding: jax.Array, treatment: jax.Array, plate: jax.Array, temperature: float) -> jax.Array:
+def info_nce_replicates(embedding: jax.Array, origin: Origin, temperature: float) -> jax.Array:
     """Images of one treatment on different plates are positives of each other.
 
-    Negatives are images of other treatments, on any plate. The same treatment on the same plate is left out: as a
-    positive it could be recognised by the plate, as a negative it would push replicates apart.
+    Negatives are images of other treatments in other wells, on any plate. The same treatment on the same plate is left
+    out: as a positive it could be recognised by the plate, as a negative it would push replicates apart.
 
     Args:
         embedding: [B, D].
-        treatment: [B] int, equal for images of one treatment; -1: none, and the image is left out altogether.
-        plate: [B] int, equal for images of one plate.
+        origin: of the images; one of no known treatment is left out altogether.
         temperature: tau, of cosine similarities.
 
     Returns:
-        Scalar float32, nats: mean over the anchors that have a positive; 0 if none has.
+        Scalar float32, nats: mean over the anchors that have a positive and a negative; 0 if none has.
 
     Raises:
         ValueError: if the shapes do not fit.
     """
-    if embedding.ndim != 2 or treatment.shape != plate.shape or treatment.shape != embedding.shape[:1]:
-        raise ValueError(
-            f"embedding is {embedding.shape}, treatment {treatment.shape}, plate {plate.shape}; expected [B, D], [B] "
-            "and [B]"
-        )
-    treated = treatment >= 0
+    shapes = {name: getattr(origin, name).shape for name in ("image", "well", "plate", "treatment")}
+    if embedding.ndim != 2 or set(shapes.values()) != {embedding.shape[:1]}:
+        told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"embedding is {embedding.shape}, {told}; expected [B, D] and four of [B]")
+    treated = origin.treatment >= 0
+    treated = treated & _first_copies(origin.image, treated)
     pairs = treated[:, None] & treated[None, :]
-    same_treatment = treatment[:, None] == treatment[None, :]
-    positive = pairs & same_treatment & (plate[:, None] != plate[None, :])
-    return _contrast(embedding, positive, positive | (pairs & ~same_treatment), temperature)
+
+    def differs(numbers: jax.Array) -> jax.Array:
+        return numbers[:, None] != numbers[None, :]
+
+    positive = pairs & ~differs(origin.treatment) & differs(origin.plate) & differs(origin.well)
+    negative = pairs & differs(origin.treatment) & differs(origin.well)
+    return _contrast(embedding, positive, negative, temperature)
 
 
 def channel_pull(embeddings: jax.Array, present: jax.Array) -> jax.Array:
@@ -93,17 +132,24 @@ def channel_pull(embeddings: jax.Array, present: jax.Array) -> jax.Array:
     return apart.sum() / jnp.maximum(pairs.sum(), 1)
 
 
-def _contrast(embeddings: jax.Array, positive: jax.Array, compared: jax.Array, temperature: float) -> jax.Array:
+def _first_copies(image: jax.Array, there: jax.Array) -> jax.Array:
+    """[B] bool: whether an image that is there is the first of its number; [B] int, [B] bool."""
+    place = jnp.arange(len(image))
+    earlier = (image[:, None] == image[None, :]) & there[None, :] & (place[None, :] < place[:, None])
+    return there & ~earlier.any(axis=1)
+
+
+def _contrast(embeddings: jax.Array, positive: jax.Array, negative: jax.Array, temperature: float) -> jax.Array:
     """L_out of rows.
 
     Args:
         embeddings: [N, D].
-        positive: [N, N] bool, which columns are positives of a row.
-        compared: [N, N] bool, positives and negatives, symmetric; the diagonal counts in neither.
+        positive: [N, N] bool, symmetric, which columns are positives of a row; the diagonal does not count.
+        negative: [N, N] bool, symmetric, which are negatives; no pair is both.
         temperature: of cosine similarities.
     """
-    others = ~jnp.eye(len(embeddings), dtype=bool)
-    positive, compared = positive & others, compared & others
+    positive = positive & ~jnp.eye(len(embeddings), dtype=bool)
+    compared = positive | negative
     # Rows that nothing is compared with may hold anything, infinity too.
     used = compared.any(axis=1, keepdims=True)
     rows = jnp.where(used, embeddings.astype(jnp.float32), 0)
@@ -111,9 +157,10 @@ def _contrast(embeddings: jax.Array, positive: jax.Array, compared: jax.Array, t
     rows = rows * jax.lax.rsqrt(jnp.maximum(jnp.square(rows).sum(axis=1, keepdims=True), 1e-12))
     logits = jnp.matmul(rows, rows.T, precision="highest") / temperature
     log_sum = jax.nn.logsumexp(logits, axis=1, keepdims=True, where=compared)
-    counts = positive.sum(axis=1)
+    counts = jnp.where(negative.any(axis=1), positive.sum(axis=1), 0)
     by_anchor = jnp.where(positive, log_sum - logits, 0).sum(axis=1) / jnp.maximum(counts, 1)
-    return by_anchor.sum() / jnp.maximum((counts > 0).sum(), 1)
+    anchors = counts > 0
+    return jnp.where(anchors, by_anchor, 0).sum() / jnp.maximum(anchors.sum(), 1)
 
 
 def _check_channels(embeddings: jax.Array, present: jax.Array) -> None:

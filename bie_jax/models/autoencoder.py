@@ -44,7 +44,16 @@ class Autoencoder(nn.Module):
         self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """[B, H, W, C] -> decoder input [B, h, w, *] and `out` as in `__call__`."""
-        features = self.encoder(image, channel_mask, train=train)
+        return self.read(self.look(image, channel_mask, train=train), channel_mask, train=train)
+
+    def look(self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool) -> jax.Array:
+        """The first half of `encode`, the encoder alone: [B, H, W, C] -> features [B, h, w, F]."""
+        return self.encoder(image, channel_mask, train=train)
+
+    def read(
+        self, features: jax.Array, channel_mask: jax.Array | None = None, *, train: bool
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The second half of `encode`: of features, or of what several views of an image have in the mean."""
         z, out = self.bottleneck(features, _valid(channel_mask), train=train)
         return z, out | {"features": features.mean(axis=(1, 2))}
 

@@ -25,14 +25,14 @@ class Lookup(NamedTuple):
         nearest: [M, G, D], the codes themselves; differentiable with respect to the codebook.
         assigned: [M, G, K], 1 at the code of a vector that counts; all 0 for one that does not.
         code_counts: [G, K], how many vectors that count each code got.
-        squared_distances: [M, G, K], not differentiable with respect to the codebook.
+        relative_distances: [M, G, K], see there; not differentiable with respect to the codebook.
     """
 
     codes: jax.Array
     nearest: jax.Array
     assigned: jax.Array
     code_counts: jax.Array
-    squared_distances: jax.Array
+    relative_distances: jax.Array
 
 
 def as_vectors(z_e: jax.Array, valid: jax.Array | None, num_groups: int, code_dim: int) -> tuple[jax.Array, jax.Array]:
@@ -79,19 +79,31 @@ def without_invalid(z_e: jax.Array, valid: jax.Array | None) -> jax.Array:
     return jnp.where(valid.reshape(-1, *(1,) * (z_e.ndim - 1)), z_e, 0)
 
 
-def squared_distances(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
-    """||z - e||^2 of every vector to every code: [M, G, D], [G, K, D] -> [M, G, K], never below 0.
+def relative_distances(vectors: jax.Array, codebook: jax.Array) -> jax.Array:
+    """What tells codes apart: ||z - e||^2 - ||z||^2, both seen from the codebook's mean.
 
-    The square is written out so that the work is one matrix product; rounding could leave a small negative number.
+    The square is written out so that the work is one matrix product. Seen from 0 that loses what it is for: at 1,000
+    times the spread of the codes from 0 half of the vectors got a wrong code, as ||z||^2 and 2 z.e are then a million
+    times their difference. The mean costs nothing, as distances do not change with it, and ||z||^2 is left out because
+    it is the same for all codes, however far from all of them a vector lies. What stays is rounding of the order of
+    1e-7 of the squared radius of the codebook about its mean.
+
+    Args:
+        vectors: [M, G, D] float32.
+        codebook: [G, K, D] float32.
+
+    Returns:
+        [M, G, K], below 0 too; least for the nearest code.
     """
-    products = jnp.einsum("mgd,gkd->mgk", vectors, codebook, precision="highest")
-    norms = jnp.square(vectors).sum(axis=-1)[..., None] + jnp.square(codebook).sum(axis=-1)[None]
-    return jnp.maximum(norms - 2.0 * products, 0.0)
+    centre = codebook.mean(axis=1)  # [G, D]
+    codes = codebook - centre[:, None]
+    products = jnp.einsum("mgd,gkd->mgk", vectors - centre[None], codes, precision="highest")
+    return jnp.square(codes).sum(axis=-1)[None] - 2.0 * products
 
 
 def look_up(vectors: jax.Array, counted: jax.Array, codebook: jax.Array) -> Lookup:
     """The nearest code of each vector: [M, G, D], [M], [G, K, D]."""
-    distances = squared_distances(vectors, jax.lax.stop_gradient(codebook))
+    distances = relative_distances(vectors, jax.lax.stop_gradient(codebook))
     codes = jnp.argmin(distances, axis=-1).astype(jnp.int32)
     one_hot = jax.nn.one_hot(codes, codebook.shape[1], dtype=jnp.float32)
     # A product with ones and zeros is exact, and its gradient is the same in every run: that of an indexed read adds
@@ -115,7 +127,7 @@ def soft_shares(distances: jax.Array, distortion: jax.Array) -> jax.Array:
     """Each vector shared out over the codes by softmax(-||z - e_k||^2 / (4 distortion)).
 
     Args:
-        distances: [M, G, K] squared.
+        distances: [M, G, K] squared; what is the same for all codes may be left out of them.
         distortion: [G], mean ||z - e||^2 of the vectors to their codes.
 
     Returns:
@@ -144,7 +156,7 @@ def outputs(
         "commitment": commitment.reshape(positions),
         "perplexity": perplexity(found.code_counts),
         "code_counts": found.code_counts,
-        "shares": soft_shares(found.squared_distances, distortion).reshape(*positions, *found.code_counts.shape),
+        "shares": soft_shares(found.relative_distances, distortion).reshape(*positions, *found.code_counts.shape),
     }
 
 
@@ -170,6 +182,9 @@ def kmeans(
         distortion: [G], mean squared distance to the nearest centre.
     """
     _, num_groups, code_dim = vectors.shape
+    # Means of thousands of vectors that all lie far out on one side would be rounded like numbers of that size.
+    middle = (counted[:, None, None] * vectors).sum(axis=0) / counted.sum()  # [G, D]
+    vectors = vectors - middle[None]
 
     def draw(index: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         centres, nearest = carry
@@ -190,8 +205,8 @@ def kmeans(
     centres, _ = jax.lax.fori_loop(0, num_codes, draw, drawn)
     centres = jax.lax.fori_loop(0, iterations, move, centres)
     found = look_up(vectors, counted, centres)
-    error = counted[:, None] * found.squared_distances.min(axis=-1)
-    return centres, found.code_counts, error.sum(axis=0) / counted.sum()
+    error = counted[:, None] * jnp.square(vectors - found.nearest).sum(axis=-1)
+    return centres + middle[:, None], found.code_counts, error.sum(axis=0) / counted.sum()
 
 
 class Restart(NamedTuple):

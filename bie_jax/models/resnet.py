@@ -29,7 +29,8 @@ _conv3x3 = functools.partial(_conv, kernel_size=(3, 3), padding=((1, 1), (1, 1))
 
 def _batch_norm(x: jax.Array, valid: jax.Array | None, train: bool, name: str) -> jax.Array:
     """Statistics over the global batch: under `jax.jit` the mean over a split axis is the mean over all devices."""
-    norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, name=name)
+    # About the mean: the mean square less the squared mean loses its digits far from 0.
+    norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, use_fast_variance=False, name=name)
     mask = None if valid is None else valid.reshape(-1, 1, 1, 1)
     return norm(x, use_running_average=not train, mask=mask)
 

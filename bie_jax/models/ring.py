@@ -57,7 +57,7 @@ class RingEncoder(nn.Module):
         self.convolutions = [
             _RingConv(self.width, self.kernel_size, name=f"conv{number + 1}") for number in range(self.depth)
         ]
-        self.norms = [nn.LayerNorm(name=f"norm{number + 1}") for number in range(self.depth)]
+        self.norms = [_layer_norm(f"norm{number + 1}") for number in range(self.depth)]
 
     def __call__(self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool) -> jax.Array:
         """Encode symmetric matrices; `channel_mask` and `train` change nothing."""
@@ -82,6 +82,11 @@ class RingEncoder(nn.Module):
             h = norm(convolution(x))
             x = nn.gelu(h if number == 0 else x + h)
         return x
+
+
+def _layer_norm(name: str) -> nn.LayerNorm:
+    # About the mean: flax's own choice, the mean square less the squared mean, loses its digits far from 0.
+    return nn.LayerNorm(use_fast_variance=False, name=name)
 
 
 class _RingConv(nn.Module):
@@ -145,7 +150,8 @@ class MatrixDecoder(nn.Module):
         x = nn.gelu(x.reshape(-1, side, side, self.width))
         around = {"kernel_size": (3, 3), "padding": ((1, 1), (1, 1)), "padding_mode": "circular"}
         for number in range(3):
-            x = nn.gelu(nn.LayerNorm()(Conv(self.width, **around, name=f"conv{number + 1}")(upsample(x))))
+            x = Conv(self.width, **around, name=f"conv{number + 1}")(upsample(x))
+            x = nn.gelu(_layer_norm(f"LayerNorm_{number}")(x))
         return Conv(1, **around, name="output")(x)
 
 

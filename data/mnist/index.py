@@ -14,7 +14,7 @@ from data.download import fetch
 from data.errors import BadInputError, BuildError
 from data.fields import Field, Index
 
-VERSION = "1.1.0"
+VERSION = "1.2.0"
 TEXT = "MNIST: 70,000 handwritten digits of 28 x 28 pixels (LeCun, Cortes and Burges); no microscope was involved."
 LABEL = "digit"
 CHANNEL = "intensity"
@@ -85,7 +85,7 @@ def fetch_mnist(folder: Path) -> Path:
 
 
 def index_mnist(source: Path) -> Index:
-    """One field for each digit: plate "train" or "test", well "A01", site its running number from 1.
+    """One field for each digit: plate "train" or "test", no well, site its running number from 1.
 
     Args:
         source: an .npz with `x_train`, `y_train`, `x_test` and `y_test`, a folder with one, or a folder with the four
@@ -106,7 +106,7 @@ def index_mnist(source: Path) -> Index:
         if len(pixels) != len(digits):
             raise BuildError(f"{source}: {len(pixels)} images and {len(digits)} labels of {plate!r}")
         fields += [
-            Field(plate, "A01", i + 1, {(CHANNEL, 0, 0): DigitPlane(*images, i)}, {"digit": int(digit)})
+            Field(plate, "", i + 1, {(CHANNEL, 0, 0): DigitPlane(*images, i)}, {"digit": int(digit)})
             for i, digit in enumerate(digits)
         ]
     fields.sort(key=lambda field: (field.plate, field.well, field.site))

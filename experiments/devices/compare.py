@@ -46,7 +46,10 @@ def train(config, image_set, devices) -> tuple[dict, dict]:
     for _ in range(STEPS):
         batch = next(batches)
         zeros = np.zeros(batch_size, np.int32)
-        state, _ = step(state, put_batch({"image": batch["image"], "plate": zeros, "treatment": zeros}, split))
+        state, _ = step(
+            state,
+            put_batch({"image": batch["image"], "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, split),
+        )
     return jax.device_get((state.params, state.model_state))
 
 

@@ -80,7 +80,7 @@ def measure(case: str, size: int, batch_size: int, dtype: str, peak: float) -> N
     step = build_train_step(config, model, _table(), split, everywhere)
     counts = np.random.default_rng(0).poisson(MEAN_COUNT, (batch_size, size, size, CHANNELS)).astype(np.uint16)
     zeros = np.zeros(batch_size, np.int32)
-    batch = put_batch({"image": counts, "plate": zeros, "treatment": zeros}, split)
+    batch = put_batch({"image": counts, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, split)
     forward = count_flops(
         lambda variables, image: model.apply(variables, image, train=False, method="encode")[1]["embedding"],
         shapes,

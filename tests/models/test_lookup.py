@@ -9,14 +9,49 @@ from bie_jax.models import lookup
 RNG = np.random.default_rng(0)
 
 
-def test_squared_distances_are_those_of_a_loop():
+def test_relative_distances_are_squared_distances_but_for_a_number_of_each_vector():
     vectors, codebook = RNG.normal(size=(20, 2, 3)), RNG.normal(size=(2, 7, 3))
     expected = [[[sum((v - e) ** 2) for e in codebook[g]] for g, v in enumerate(parts)] for parts in vectors]
-    squared_distances = jax.jit(lookup.squared_distances)
-    ours = squared_distances(vectors, codebook)
-    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
-    vectors[:7] = codebook.swapaxes(0, 1)  # codes as vectors, where rounding could go below 0
-    assert (np.asarray(squared_distances(vectors * 100, codebook * 100)) >= 0).all()
+    ours = np.asarray(jax.jit(lookup.relative_distances)(vectors, codebook))
+    differences = np.asarray(expected) - ours
+    np.testing.assert_allclose(differences, np.broadcast_to(differences[..., :1], differences.shape), atol=1e-4)
+
+
+# Vectors and codes on one side of 0, and codes that the vectors have left, or have not reached.
+@pytest.mark.parametrize("code_offset", [0, 30, 1000, 10_000])
+@pytest.mark.parametrize("vector_offset", [0, 30, 1000, 10_000])
+def test_the_nearest_code_is_that_of_a_loop_in_float64_wherever_the_codebook_lies(look_up, vector_offset, code_offset):
+    vectors = (RNG.normal(size=(300, 2, 4)) + vector_offset).astype(np.float32)
+    codebook = (RNG.normal(size=(2, 32, 4)) + code_offset).astype(np.float32)
+    found = look_up(vectors, np.ones(300, np.float32), codebook)
+    exact = np.asarray(
+        [
+            [[np.square(v - e).sum() for e in codebook[g].astype(float)] for g, v in enumerate(parts)]
+            for parts in vectors
+        ]
+    )
+    # Where two codes are as near to the precision of the vectors themselves, either is right.
+    excess = np.take_along_axis(exact, np.asarray(found.codes)[..., None], axis=-1)[..., 0] - exact.min(axis=-1)
+    apart = np.sqrt(exact.min(axis=-1))
+    assert (excess <= 1e-5 * np.maximum(apart, 1)).all()
+    assert (np.asarray(found.codes) == exact.argmin(axis=-1)).mean() > 0.995
+    shares = lookup.soft_shares(found.relative_distances, np.full(2, 0.5, np.float32))
+    weights = np.exp(-(exact - exact.min(axis=-1, keepdims=True)) / (4 * 0.5))
+    np.testing.assert_allclose(
+        shares, weights / weights.sum(axis=-1, keepdims=True), atol=5e-2 if apart.max() > 99 else 1e-4
+    )
+
+
+@pytest.mark.parametrize("offset", [0, 1000, 10_000])
+def test_kmeans_finds_the_same_clusters_far_from_the_origin(kmeans, offset):
+    data, _ = _clusters(16, 4000)
+    far = (data + offset).astype(np.float32)
+    near = (far.astype(np.float64) - offset).astype(np.float32)  # exact: what the far ones are
+    expected = kmeans(jnp.asarray(near)[:, None], jnp.ones(4000), 16, 5, jax.random.key(0))
+    centres, counts, distortion = kmeans(jnp.asarray(far)[:, None], jnp.ones(4000), 16, 5, jax.random.key(0))
+    np.testing.assert_array_equal(counts, expected[1])
+    np.testing.assert_allclose(centres - offset, expected[0], atol=2e-7 * offset + 1e-5)
+    np.testing.assert_allclose(distortion, expected[2], rtol=1e-4)
 
 
 def test_examples_that_are_not_valid_are_zeros_and_do_not_count():
@@ -89,6 +124,11 @@ def _clusters(num_codes, size, code_dim=4, seed=0):
     rng = np.random.default_rng(seed)
     labels = np.arange(size) % num_codes
     return rng.normal(size=(num_codes, code_dim))[labels] * 20 + rng.normal(size=(size, code_dim)) * 0.1, labels
+
+
+@pytest.fixture(scope="module")
+def look_up():
+    return jax.jit(lookup.look_up)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,3 +108,19 @@ def test_a_circular_network_knows_no_border():
         jnp.roll(image, (32, 32), (1, 2)),
         atol=1e-4 * float(jnp.abs(image).max()),
     )
+
+
+@pytest.mark.parametrize("offset", [0, 30, 1000, 10_000])
+def test_batch_statistics_against_float64_wherever_the_features_lie(offset):
+    class Norm(nn.Module):
+        @nn.compact
+        def __call__(self, x, valid):
+            return resnet._batch_norm(x, valid, True, "norm")
+
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(6, 5, 5, 3)) + offset).astype(np.float32)
+    valid = np.asarray([1, 1, 1, 1, 0, 1], bool)
+    y, _ = jax.jit(lambda x: Norm().init_with_output(jax.random.key(0), x, valid))(x)
+    counted = x[valid].astype(np.float64)
+    mean, variance = counted.mean(axis=(0, 1, 2)), counted.var(axis=(0, 1, 2))
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-5), atol=1e-6 * (offset + 1))

@@ -211,3 +211,24 @@ def test_a_decoded_matrix_has_the_size_of_the_outline_and_may_be_any():
     assert d.shape == (2, POINTS, POINTS, 1)
     assert float(symmetry(d[..., 0])) > 1e-4
     assert float(non_negativity(d[..., 0])) > 1e-6
+
+
+@pytest.mark.parametrize("offset", [1000.0, 10_000.0])
+def test_layers_that_stand_far_from_zero_are_normalised_as_those_around_it(outlines, offset):
+    """What all channels have in common is subtracted by the norms behind; their variance must not lose it."""
+
+    def shifted(variables):
+        def shift(path, leaf):
+            names = [part.key for part in path]
+            return leaf + offset if names[-1] == "bias" and names[-2] in ("conv1", "conv2") else leaf
+
+        return jax.tree.map_with_path(shift, variables)
+
+    d = _matrices(outlines)
+    encoder, decoder = _encoder("nothing"), MatrixDecoder(POINTS, width=8)
+    z = jax.random.normal(jax.random.key(1), (3, 1, 1, 6))
+    for network, x in ((encoder, d), (decoder, z)):
+        variables = network.init(jax.random.key(0), x, train=False)
+        call = jax.jit(lambda variables, x: network.apply(variables, x, train=False))  # noqa: B023
+        near, far = call(variables, x), call(shifted(variables), x)
+        np.testing.assert_allclose(far, near, atol=2e-6 * offset * float(jnp.abs(near).max()))
