@@ -334,7 +334,7 @@ def _contrast(settings: Any, batch: Batch, out: dict[str, jax.Array]) -> jax.Arr
         return contrastive.info_nce(pairs, there, batch.origin, settings.temperature)
     if settings.form == "replicates":
         treatment = jnp.where(batch.weight.max(axis=1) > 0, batch.origin.treatment, -1)
-        origin = batch.origin.replace(treatment=treatment)
+        origin = dataclasses.replace(batch.origin, treatment=treatment)
         return contrastive.info_nce_replicates(out["embedding"], origin, settings.temperature)
     # A channel that was left out, or of which no token is seen, has an embedding that says nothing.
     present = (batch.weight > 0) & out["channels_kept"]
