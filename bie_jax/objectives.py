@@ -5,6 +5,7 @@
 `loss` is the scalar to differentiate. A method is an entry of `METHODS`; the training loop knows nothing else about it.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import bie_jax
+from bie_jax import integrity
 from bie_jax.config import load_config
 from bie_jax.evaluation.embed import embed_image_set, load_untrained, write_embeddings
 from bie_jax.models.residual_stack import ResidualStackEncoder
@@ -102,7 +103,7 @@ def test_a_set_whose_rows_are_no_numbers_is_not_written(trained_workdir, tiny_se
     dataset = json.loads((workdir / "dataset.json").read_text())
     for plate in dataset["sets"][0]["plates"].values():
         plate["std"] = [1e-33 for _ in plate["std"]]  # counts become larger than single precision goes
-    (workdir / "dataset.json").write_text(json.dumps(dataset))
+    integrity.write_json(workdir / "dataset.json", dataset)
     with pytest.raises(NonFiniteRowsError, match=r"of 'simulated': \d+ of 72 rows hold NaN or infinity, rows 0 \("):
         write_embeddings(workdir)
     assert not (workdir / "embeddings.parquet").exists()
@@ -194,8 +195,9 @@ def test_a_column_with_a_slash_is_in_both_files(trained_workdir, tmp_path):
     (metadata,) = data_dir.glob("simulated/*/metadata.parquet")
     table = pd.read_parquet(metadata)
     table.assign(**{"moa/target": [f"t{row}" for row in range(len(table))]}).to_parquet(metadata)
+    integrity.seal(metadata.parent)
     config["data"]["data_dir"] = str(data_dir)
-    (workdir / "config.json").write_text(json.dumps(config))
+    integrity.write_json(workdir / "config.json", config)
     write_embeddings(workdir)
     read = pd.read_parquet(workdir / "embeddings.parquet")
     stored = anndata.read_h5ad(workdir / "embeddings.h5ad").obs

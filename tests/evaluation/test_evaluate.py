@@ -409,6 +409,6 @@ def test_embeddings_that_are_no_numbers_are_refused(tmp_path, image_set):
     workdir = write_workdir(tmp_path / "run", image_set)
     table = pd.read_parquet(workdir / "embeddings.parquet")
     table.loc[5, "vqvae_0002"] = np.nan
-    table.to_parquet(workdir / "embeddings.parquet")
+    integrity.write_file(workdir / "embeddings.parquet", table.to_parquet, 0)
     with pytest.raises(FloatingPointError, match=r"embeddings.parquet: 1 of 108 rows hold NaN or infinity, rows 5; "):
         evaluate.read_embeddings(workdir / "embeddings.parquet")
