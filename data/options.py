@@ -23,8 +23,8 @@ _TAKEN_BY = {
     "wells_per_plate": tuple(source for source in _FILES if source != "folder"),
     "sha256": tuple(source for source in (*_FILES, "bbbc010", "bbbc021", "osteosarcoma")),
     "channels": _OF_PIXELS,
-    "z": _WITH_STACKS,
-    "t": _WITH_STACKS,
+    "z": (*_WITH_STACKS, "folder"),  # a TIFF of a folder may hold focal planes and time points
+    "t": (*_WITH_STACKS, "folder"),
     "level": ("ome-zarr",),
     "masks": ("bbbc010",),
     "mask": _OF_PIXELS,

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+from bie_jax import integrity
 from bie_jax.config import ConfigError, check_config, load_config, save_config
+from bie_jax.integrity import DamagedFileError
 from configs import (
     ae_idr0093,
     mae_idr0093,
@@ -251,7 +253,7 @@ def test_a_folder_of_other_things_is_no_workdir(tmp_path):
         (tmp_path / folder).mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     (tmp_path / "hidden" / ".DS_Store").touch()
-    (tmp_path / "killed" / "config.json.partial").touch()
+    (tmp_path / "killed" / ".partial-config.json").touch()
     (tmp_path / "model" / "config.json").write_text('{"hidden_size": 768}')
     for folder in (tmp_path / "hidden", tmp_path / "killed", tmp_path / "new"):
         save_config(config, folder)
@@ -271,7 +273,7 @@ def test_a_folder_of_other_things_is_no_workdir(tmp_path):
 @pytest.mark.parametrize("content", ['{"data": ', "[]", "\x00"])
 def test_a_damaged_configuration_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"config.json is (damaged|not of a run)"):
+    with pytest.raises(DamagedFileError, match=r"config.json is damaged \(.*\): restore it from a copy"):
         load_config(tmp_path)
 
 
@@ -280,7 +282,7 @@ def test_a_configuration_of_another_version_says_what_to_do(tmp_path):
     save_config(check_config(config), tmp_path)
     stored = json.loads((tmp_path / "config.json").read_text())
     del stored["eval"]["invariance_objects"]
-    (tmp_path / "config.json").write_text(json.dumps(stored))
+    integrity.write_json(tmp_path / "config.json", stored)
     with pytest.raises(ConfigError, match=r"not of this version; give the configuration too .*\n.*invariance_objects"):
         load_config(tmp_path)
     save_config(check_config(config), tmp_path)

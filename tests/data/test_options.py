@@ -8,7 +8,7 @@ from data.options import LAYOUTS, problem_of_flags
 SOURCES = (*LAYOUTS, "pattern", "bbbc010", "bbbc021", "mnist", "osteosarcoma")
 NO_PIXELS = {"contours", "osteosarcoma"}
 NAMED = {"bbbc010", "bbbc021", "mnist", "osteosarcoma"}
-NO_STACKS = {"folder", "arrays", "tfds"} | NO_PIXELS | NAMED
+NO_STACKS = {"arrays", "tfds"} | NO_PIXELS | NAMED
 
 # Flag -> kind of set, sources for which it means nothing, what must be with it.
 FLAGS = {
