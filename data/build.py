@@ -15,12 +15,14 @@ A build that was stopped goes on with the same command. data/README.md explains 
 import argparse
 import dataclasses
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data import limits
 from data.annotation import join, read_annotation
 from data.bbbc010 import index as bbbc010
 from data.bbbc021 import index as bbbc021
@@ -66,6 +68,11 @@ class Origin:
 def main(arguments: list[str]) -> None:
     """Build one set, unless it is there."""
     args = parse(arguments, __doc__)
+    with limits.using(limits.Limits() if args.max_gb is None else limits.Limits(args.max_gb * limits.GB, math.inf)):
+        _build(args)
+
+
+def _build(args: argparse.Namespace) -> None:
     version = _version(args.name)
     directory = args.data_dir / args.set_name / version
     if (directory / "statistics.json").exists():
@@ -338,5 +345,7 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except (BuildError, OSError) as error:  # OSError: the disk is full, or not ours to write to
         sys.exit(f"data.build: {error}")
+    except MemoryError:
+        sys.exit("data.build: memory ran out; free some, or give it less at once with --plates or --wells")
     except KeyboardInterrupt:
         sys.exit("data.build: stopped; the same command goes on")

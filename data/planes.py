@@ -10,9 +10,7 @@ import numpy as np
 import tifffile
 
 from data.errors import BadInputError
-
-# What tifffile and imagecodecs raise on a damaged file; imagecodecs' own errors are RuntimeErrors.
-DAMAGED = (tifffile.TiffFileError, ValueError, KeyError, IndexError, struct.error, RuntimeError, OSError, EOFError)
+from data.limits import check_size, reading, regular
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -68,10 +66,7 @@ class FilePlane:
 
     def identity(self) -> str:
         """Path, page, colour, pages, size and time of last change."""
-        try:
-            status = self.path.stat()
-        except OSError as error:
-            raise BadInputError(self.source, "", f"cannot be opened: {error.strerror}") from None
+        status = regular(self.path)
         return f"{self.path}|{self.page}|{self.colour}|{self.pages}|{status.st_size}|{status.st_mtime_ns}"
 
     def files(self) -> tuple[Path, ...]:
@@ -100,45 +95,67 @@ def read_file(path: Path, page: int = 0, pages: int | None = None) -> np.ndarray
             not as many pages as `pages` says.
     """
     source = str(path)
-    if path.is_dir():
-        raise BadInputError(source, "", "is a folder, an image file is needed")
+    stored = regular(path).st_size
+    if stored == 0:
+        raise BadInputError(source, "", "the file is empty")
     try:
         with open(path, "rb") as file:
             start = file.read(8)
-            if start[:4] not in TIFF:
-                content = start + file.read()
     except OSError as error:
         raise BadInputError(source, "", f"cannot be opened: {error.strerror}") from None
-    if not start:
-        raise BadInputError(source, "", "the file is empty")
-    try:
-        if start[:4] in TIFF:
-            return _read_tiff(path, page, pages)
+    if start[:4] in TIFF:
+        return _read_tiff(path, page, pages)
+    if start != _PNG and start[:3] != _JPEG:
+        raise BadInputError(source, "", f"neither TIFF, PNG nor JPEG: it begins with {start.hex(' ')}")
+    with reading(source, stored):
+        content = path.read_bytes()
         if start == _PNG:
+            width, height = struct.unpack_from(">II", content, 16)
+            check_size(source, f"an image of {width} x {height} pixels", width * height, stored)
             return imagecodecs.png_decode(content)
-        if start[:3] == _JPEG:
-            # libjpeg fills the rest of a truncated picture with grey and calls that a warning.
-            if not content.rstrip(b"\0").endswith(b"\xff\xd9"):
-                raise BadInputError(source, "", "truncated: the JPEG has no end")
-            return imagecodecs.jpeg8_decode(content)
-    except BadInputError:
-        raise
-    except DAMAGED as error:
-        raise BadInputError(source, "", f"damaged: {str(error).splitlines()[0] if str(error) else error!r}") from None
-    raise BadInputError(source, "", f"neither TIFF, PNG nor JPEG: it begins with {start.hex(' ')}")
+        # libjpeg fills the rest of a truncated picture with grey and calls that a warning.
+        if not content.rstrip(b"\0").endswith(b"\xff\xd9"):
+            raise BadInputError(source, "", "truncated: the JPEG has no end")
+        return imagecodecs.jpeg8_decode(content)
 
 
 def _read_tiff(path: Path, page: int, pages: int | None) -> np.ndarray:
-    with tifffile.TiffFile(path) as tiff:
+    stored = path.stat().st_size
+    with reading(path, stored), tifffile.TiffFile(path) as tiff:
+        refuse_loops(tiff, path)
         if pages is not None and pages != len(tiff.pages):
             raise BadInputError(str(path), "", f"has {len(tiff.pages)} pages, expected {pages}")
         if page >= len(tiff.pages):
             raise BadInputError(str(path), "", f"has {len(tiff.pages)} pages, number {page} was asked for")
         chosen = tiff.pages[page]
         refuse_truncated(chosen, path)
+        check_size(path, f"a page of {' x '.join(map(str, chosen.shape))} pixels", chosen.nbytes, stored)
         # One thread: the workers of a build use the cores.
         pixels = chosen.asarray(maxworkers=1)
         return np.moveaxis(pixels, 0, -1) if chosen.axes == "SYX" else pixels  # colours one after the other
+
+
+def refuse_loops(tiff: tifffile.TiffFile, path: Path) -> None:
+    """Every page says where the next one is. tifffile would count a chain that comes back to itself for ever.
+
+    Raises:
+        BadInputError: if there is a page that comes twice.
+    """
+    form, file = tiff.tiff, tiff.filehandle
+    seen = set()
+    file.seek(4 if form.offsetsize == 4 else 8)
+    (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    while offset and offset not in seen and offset + form.tagnosize <= file.size:
+        seen.add(offset)
+        file.seek(offset)
+        (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+        end = offset + form.tagnosize + tags * form.tagsize
+        if end + form.offsetsize > file.size:
+            return
+        file.seek(end)
+        (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    if offset in seen:
+        raise BadInputError(str(path), "", f"damaged: its page {len(seen)} is followed by one that came before")
 
 
 def refuse_truncated(page: tifffile.TiffPage | tifffile.TiffFrame, path: Path) -> None:
@@ -168,19 +185,19 @@ def count_pages(path: Path) -> int:
     Raises:
         BadInputError: if it cannot be read.
     """
-    try:
+    stored = regular(path).st_size
+    with reading(path, stored):
         with open(path, "rb") as file:
             if file.read(4) not in TIFF:
                 return 1
         with tifffile.TiffFile(path) as tiff:
+            refuse_loops(tiff, path)
             count = len(tiff.pages)
             # tifffile counts up to a page that lies beyond the end of the file, without a word.
             following = 0
             if tiff.pages.next_page_offset is not None:
                 tiff.filehandle.seek(tiff.pages.next_page_offset)
                 (following,) = struct.unpack(tiff.tiff.offsetformat, tiff.filehandle.read(tiff.tiff.offsetsize))
-    except DAMAGED as error:
-        raise BadInputError(str(path), "", f"damaged: {error}") from None
     if following:
         raise BadInputError(str(path), "", f"truncated: a page after number {count} is announced, and is not there")
     return count

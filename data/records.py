@@ -96,6 +96,19 @@ class _Shard:
     parts: list[Any]
     fingerprint: str
     skip_bad: bool
+    left_out: dict[int, tuple[str, str, str]] = dataclasses.field(default_factory=dict)  # as `BadInputError` has it
+
+    @property
+    def note(self) -> Path:
+        """What its process is at."""
+        return self.directory / f".reading-{self.number:05d}"
+
+    def without(self, number: int, source: str, problem: str) -> "_Shard":
+        """The same without a part of which a reader dies; raises BuildError if nothing may be left out."""
+        place = str(self.parts[number])
+        if not self.skip_bad:
+            raise BuildError(f"{source or place}: {problem} ({place}); --skip-bad=FILE.csv leaves it out")
+        return dataclasses.replace(self, left_out=self.left_out | {number: (source or place, place, problem)})
 
 
 def write_set(
@@ -141,7 +154,7 @@ def write_set(
     bar = tqdm(total=len(parts), initial=done, desc=f"build {description.name}", unit="part", mininterval=0.5)
     try:
         with bar:
-            workers.run(_write_shard, todo, num_workers, progress=bar.update)
+            workers.run(_write_shard, todo, num_workers, progress=bar.update, isolated=skip_bad is not None)
     finally:
         # Nothing finished is nothing to go on with.
         if not any(building.glob("shard-*")):
@@ -208,9 +221,16 @@ def _write_shard(shard: _Shard, tick: workers.Tick) -> None:
     rows: list[dict[str, Any]] = []
     skipped: list[tuple[str, str, str]] = []
     statistics: dict[str, Intensities] = {}
-    for part in shard.parts:
+    for number, part in enumerate(shard.parts):
+        if number in shard.left_out:
+            skipped.append(shard.left_out[number])
+            tick()
+            continue
         try:
-            examples = list(shard.maker.examples(part))
+            with workers.noted(shard.note, number):
+                examples = list(shard.maker.examples(part))
+            for image, metadata in examples:
+                _check(description, image, metadata)
         except BadInputError as error:
             if not shard.skip_bad:
                 writer.close()
@@ -218,7 +238,6 @@ def _write_shard(shard: _Shard, tick: workers.Tick) -> None:
             skipped.append((error.source, error.place, error.problem))
             examples = []
         for image, metadata in examples:
-            _check(description, image, metadata)
             plate = statistics.setdefault(
                 metadata["plate"], Intensities.empty(len(description.channel_names), description.dtype)
             )

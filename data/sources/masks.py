@@ -9,6 +9,7 @@ from PIL import Image
 
 from data.errors import BadInputError
 from data.fields import Index
+from data.limits import reading
 from data.planes import TIFF, FilePlane, Plane, read_file
 
 _CHANNEL = "mask"  # what the colours of a source of colour images become
@@ -56,7 +57,8 @@ class MaskPlane:
         if pixels.ndim != 3 or pixels.shape[2] > 4:
             raise BadInputError(self.source, "", f"the image is {pixels.shape}: expected a mask, grey or of colours")
         if self.labels and _has_palette(self.path):
-            with Image.open(self.path) as image:
+            # Its pixels were decoded before: it is no bomb, of which Pillow warns from 89 million on.
+            with reading(self.path, self.path.stat().st_size), Image.open(self.path, formats=("PNG",)) as image:
                 return np.asarray(image)
         has_alpha = pixels.shape[2] in (2, 4)
         colours = pixels[..., :-1] if has_alpha else pixels
@@ -77,7 +79,7 @@ def _brightness_of_palette(path: Path, page: int) -> np.ndarray | None:
     with open(path, "rb") as file:
         if file.read(4) not in TIFF:
             return None
-    with tifffile.TiffFile(path) as tiff:
+    with reading(path, path.stat().st_size), tifffile.TiffFile(path) as tiff:
         colours = tiff.pages[page].aspage().colormap  # [3, entries]
         return None if colours is None else colours.max(axis=0)
 

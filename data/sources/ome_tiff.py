@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,7 +14,8 @@ import tifffile
 
 from data.errors import BadInputError, BuildError
 from data.fields import Field, Index
-from data.planes import DAMAGED, FilePlane, Plane, count_pages
+from data.limits import PLANE_BYTES, check_size, reading, regular
+from data.planes import FilePlane, Plane, count_pages
 from data.sources.ome import Image, make_index, unique_names
 from data.wells import row_letters, well_name
 
@@ -110,16 +112,14 @@ def index_ome_tiff(source: Path, wells_per_plate: int = 384) -> Index:
     return make_index(str(source), images, {"image_name": str}, ignored)
 
 
-def _read_xml(path: Path) -> tuple[Path, ElementTree.Element]:
-    """The file that says what is in a file, itself or another, and what it says."""
-    try:
+def _read_xml(path: Path, is_last: bool = False) -> tuple[Path, ElementTree.Element]:
+    """The file that says what is in a file, itself or another (which is then the last), and what it says."""
+    with reading(path, regular(path).st_size, "cannot be opened as an OME-TIFF, copy it again"):
         if path.name.lower().endswith(".ome"):
             text = path.read_text("utf-8")
         else:
             with tifffile.TiffFile(path) as tiff:
                 text = tiff.ome_metadata
-    except DAMAGED as error:
-        raise BuildError(f"{path}: cannot be opened as an OME-TIFF: {error}; copy it again") from None
     if text is None:
         raise BuildError(
             f"{path}: there is no OME-XML in it, so it is a plain TIFF or a truncated one; plain ones are built as a "
@@ -127,10 +127,8 @@ def _read_xml(path: Path) -> tuple[Path, ElementTree.Element]:
         )
     if "<!DOCTYPE" in text:
         raise BuildError(f"{path}: its OME-XML has a DOCTYPE, which is not read from strangers; remove it")
-    try:
+    with reading(path, len(text), "its OME-XML is damaged, copy it again"):
         root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise BuildError(f"{path}: its OME-XML is damaged ({error}); copy it again") from None
     elsewhere = root.find("{*}BinaryOnly")
     if elsewhere is None:
         return path, root
@@ -138,7 +136,9 @@ def _read_xml(path: Path) -> tuple[Path, ElementTree.Element]:
         other = path.parent / elsewhere.attrib["MetadataFile"]
     if not other.is_file() or other == path:
         raise BuildError(f"{path}: what it holds is said in {other.name}, which is not beside it; copy that too")
-    return _read_xml(other)
+    if is_last:
+        raise BuildError(f"{path}: says that what it holds is said in {other.name}, which another file says of it")
+    return _read_xml(other, is_last=True)
 
 
 def _places(
@@ -167,11 +167,18 @@ def _image(
 ) -> tuple[_Pages, Image]:
     (pixels,) = element.findall("{*}Pixels")
     extent = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in "XYCZT"}
+    count = math.prod(max(extent[axis], 1) for axis in "CZT")
+    what = f"{extent['C']} channels, {extent['Z']} focal planes and {extent['T']} time points"
+    check_size(path, what, PLANE_BYTES * count, path.stat().st_size)
     names: list[str | None] = []
     samples: list[tuple[int, int | None]] = []  # of each channel: number of c in the file, colour
     channels = pixels.findall("{*}Channel")
     for number, channel in enumerate(channels):
         count = int(channel.get("SamplesPerPixel", 1))
+        if len(samples) + count > extent["C"]:
+            raise BuildError(
+                f"{path}, {element.attrib['ID']}: its channels have more samples than SizeC, {extent['C']}"
+            )
         name = channel.get("Name")
         samples += [(number, colour if count > 1 else None) for colour in range(count)]
         names += [f"{name} {colour}" if name and count > 1 else name for colour in range(count)]
@@ -202,6 +209,7 @@ def _pages(pixels: ElementTree.Element, root: ElementTree.Element, path: Path, e
     order = pixels.attrib["DimensionOrder"][2:]  # the fastest first
     shape = tuple(extent[axis] for axis in order)
     pages: _Pages = {}
+    told = 0
     for data in pixels.findall("{*}TiffData"):
         uuid = data.find("{*}UUID")
         file = path
@@ -216,6 +224,11 @@ def _pages(pixels: ElementTree.Element, root: ElementTree.Element, path: Path, e
             count = 1
         else:  # all there are, of a file that may be missing
             count = count_pages(file) - first if file.is_file() else left
+        told += min(count, left)
+        if told > math.prod(shape):
+            raise BuildError(
+                f"{path}: its TiffData elements announce more planes than the {math.prod(shape)} there are"
+            )
         for i in range(min(count, left)):
             index = dict(zip(order, np.unravel_index(start + i, shape, order="F")))
             pages[int(index["C"]), int(index["Z"]), int(index["T"])] = (file, first + i)

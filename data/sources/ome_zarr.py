@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from obstore.exceptions import PermissionDeniedError
 
 from data.errors import BuildError
 from data.fields import Field, Index
+from data.limits import PLANE_BYTES, check_size
 from data.planes import Plane
 from data.sources.ome import Image, make_index, unique_names
 from data.sources.zarr_store import ZarrPlane, open_array, read_json
@@ -91,13 +93,17 @@ def _list_images(store: str, wells_per_plate: int, ignored: _Ignored, pool: Thre
     if "bioformats2raw.layout" in ome:
         paths = (_attributes(store, zarr_format, "OME") or {}).get("series")
         if paths is None:  # then they are called 0, 1, ... up to the first that is not there
-            numbers = map(str, itertools.count())
+            numbers = map(str, _bounded(store))
             paths = itertools.takewhile(lambda path: _attributes(store, zarr_format, path) is not None, numbers)
         return [_Listed(store, zarr_format, path, (name, "", site)) for site, path in enumerate(paths, start=1)]
     if not ome and "://" not in store:
         children = [
             path for path in sorted(Path(store).iterdir()) if any((path / key).is_file() for key in _GROUPS.values())
         ]
+        inside = Path(store).resolve()
+        for child in children:
+            if inside.is_relative_to(child.resolve()):
+                raise BuildError(f"{child}: is a link to a folder that it lies in; remove it")
         images = [image for child in children for image in _list_images(str(child), wells_per_plate, ignored, pool)]
         if images:  # those of no plate are the sites of one that is called like the folder
             sites = itertools.count(1)
@@ -167,6 +173,8 @@ def _read_image(image: _Listed, level: int) -> Image | str:
         labels = [channel.get("label") for channel in ome.get("omero", {}).get("channels", [])]
         channels = unique_names(labels if len(labels) == extent["c"] else [None] * extent["c"])
         planes: dict[tuple[str, int, int], Plane] = {}
+        what = f"{extent['t']} time points, {extent['c']} channels and {extent['z']} focal planes"
+        check_size(image, what, PLANE_BYTES * math.prod(extent[axis] for axis in "tcz"), None)
         for t, c, z in itertools.product(range(extent["t"]), range(extent["c"]), range(extent["z"])):
             index = tuple({"t": t, "c": c, "z": z}[name] for name in names[:-2])
             planes[channels[c], z, t] = ZarrPlane(image.store, paths[level], index)
@@ -223,11 +231,20 @@ def _shape(image: _Listed, path: str) -> tuple[int, ...] | None:
     return None if found is None else tuple(found["shape"])
 
 
+def _bounded(store: str) -> Iterator[int]:
+    """0, 1, ...; a server may have an answer to each of them."""
+    for number in itertools.count():
+        check_size(store, f"more than {number} images", PLANE_BYTES * number, 0)
+        yield number
+
+
 @contextlib.contextmanager
 def _valid_metadata(place: object) -> Iterator[None]:
     """What other programs wrote, and may have written in another way."""
     try:
         yield
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except BuildError:
+        raise
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise BuildError(f"{place}: its metadata are not those of OME-Zarr 0.4 or 0.5 ({problem})") from None

@@ -106,7 +106,7 @@ def test_bad_tables(tmp_path, content, name, message):
 
 def test_a_table_that_is_not_there(tmp_path):
     _refused("gone.csv: no such file", read_table, tmp_path / "gone.csv")
-    _refused("no such file", read_table, tmp_path)
+    _refused("is a folder, a file is needed", read_table, tmp_path)
 
 
 def test_a_table_may_have_one_column(tmp_path):

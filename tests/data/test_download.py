@@ -214,7 +214,7 @@ def test_size_and_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1999}))
     _refused(r"needs 2000 bytes unpacked, .* has 1999", extract_zip, archive, tmp_path / "out")
     monkeypatch.undo()
-    monkeypatch.setattr(download, "MOST_BYTES", 1999)
+    monkeypatch.setattr(download, "ARCHIVE_BYTES", 1999)
     _refused("2000, over 1999", extract_zip, archive, tmp_path / "out")
 
 

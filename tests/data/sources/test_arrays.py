@@ -124,7 +124,9 @@ def test_damage_within_is_met_when_it_is_read(tmp_path):
     content = bytearray(path.read_bytes())
     content[2000] ^= 255
     path.write_bytes(content)
-    with pytest.raises(BadInputError, match=r"a.npz:images: damaged: Bad CRC-32.*\(plate a, .* site 1, channel 0\)"):
+    with pytest.raises(
+        BadInputError, match=r"a.npz:images: damaged: BadZipFile: Bad CRC-32.*\(plate a, .* site 1, channel 0\)"
+    ):
         _read(index, 0)
     path.unlink()
     with pytest.raises(BadInputError, match="cannot be opened"):
@@ -180,8 +182,8 @@ def test_arrays_that_are_refused(tmp_path, arrays, problem):
 
 
 def test_what_is_no_array_file(tmp_path):
-    with pytest.raises(BuildError, match=r"a.npy: no whole .npy or .npz file"):
+    with pytest.raises(BuildError, match=r"a.npy: cannot be opened: No such file"):
         index_arrays(tmp_path / "a.npy")
     (tmp_path / "a.npy").mkdir()
-    with pytest.raises(BuildError, match=r"a.npy: no whole .npy or .npz file"):
+    with pytest.raises(BuildError, match=r"a.npy: is a folder, a file is needed"):
         index_arrays(tmp_path / "a.npy")
