@@ -132,6 +132,8 @@ def _read_tiff(path: Path, page: int, pages: int | None) -> np.ndarray:
         check_size(path, f"a page of {' x '.join(map(str, chosen.shape))} pixels", chosen.nbytes, stored)
         # One thread: the workers of a build use the cores.
         pixels = chosen.asarray(maxworkers=1)
+        if pixels.ndim not in (2, 3):
+            raise BadInputError(str(path), "", f"damaged: its page {page} has the shape {pixels.shape}")
         return np.moveaxis(pixels, 0, -1) if chosen.axes == "SYX" else pixels  # colours one after the other
 
 

@@ -142,7 +142,9 @@ def alone(function: Callable[..., Any], *arguments: Any, note: Path) -> Any:
         receiver.close()
     if answer is None:
         late = _is_late(note)
-        raise DeadReaderError(_TOO_LONG if late else f"the reader died of it ({_end(process.exitcode)})", _noted(note))
+        raise DeadReaderError(
+            _too_long() if late else f"the reader died of it ({_end(process.exitcode)})", _noted(note)
+        )
     note.unlink(missing_ok=True)
     result, error = answer
     if error is not None:
@@ -150,7 +152,8 @@ def alone(function: Callable[..., Any], *arguments: Any, note: Path) -> Any:
     return result
 
 
-_TOO_LONG = f"the reader did not come to an end within {limits.FILE_SECONDS} s"
+def _too_long() -> str:
+    return f"the reader did not come to an end within {limits.FILE_SECONDS} s"
 
 
 def _answer(sender: Connection, bounds: limits.Limits, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
@@ -205,6 +208,7 @@ def _run_in_pool(
     counter = context.Value("L", 0)
     told = 0
     running: dict[Future, Job] = {}
+    late: set[Future] = set()
     workers = min(num_workers, len(waiting))
     with ProcessPoolExecutor(workers, context, _start, (counter, limits.current())) as pool:
         try:
@@ -219,8 +223,10 @@ def _run_in_pool(
                     del running[future]
                 progress(counter.value - told)
                 told = counter.value
-                if any(_is_late(job.note) for job in running.values()):
+                late = {future for future, job in running.items() if _is_late(job.note)}
+                if late:
                     _stop(pool)
+                    break
         except BrokenProcessPool:
             progress(counter.value - told)
             return list(running.values())
@@ -228,7 +234,14 @@ def _run_in_pool(
             waiting.clear()
             _stop(pool)
             raise
-    return []
+    progress(counter.value - told)
+    return [_without_file(job) if future in late else job for future, job in running.items()]
+
+
+def _without_file(job: Job) -> Job:
+    """What is left of a job whose reader did not come to an end."""
+    part = _noted(job.note)
+    return job if part is None else job.without(*part, _too_long())
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
