@@ -210,6 +210,10 @@ def _is_done(shard: _Shard) -> bool:
 
 def _write_shard(shard: _Shard, tick: workers.Tick) -> None:
     """Records, table, histograms and the list of what was left out, in a folder that is renamed when it is whole."""
+    if _is_done(shard):  # by a process that was ended before it could say so
+        for _ in shard.parts:
+            tick()
+        return
     description = shard.description
     partial = shard.directory / f".partial-{shard.number:05d}"
     shutil.rmtree(partial, ignore_errors=True)

@@ -214,13 +214,15 @@ def _run_in_pool(
         try:
             while waiting or running:
                 while waiting and len(running) < num_workers + 1:  # few at once: a job holds its parts
-                    job = waiting.popleft()
-                    job.note.unlink(missing_ok=True)
-                    running[pool.submit(_work, work, job)] = job
+                    waiting[0].note.unlink(missing_ok=True)
+                    future = pool.submit(_work, work, waiting[0])
+                    running[future] = waiting.popleft()
                 finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
                 for future in finished:
+                    if future.exception() is None:
+                        del running[future]
+                for future in finished:
                     future.result()
-                    del running[future]
                 progress(counter.value - told)
                 told = counter.value
                 late = {future for future, job in running.items() if _is_late(job.note)}

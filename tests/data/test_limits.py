@@ -110,18 +110,21 @@ def test_a_reader_gets_no_more_memory_than_its_file_may_take():
     assert np.ones(3 * SMALL_BYTES, np.uint8).nbytes == 3 * SMALL_BYTES  # outside nothing is held back
 
 
-def test_a_reader_within_a_reader_leaves_the_outer_bound(monkeypatch):
-    with pytest.raises(BadInputError, match="outer.*asks for more memory"), reading("outer", 0):
-        with reading("inner", 0):
-            pass
-        np.empty(3 * SMALL_BYTES, np.uint8)
+def test_a_reader_within_a_reader_leaves_the_outer_bound():
+    def ask():
+        with reading("outer", 0):
+            with reading("inner", 0):
+                pass
+            np.empty(3 * SMALL_BYTES, np.uint8)
+
+    with pytest.raises(BadInputError, match=r"outer: .*asks for more memory"):
+        ask()
 
 
 def test_who_listens_is_told_before_a_file_is_read():
     heard = []
-    with limits.told(heard.append), pytest.raises(BadInputError), reading("a.tif", 1):
+    with limits.told(heard.append), reading("a.tif", 1):
         assert heard == ["a.tif"]
-        raise ValueError
     with reading("b.tif", 1):
         pass
     assert heard == ["a.tif"]
@@ -130,7 +133,7 @@ def test_who_listens_is_told_before_a_file_is_read():
 def test_time():
     with at_most_seconds(5, "too long"):
         assert re.fullmatch("(a+)+$", "a" * 10)
-    with pytest.raises(BuildError, match="^too long$"), at_most_seconds(0.1, "too long"):
+    with pytest.raises(BuildError, match=r"^too long$"), at_most_seconds(0.1, "too long"):
         re.fullmatch("(a+)+$", "a" * 40 + "!")
 
 
@@ -147,6 +150,6 @@ print(resource.getrlimit(resource.RLIMIT_DATA)[0])
 
 def test_a_limit_of_the_shell_stays():
     command = [sys.executable, "-c", MEMORY, str(1 << 30)]
-    assert subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=Path(limits.__file__).parents[1]
-    ).stdout == (f"{1 << 30}\n")
+    cwd = Path(limits.__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd)
+    assert done.stdout == f"{1 << 30}\n"
