@@ -1,4 +1,5 @@
 import itertools
+import os
 import pickle
 
 import numpy as np
@@ -7,6 +8,7 @@ import tifffile
 
 from data.errors import BadInputError, BuildError
 from data.fields import assemble
+from data.sources import ome_tiff
 from data.sources.ome_tiff import index_ome_tiff
 
 
@@ -385,3 +387,44 @@ def test_a_plane_travels_and_its_identity_changes_with_the_file(tmp_path):
     path.unlink()
     with pytest.raises(BadInputError, match="cannot be opened"):
         plane.identity()
+
+
+def test_planes_without_end_are_not_believed(tmp_path):
+    path = _write(tmp_path / "a.ome.tif", _pixels(0, (1, 12, 16)), _xml(_image_xml("<TiffData/>", z=300_000_000)))
+    _refused(path, "announces 1 channels, 300000000 focal planes and 1 time points, 286 GB of memory", "--max-gb=287")
+    many = '<Channel ID="Channel:0" SamplesPerPixel="300000000"/>'
+    path = _write(tmp_path / "b.ome.tif", _pixels(0, (1, 12, 16)), _xml(_image_xml("<TiffData/>", channels=many)))
+    _refused(path, "its channels have more samples than SizeC, 1")
+
+
+def test_planes_that_are_named_again_and_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(ome_tiff, "METADATA_SECONDS", 0.2)
+    again = '<TiffData IFD="0" PlaneCount="200000"/>' * 100
+    path = _write(tmp_path / "a.ome.tif", _pixels(0, (1, 12, 16)), _xml(_image_xml(again, z=200_000)))
+    _refused(path, "it takes more than 0.2 s to find out what its OME-XML says")
+
+
+def test_two_files_that_refer_to_each_other(tmp_path):
+    for name, other in (("a", "b"), ("b", "a")):
+        binary = f'<BinaryOnly MetadataFile="{other}.companion.ome" UUID="urn:uuid:x"/>'
+        (tmp_path / f"{name}.companion.ome").write_text(_xml(binary))
+    with pytest.raises(BuildError, match=r"b.companion.ome: says that what it holds is said in a.companion.ome, which"):
+        index_ome_tiff(tmp_path / "a.companion.ome")
+
+
+def test_elements_within_each_other(tmp_path):
+    path = tmp_path / "a.companion.ome"
+    path.write_text(_xml("<a>" * 100_000 + "</a>" * 100_000))
+    _refused(path, "there is no image")
+
+
+def test_entities_that_laugh_are_not_resolved(tmp_path):
+    path = tmp_path / "a.companion.ome"
+    path.write_text('<!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><OME>&b;</OME>')
+    _refused(path, "has a DOCTYPE")
+
+
+def test_a_pipe_is_no_ome_tiff(tmp_path):
+    os.mkfifo(tmp_path / "a.ome.tif")
+    with pytest.raises(BuildError, match=r"a.ome.tif: "):
+        index_ome_tiff(tmp_path / "a.ome.tif")
