@@ -39,7 +39,6 @@ ARCHIVE_RATIO = 100
 SMALL_ARCHIVE_BYTES = 10 << 20  # an archive that unpacks to less does no harm at any ratio
 MOST_FOLDERS = 100  # within each other, in an archive
 
-METADATA_SECONDS = 600  # for one OME-XML; that of a plate of 384 wells takes 2
 PATTERN_SECONDS = 10  # for all paths together, and
 PATTERN_SECONDS_PER_PATH = 1e-4  # a usual pattern takes a hundredth of that
 FILE_SECONDS = 3600  # for one file, until its reader is taken for one that never ends
@@ -229,7 +228,7 @@ def at_most_seconds(seconds: float, problem: str) -> Iterator[None]:
         raise BuildError(problem)
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again, should it come where exceptions are lost
     try:
         yield
     finally:

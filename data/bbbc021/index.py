@@ -51,7 +51,8 @@ def fetch_bbbc021(
         BuildError: for a registry that cannot be read or lacks a file; as `data.download.bring`.
     """
     known = pooch.create(path=folder, base_url=ADDRESS)
-    check_text(registry)
+    if registry.exists():
+        check_text(registry)
     try:
         known.load_registry(registry)
     except (OSError, ValueError) as error:

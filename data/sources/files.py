@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data.errors import BadInputError, BuildError
 from data.fields import Index
+from data.limits import MOST_FOLDERS
 from data.planes import FilePlane, count_colours, count_pages
 from data.sources.entries import Entry, make_index, typed, whole
 
@@ -26,6 +27,10 @@ def find_files(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
     files, ignored = [], []
     for folder, subfolders, names in os.walk(root, onerror=_refuse):
         relative = Path(folder).relative_to(root)
+        if len(relative.parts) > MOST_FOLDERS:
+            raise BuildError(
+                f"{root}: has more than {MOST_FOLDERS} folders within each other; give one of the inner ones"
+            )
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for name in (*subfolders, *names):
             file = (relative / name).as_posix()

@@ -170,6 +170,8 @@ def _read_image(image: _Listed, level: int) -> Image | str:
         if len(shape) != len(names):
             raise BuildError(f"{image}: an array of {shape} for the axes {names}; write it again")
         extent = {"t": 1, "c": 1, "z": 1} | dict(zip(names, shape, strict=True))
+        if min(extent.values()) < 1:
+            raise BuildError(f"{image}: an array of {shape}, which has no pixels; write it again")
         labels = [channel.get("label") for channel in ome.get("omero", {}).get("channels", [])]
         channels = unique_names(labels if len(labels) == extent["c"] else [None] * extent["c"])
         planes: dict[tuple[str, int, int], Plane] = {}

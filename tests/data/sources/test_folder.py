@@ -109,3 +109,11 @@ def test_a_name_that_is_no_text(tmp_path):
         pass
     with pytest.raises(BuildError, match="is not UTF-8; rename it"):
         index_folder(tmp_path)
+
+
+def test_folders_within_folders(tmp_path):
+    deep = tmp_path.joinpath(*["a"] * 101)
+    deep.mkdir(parents=True)
+    tifffile.imwrite(deep / "a.tif", np.zeros((4, 4), np.uint8))
+    with pytest.raises(BuildError, match="has more than 100 folders within each other"):
+        index_folder(tmp_path)

@@ -727,3 +727,8 @@ def test_a_server_that_has_everything(tmp_path, server, monkeypatch):
         folder.mkdir()
         (folder / "zarr.json").write_text('{"attributes": {"ome": {"bioformats2raw.layout": 3}}}')
     _refused(f"{server.url}/a.zarr", "announces more than 5 images")
+
+
+def test_an_array_without_pixels(tmp_path):
+    store = _sparse(tmp_path / "a.zarr", (0, 8, 8), (1, 8, 8), "tyx")
+    _refused(store, "an array of (0, 8, 8), which has no pixels")
