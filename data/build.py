@@ -270,7 +270,7 @@ def _index(args: argparse.Namespace, wells_per_plate: int) -> tuple[Index, dict[
     readers: dict[str, Callable[[], Index]] = {
         "table": lambda: index_table(path, wells_per_plate),
         "folder": lambda: index_folder(path),
-        "ome-tiff": lambda: index_ome_tiff(path, wells_per_plate),
+        "ome-tiff": lambda: index_ome_tiff(path, wells_per_plate, args.skip_bad is not None),
         "arrays": lambda: index_arrays(path, wells_per_plate),
         "tfds": lambda: index_tfds(path),
         "contours": lambda: index_contours(path, args.annotation, wells_per_plate),

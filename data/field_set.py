@@ -186,6 +186,7 @@ def build_fields(
         num_workers=num_workers,
         examples_per_part=per_field,
         skip_bad=skip_bad,
+        unreadable=index.unreadable,
         notes=notes,
         attachments={} if maker.illumination is None else maker.illumination.files(),
     )

@@ -120,6 +120,7 @@ def write_set(
     num_workers: int = 1,
     examples_per_part: int = 1,
     skip_bad: Path | None = None,
+    unreadable: Sequence[tuple[str, str, str]] = (),
     notes: dict[str, Any] | None = None,
     attachments: dict[str, Path] | None = None,
 ) -> Path:
@@ -133,6 +134,7 @@ def write_set(
         num_workers: processes, started afresh (never forked) when more than 1.
         examples_per_part: about how many, to size the shards.
         skip_bad: csv to list the parts in that cannot be read and are left out; None: the first one stops the build.
+        unreadable: (source, place, problem) of what is left out already, to list with these.
         notes: what else `build.json` shall say.
         attachments: further files to keep with the set, by name.
 
@@ -159,7 +161,8 @@ def write_set(
         # Nothing finished is nothing to go on with.
         if not any(building.glob("shard-*")):
             shutil.rmtree(building)
-    skipped = [row for shard in shards for row in json.loads((_folder(shard) / "skipped.json").read_text())]
+    skipped = [list(row) for row in unreadable]
+    skipped += [row for shard in shards for row in json.loads((_folder(shard) / "skipped.json").read_text())]
     if skip_bad is not None:
         with open(skip_bad, "w", newline="") as file:
             writer = csv.writer(file)

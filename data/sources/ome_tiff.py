@@ -66,13 +66,14 @@ class OmeTiffPlane:
         return pixels
 
 
-def index_ome_tiff(source: Path, wells_per_plate: int = 384) -> Index:
+def index_ome_tiff(source: Path, wells_per_plate: int = 384, skip_bad: bool = False) -> Index:
     """What files hold; reads no pixel.
 
     Args:
         source: a file, or a folder of `*.ome.tif`, `*.ome.tiff` and `*.companion.ome`. Of several files that belong
             together one is enough.
         wells_per_plate: the plates' format.
+        skip_bad: leave out files that cannot be opened, instead of stopping.
 
     Returns:
         Every image. One that the XML puts in no well has the folder's name as plate, "" as well, and its number there
@@ -82,6 +83,7 @@ def index_ome_tiff(source: Path, wells_per_plate: int = 384) -> Index:
         BuildError: naming the file, and what to do.
     """
     ignored: list[tuple[str, str]] = []
+    unreadable: list[tuple[str, str, str]] = []
     if source.is_dir():
         present = sorted(source.iterdir())
         files = [path for path in present if path.name.lower().endswith(_ENDINGS)]
@@ -99,7 +101,13 @@ def index_ome_tiff(source: Path, wells_per_plate: int = 384) -> Index:
     for file in files:
         if file in held:  # every file of several that belong together has the same XML
             continue
-        path, root = _read_xml(file)
+        try:
+            path, root = _read_xml(file)
+        except BadInputError as error:
+            if not skip_bad:
+                raise
+            unreadable.append((error.source, error.place, error.problem))
+            continue
         if path in read:
             continue
         read.add(path)
@@ -109,7 +117,10 @@ def index_ome_tiff(source: Path, wells_per_plate: int = 384) -> Index:
                 held.update(page_path for page_path, _ in pages.values())
                 images.append(image)
     ignored += [(str(path), "no image is in it") for path in files if path not in held and path not in read]
-    return make_index(str(source), images, {"image_name": str}, ignored)
+    if unreadable and not images:
+        raise BadInputError(*unreadable[0])
+    index = make_index(str(source), images, {"image_name": str}, ignored)
+    return dataclasses.replace(index, unreadable=tuple(unreadable))
 
 
 def _read_xml(path: Path, is_last: bool = False) -> tuple[Path, ElementTree.Element]:

@@ -1,11 +1,15 @@
+import csv
 import itertools
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
+from bie_jax.image_set import open_image_set
+from data.build import main
 from data.errors import BadInputError, BuildError
 from data.fields import assemble
 from data.limits import Limits, using
@@ -434,3 +438,20 @@ def test_a_pipe_is_no_ome_tiff(tmp_path):
 def test_an_image_without_pixels(tmp_path, axis):
     path = _write(tmp_path / "a.ome.tif", _pixels(0, (1, 12, 16)), _xml(_image_xml("<TiffData/>", **{axis: 0})))
     _refused(path, f"'{axis.upper()}': 0", "expected whole numbers from 1")
+
+
+def test_with_skip_bad_a_file_that_cannot_be_opened_is_listed(tmp_path):
+    pixels = _pixels(0, (1, 12, 16))
+    (tmp_path / "scans").mkdir()
+    good = _write(tmp_path / "scans/a.ome.tif", pixels, _xml(_image_xml("<TiffData/>")))
+    (tmp_path / "scans/b.ome.tif").write_bytes(good.read_bytes()[:20])
+    _write(tmp_path / "scans/c.ome.tif", pixels, _xml("<Image>"))
+    arguments = ["scans", f"--source={tmp_path / 'scans'}", "--layout=ome-tiff", f"--data-dir={tmp_path / 'sets'}"]
+    with pytest.raises(BadInputError, match=r"b.ome.tif: cannot be opened as an OME-TIFF"):
+        main(arguments)
+    main([*arguments, f"--skip-bad={tmp_path / 'bad.csv'}"])
+    np.testing.assert_array_equal(open_image_set("scans", str(tmp_path / "sets"))[0][..., 0], pixels[0])
+    with open(tmp_path / "bad.csv", newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert [Path(line["source"]).name for line in listed] == ["b.ome.tif", "c.ome.tif"]
+    assert "its OME-XML is damaged" in listed[1]["problem"]
