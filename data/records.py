@@ -133,7 +133,8 @@ def write_set(
         data_dir: folder of built sets.
         num_workers: processes, started afresh (never forked) when more than 1.
         examples_per_part: about how many, to size the shards.
-        skip_bad: csv to list the parts in that cannot be read and are left out; None: the first one stops the build.
+        skip_bad: csv to list the parts in that cannot be read and are left out, also where a reader dies of one: then
+            even a single worker is another process. None: the first one stops the build.
         unreadable: (source, place, problem) of what is left out already, to list with these.
         notes: what else `build.json` shall say.
         attachments: further files to keep with the set, by name.
