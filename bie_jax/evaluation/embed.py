@@ -262,6 +262,13 @@ def load(workdir: str | Path) -> Embedder:
     return _embedder(workdir, seed=0, trained=True, readouts=(settings.readout,), components=components)
 
 
+def load_readout(workdir: str | Path) -> Embedder:
+    """The same network, read as its configuration says, before any components are taken of that."""
+    workdir = Path(workdir)
+    readout = load_config(workdir).eval.readout
+    return _embedder(workdir, seed=0, trained=True, readouts=(readout,), components=None)
+
+
 def load_latents(workdir: str | Path) -> Embedder:
     """The same network, read at its bottleneck whatever the configuration reads: points that `decode` takes."""
     return _embedder(Path(workdir), seed=0, trained=True, readouts=("embedding",), components=None)
@@ -362,7 +369,7 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
     """
     workdir = Path(workdir)
     config = load_config(workdir)
-    embedder = _embedder(workdir, seed=0, trained=True, readouts=(config.eval.readout,), components=None)
+    embedder = load_readout(workdir)
     image_set = open_image_set(config.data.name, config.data.data_dir)
     features, code_use = _embed_rows(embedder, image_set, progress=True)
 

@@ -7,6 +7,7 @@ features: intensity, texture and regions of images, region properties and Fourie
 """
 
 import collections.abc
+import dataclasses
 import json
 import os
 import time
@@ -18,8 +19,7 @@ from tqdm import tqdm
 
 from bie_jax.config import ConfigError, ContrastiveConfig, EvalConfig, load_config
 from bie_jax.evaluation import embed, probe, project, report
-from bie_jax.evaluation.components import Components
-from bie_jax.evaluation.feature_set import FeatureSet, HandMade
+from bie_jax.evaluation.feature_set import Block, FeatureSet, HandMade
 from bie_jax.evaluation.image_features import image_features
 from bie_jax.evaluation.shape_features import shape_features
 from bie_jax.evaluation.shape_invariance import invariances
@@ -251,7 +251,16 @@ def score_features(
             "description": feature_set.description,
             "dim": feature_set.dim,
             "classifiers": classifiers,
-            "knn": probe.not_same_well_knn(features, labels, clusters, settings.knn_k) if several_wells else None,
+            "knn": probe.not_same_well_knn(
+                features,
+                labels,
+                clusters,
+                settings.knn_k,
+                components=feature_set.components,
+                seed=settings.seed,
+            )
+            if several_wells
+            else None,
             "plate_identity": identity,
         }
         on_step()
@@ -311,9 +320,9 @@ def transductive_note(
         f"The folds of the classifiers cut across that division, so most test images were seen, {seen}, by the "
         "encoder: its scores are transductive. "
         f"{unseen}"
-        "Random weights and hand-made features saw none of the images; principal components of the pixels are fitted "
-        "in each training fold alone. "
-        "Nearest neighbours and the maps standardise with all images, without labels."
+        "Random weights and hand-made features saw none of the images. Principal components and scales are fitted in "
+        "each training fold alone, for nearest neighbours to other wells than the image's. Of all images, without "
+        "labels, are the intensities that a set or a plate is normalised by, and the maps."
     )
 
 
@@ -352,16 +361,19 @@ def evaluate(workdir: str | Path) -> dict:
     hand_made = HAND_MADE[image_set.kind](image_set, shown, classical=settings.classical_baseline)
     appended = known_numbers(image_set, settings.append)
     embedded = features[:, : features.shape[1] - appended.shape[1]]
-    untrained, untrained_pooled = (
-        np.concatenate([values, appended], axis=1) for values in embed_untrained(workdir, image_set, metadata, settings)
-    )
+    # Components of the table are fitted to the run's training images; a fold of the scores fits its own, to what they
+    # are of.
+    readout = embedded if not settings.components else embed.embed_image_set(embed.load_readout(workdir), image_set)
+    untrained, untrained_pooled = embed_untrained(workdir, image_set, settings.seed)
+
+    def encoded(key: str, title: str, description: str, values: np.ndarray) -> FeatureSet:
+        table = np.concatenate([values, appended], axis=1)
+        return FeatureSet(key, title, description, table, encoder_blocks(values, appended, settings))
 
     feature_sets = [
-        FeatureSet(TRAINED, f"Trained encoder ({model})", "The embeddings of this run.", features),
-        FeatureSet(
-            RANDOM, "Random encoder", "The same network with random weights, read at the bottleneck.", untrained
-        ),
-        FeatureSet(
+        encoded(TRAINED, f"Trained encoder ({model})", "The embeddings of this run.", readout),
+        encoded(RANDOM, "Random encoder", "The same network with random weights, read at the bottleneck.", untrained),
+        encoded(
             RANDOM_POOLED,
             "Random encoder, pooled",
             "The same random weights, read before the bottleneck as the mean over positions.",
@@ -389,12 +401,14 @@ def evaluate(workdir: str | Path) -> dict:
         "model": model,
         **scored,
         "transductive": transductive_note(metadata, config.objective.contrastive, scored["splits"]),
-        "invariances": _invariances(workdir, image_set, embedded, metadata, settings)
+        "invariances": _invariances(workdir, image_set, readout, metadata, settings)
         if image_set.kind == "shapes"
         else None,
         "seconds": None,
     }
-    projections = report_projections(feature_sets, shown, settings.seed, settings.umap)
+    # The maps are of the table itself.
+    shown_sets = [dataclasses.replace(feature_sets[0], features=features), *feature_sets[1:]]
+    projections = report_projections(shown_sets, shown, settings.seed, settings.umap)
     scores["seconds"] = round(time.monotonic() - started, 1)
     write_json(workdir / "scores.json", scores)
     report.write_report(
@@ -412,38 +426,36 @@ def evaluate(workdir: str | Path) -> dict:
     return scores
 
 
-def embed_untrained(
-    workdir: Path, image_set: ImageSet, metadata: pd.DataFrame, settings: EvalConfig
-) -> tuple[np.ndarray, np.ndarray]:
-    """What random weights make of the images: at the bottleneck, and pooled before it, [N, *] each.
-
-    With as many components as the trained network's, fitted to the same images.
-    """
-    embedder = embed.load_untrained(workdir, settings.seed)
+def embed_untrained(workdir: Path, image_set: ImageSet, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """What random weights make of the images: at the bottleneck, and pooled before it, [N, *] each."""
+    embedder = embed.load_untrained(workdir, seed)
     both = embed.embed_image_set(embedder, image_set, progress=True)
     at_bottleneck, pooled = np.split(both, [embedder.widths[0]], axis=1)
+    return at_bottleneck, pooled
+
+
+def encoder_blocks(values: np.ndarray, appended: np.ndarray, settings: EvalConfig) -> tuple[Block, ...] | None:
+    """What a fold fits to a readout [N, D] and numbers [N, A] beside it: `eval.components`, if any, of the first."""
     if not settings.components:
-        return at_bottleneck, pooled
-    train = (metadata["split"] == "train").to_numpy()
-
-    def components(features: np.ndarray) -> np.ndarray:
-        return Components.fit(features[train], min(settings.components, features.shape[1]))(features)
-
-    return components(at_bottleneck), components(pooled)
+        return None
+    components = min(settings.components, values.shape[1])
+    beside = (Block(appended.shape[1]),) if appended.shape[1] else ()
+    return (Block(values.shape[1], components, standardised=True), *beside)
 
 
 def _invariances(
-    workdir: Path, image_set: ImageSet, embedded: np.ndarray, metadata: pd.DataFrame, settings: EvalConfig
+    workdir: Path, image_set: ImageSet, readout: np.ndarray, metadata: pd.DataFrame, settings: EvalConfig
 ) -> list[dict]:
-    """What turning, moving, mirroring, another start, and pixels do to the embedding itself (without what is appended
-    to it)."""
+    """What turning, moving, mirroring, another start, and pixels do to the readout itself: without what is appended to
+    it, and before components are taken of it."""
     return invariances(
-        embed.load(workdir).embed,
+        embed.load_readout(workdir).embed,
         image_set.images(np.arange(len(image_set)))[..., 0],
-        embedded,
+        readout,
         _column(metadata, settings.label, "label"),
         num_objects=INVARIANCE_OBJECTS,
         most_training=INVARIANCE_TRAINING,
+        components=encoder_blocks(readout, readout[:, :0], settings),
         seed=settings.seed,
     )
 

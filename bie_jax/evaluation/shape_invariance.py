@@ -12,9 +12,10 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from bie_jax.evaluation.feature_set import Block
+from bie_jax.evaluation.probe import build_preparation
 from bie_jax.outline_views import random_noise
 from bie_jax.shapes.contour import mask_to_contour
 from bie_jax.shapes.polygon import contour_to_mask
@@ -32,6 +33,7 @@ def invariances(
     *,
     num_objects: int,
     most_training: int,
+    components: tuple[Block, ...] | None,
     seed: int,
 ) -> list[dict]:
     """What each change does to the embedding of objects drawn at random, and to the F1 of a classifier of the others.
@@ -43,6 +45,7 @@ def invariances(
         labels: [N] str, "" where there is none.
         num_objects: how many objects are drawn, of those with a label if there are any.
         most_training: others that the classifier (logistic regression) learns from, at most.
+        components: what the classifier takes of the embeddings, fitted to those that it learns from.
         seed: of what is drawn.
 
     Returns:
@@ -59,13 +62,14 @@ def invariances(
     learnt = rng.choice(others, min(most_training, len(others)), replace=False)
     classifier = None
     if len(np.unique(labels[learnt])) > 1 and (labels[learnt] != "").all():
-        classifier = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
+        preparation = build_preparation(len(learnt), features.shape[1], components, seed)
+        classifier = make_pipeline(preparation, LogisticRegression(class_weight="balanced", max_iter=1000))
         with threadpool_limits(1, user_api="blas"):
             classifier.fit(features[learnt], labels[learnt])
     originals = outlines[drawn].astype(np.float64)
     own = embed(originals[..., None].astype(np.float32))
     # Twice the summed variance is the mean squared distance between two objects drawn independently.
-    spread = np.sqrt(2 * features.var(axis=0).sum())
+    spread = np.sqrt(2 * features.astype(np.float64).var(axis=0).sum())
     rows = []
     for of, name, versions in _changes(originals, rng):
         distances, scores, lost = [], [], 0

@@ -33,7 +33,9 @@ def outlines():
 
 
 def _table(embed, outlines, labels):
-    rows = invariances(embed, outlines, embed(outlines[..., None]), labels, num_objects=8, most_training=100, seed=0)
+    rows = invariances(
+        embed, outlines, embed(outlines[..., None]), labels, num_objects=8, most_training=100, components=None, seed=0
+    )
     table = {(row["of"], row["change"]): row for row in rows}
     assert len(table) == len(rows)
     return table
