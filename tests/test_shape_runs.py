@@ -223,7 +223,7 @@ def _untrained(trained, folder, seen, keeps="nothing"):
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "dataset.json").write_bytes((workdir / "dataset.json").read_bytes())
-    return embed.load_untrained(folder, seed=0)
+    return next(embed.load_untrained(folder, (0,)))
 
 
 @pytest.mark.parametrize("keeps", ["nothing", "direction"])

@@ -95,7 +95,9 @@ class Embedder:
                 # One after the other: all at once would need the memory of as many batches.
                 features = jax.lax.map(from_start, jnp.arange(phases)).mean(axis=0)
                 _, out = model.apply(variables, features, present, train=False, method="read")
-            return [out[name].astype(jnp.float32) for name in readouts], out.get("codes")
+            # A code is found for any vector, of NaN too: what was not finite must not become finite by a codebook.
+            finite = jnp.isfinite(out["features"]).all(axis=1, keepdims=True)
+            return [jnp.where(finite, out[name], jnp.nan).astype(jnp.float32) for name in readouts], out.get("codes")
 
         def reconstruct(variables, image, plate):
             view = look(image, plate)

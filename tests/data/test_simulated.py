@@ -42,7 +42,7 @@ build_simulated(sys.argv[1], Design(plates=2, control_wells=2, wells_per_sirna=1
         subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY)
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         found.append({str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files})
-    assert len(found[0]) == 6
+    assert len(found[0]) == 8
     assert found[0].keys() == found[1].keys()
     assert [name for name in found[0] if found[0][name] != found[1][name]] == []
 
