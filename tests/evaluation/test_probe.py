@@ -363,7 +363,7 @@ def test_nothing_is_fitted_to_rows_that_are_tested(components):
 
 
 def test_blocks_become_their_own_components_beside_the_rest():
-    features, labels, _ = _wide()
+    features, _, _ = _wide()
     train = np.arange(0, 60, 2)
     prepared = probe.build_preparation(30, 40, BLOCKS, 0).fit(features[train]).transform(features)
     wide = (features[:, :37] - features[train, :37].mean(0)) / features[train, :37].std(0)
