@@ -255,7 +255,7 @@ def _train(
             while step < total_steps and not stops_early(step):
                 try:
                     batch = next(batches)
-                except Exception:  # an image that cannot be read: what was learnt so far is kept
+                except Exception:  # an image that cannot be read costs nothing of what was learnt before it
                     if unchecked is not None:
                         check_finite(*unchecked)
                     if step > saved_step:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import bie_jax
 from bie_jax import integrity
 from bie_jax.checkpoint import checkpoint_fingerprint, find_checkpoints
-from bie_jax.config import ConfigError, check_config, load_config, save_config
+from bie_jax.config import ConfigError, load_config, save_config
 from bie_jax.evaluation.embed import write_embeddings
 from bie_jax.evaluation.evaluate import evaluate
 from bie_jax.image_set import DamagedSetError, open_image_set
@@ -222,10 +223,29 @@ def test_an_image_that_is_damaged_stops_a_run_which_keeps_what_it_learnt(tiny_co
     assert place > 1000
     shard.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
     tiny_config.data.data_dir = str(tmp_path / "sets")
-    with pytest.raises(Exception, match=r"image \d+.* (is not what was written|cannot be read)") as caught:
+    tiny_config.train.checkpoint_every_steps = 1000  # what is saved is saved because the run ends
+    with pytest.raises(DamagedSetError, match=r"image \d+.* (is not what was written|cannot be read)"):
         train_and_evaluate(tiny_config, tmp_path / "run")
-    assert isinstance(caught.value, DamagedSetError)
-    assert check_config(tiny_config).data.data_dir in str(caught.value)
+    last = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][-1]
+    assert find_checkpoints(tmp_path / "run").whole[-1] >= last > 0
+
+
+def test_shards_of_another_set_are_not_read(tmp_path):
+    """Whole files, of the same length and the same number of images."""
+    from tests.conftest import _OneImage, _write_numbers
+
+    class Others(_OneImage):
+        def examples(self, part):
+            for image, metadata in super().examples(part):
+                yield image[::-1], metadata
+
+    for folder, maker in (("a", _OneImage()), ("b", Others())):
+        _write_numbers(tmp_path / folder, "other", ("actin", "DNA"), maker)
+    (shard,) = (tmp_path / "a").rglob("*.array_record*")
+    shutil.copy(next((tmp_path / "b").rglob("*.array_record*")), shard)
+    image_set = open_image_set("other", tmp_path / "a")
+    with pytest.raises(DamagedSetError, match=r"image 3, from other 3, is not what was written; copy the set again"):
+        image_set[3]
 
 
 @pytest.mark.parametrize("name", ["statistics.json", "metadata.parquet", "image_checksums.npy", "dataset_info.json"])
@@ -251,10 +271,22 @@ def test_a_copy_beside_the_versions_of_a_set_is_not_read_and_named(datasets, tmp
 def test_a_set_is_the_same_wherever_it_is_built_and_another_with_other_labels(datasets, tmp_path):
     from tests.conftest import _OneImage, _write_numbers
 
-    for folder in ("a", "b"):
-        _write_numbers(tmp_path / folder, "other", ("actin", "DNA"), _OneImage())
-    _write_numbers(tmp_path / "c", "other", ("actin", "dna"), _OneImage())
-    a, b, c = (open_image_set("other", tmp_path / folder).fingerprint for folder in "abc")
-    assert a == b != c
+    class Renamed(_OneImage):
+        def examples(self, part):
+            for image, metadata in super().examples(part):
+                yield image, metadata | self.changed
+
+    class Moved(Renamed):
+        changed: ClassVar = {"source": "elsewhere"}
+
+    class Relabelled(Renamed):
+        changed: ClassVar = {"label": "y"}
+
+    for folder, maker in (("a", _OneImage()), ("b", Moved()), ("c", Relabelled())):
+        _write_numbers(tmp_path / folder, "other", ("actin", "DNA"), maker)
+    _write_numbers(tmp_path / "d", "other", ("actin", "dna"), _OneImage())
+    a, b, c, d = (open_image_set("other", tmp_path / folder).fingerprint for folder in "abcd")
+    assert a == b
+    assert len({a, c, d}) == 3
     stored = json.loads(next((tmp_path / "a").rglob("statistics.json")).read_text())
     assert stored["fingerprint"] == a

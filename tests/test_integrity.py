@@ -51,6 +51,14 @@ def test_a_file_that_was_cut_is_refused_with_both_lengths(tmp_path, kept):
         integrity.verify(tmp_path / "x.txt", "")
 
 
+def test_a_file_to_which_something_was_added_is_refused(tmp_path):
+    integrity.write_text(tmp_path / "x.txt", "0123")
+    with open(tmp_path / "x.txt", "a") as file:
+        file.write("4")
+    with pytest.raises(DamagedFileError, match="it has 5 bytes, 4 were written"):
+        integrity.verify(tmp_path / "x.txt", "")
+
+
 def test_missing_and_foreign_files_are_named(tmp_path):
     integrity.write_text(tmp_path / "x.txt", "x")
     with pytest.raises(FileNotFoundError, match=r"y\.txt is missing: make it"):

@@ -6,8 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-from scipy.spatial.distance import pdist
-from sklearn.preprocessing import StandardScaler
 
 from bie_jax.config import ConfigError, check_config
 from bie_jax.evaluation import embed, shape_invariance
@@ -18,7 +16,7 @@ from bie_jax.evaluation.shape_pictures import latent_to_outline
 from bie_jax.image_set import open_image_set
 from bie_jax.shapes import embed_masks
 from bie_jax.shapes.contour import mask_to_contour
-from bie_jax.shapes.distance_matrix import normalized_distances
+from bie_jax.shapes.distance_matrix import cyclic_diagonal_spectrum, normalized_distances
 from bie_jax.shapes.polygon import contour_to_mask, signed_area
 from bie_jax.train import train_and_evaluate
 from configs import shape_vae_cells, shape_vae_mnist, shape_vqvae_mnist
@@ -238,6 +236,9 @@ def test_every_stored_point_is_as_good_a_start_as_any(stored, seen, keeps, train
     def moved(points):
         return np.linalg.norm(embedder.embed(points[..., None]) - expected, axis=1) / spread
 
+    views = [embedder.embed(outlines[:, start :: stored // seen, :, None]) for start in range(stored // seen)]
+    before = slice(embedder.widths[0], None)  # the encoder's features, of which the mean is taken
+    np.testing.assert_allclose(expected[:, before], np.mean(views, axis=0)[:, before], atol=1e-5)
     for shift in (*range(1, min(stored // seen, 5)), stored // 2 + 1):
         assert moved(np.roll(outlines, shift, axis=1)).max() < 1e-4
     other_way = np.roll(outlines[:, ::-1], 2, axis=1)
@@ -349,19 +350,24 @@ def test_baselines_of_few_points(shapes):
     assert {"all_classical", "fourier_magnitudes"} <= {one.key for one in made.feature_sets}
 
 
-def test_all_components_of_few_matrices_keep_how_far_they_are_apart(shapes):
-    """Of 40 shapes all 40 components are kept, so distances between standardised matrices stay."""
-
+def test_all_classical_hands_every_fold_matrices_and_spectra_to_take_components_of(shapes):
     class Few:
         images = staticmethod(lambda rows: open_image_set("mnist_shapes", shapes).images(rows)[:, ::2])
         __len__ = staticmethod(lambda: PER_CLASS)
 
-    made = {one.key: one.features for one in shape_features(Few(), np.arange(1), classical=True).feature_sets}
+    made = {one.key: one for one in shape_features(Few(), np.arange(1), classical=True).feature_sets}["all_classical"]
+    known, matrices, spectra = made.components
+    assert known.components is None
+    assert (matrices.components, spectra.components) == (64, 64)
+    assert matrices.standardised
+    assert spectra.standardised
     outlines = Few.images(range(PER_CLASS))[..., 0].astype(np.float64)
     d = normalized_distances(outlines)[0]
-    matrices = np.stack([m[np.triu_indices(64, 1)] for m in d])
-    kept = made["all_classical"][:, -2 * PER_CLASS : -PER_CLASS]
-    np.testing.assert_allclose(pdist(kept), pdist(StandardScaler().fit_transform(matrices)), rtol=1e-3)
+    found = made.features[:, known.columns : known.columns + matrices.columns]
+    np.testing.assert_allclose(found, [m[np.triu_indices(64, 1)] for m in d], rtol=1e-5)
+    spectrum = cyclic_diagonal_spectrum(d).reshape(PER_CLASS, -1)
+    np.testing.assert_allclose(made.features[:, known.columns + matrices.columns :], spectrum, rtol=1e-5)
+    assert made.dim == known.columns + 2 * 64
 
 
 def test_a_set_of_images_is_no_set_of_shapes(tiny_config, shapes, tmp_path):

@@ -95,9 +95,7 @@ class Embedder:
                 # One after the other: all at once would need the memory of as many batches.
                 features = jax.lax.map(from_start, jnp.arange(phases)).mean(axis=0)
                 _, out = model.apply(variables, features, present, train=False, method="read")
-            # A code is found for any vector, of NaN too: what was not finite must not become finite by a codebook.
-            finite = jnp.isfinite(out["features"]).all(axis=1, keepdims=True)
-            return [jnp.where(finite, out[name], jnp.nan).astype(jnp.float32) for name in readouts], out.get("codes")
+            return [out[name].astype(jnp.float32) for name in readouts], out.get("codes")
 
         def reconstruct(variables, image, plate):
             view = look(image, plate)
@@ -279,6 +277,13 @@ def load(workdir: str | Path) -> Embedder:
     return _embedder(workdir, (settings.readout,), components)
 
 
+def load_readout(workdir: str | Path) -> Embedder:
+    """The same network, read as its configuration says, before any components are taken of that."""
+    workdir = Path(workdir)
+    readout = load_config(workdir).eval.readout
+    return _embedder(workdir, (readout,), None)
+
+
 def load_latents(workdir: str | Path) -> Embedder:
     """The same network, read at its bottleneck whatever the configuration reads: points that `decode` takes."""
     return _embedder(Path(workdir), ("embedding",), None)
@@ -400,7 +405,7 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
 
 
 def _write_embeddings(workdir: Path, config: Config) -> pd.DataFrame:
-    embedder = _embedder(workdir, (config.eval.readout,), None)
+    embedder = load_readout(workdir)
     image_set = open_image_set(config.data.name, config.data.data_dir)
     run_files.check_same_set(workdir, image_set)
     made_from = run_files.origin_of_embeddings(workdir, config.eval, image_set)

@@ -8,6 +8,7 @@ mean of several seeds. `score_features` is the part that takes arrays only.
 """
 
 import collections.abc
+import dataclasses
 import itertools
 import time
 from pathlib import Path
@@ -20,8 +21,7 @@ from bie_jax import integrity, run_files
 from bie_jax.config import Config, ConfigError, ContrastiveConfig, EvalConfig, load_config
 from bie_jax.evaluation import embed, normalization, probe, project, report
 from bie_jax.evaluation.baselines import rotate_to_span
-from bie_jax.evaluation.components import Components
-from bie_jax.evaluation.feature_set import FeatureSet, HandMade
+from bie_jax.evaluation.feature_set import Block, FeatureSet, HandMade
 from bie_jax.evaluation.image_features import image_features
 from bie_jax.evaluation.score_rows import score_rows
 from bie_jax.evaluation.shape_features import shape_features
@@ -176,7 +176,7 @@ def score_features(
             labels[tested], values[..., tested], drawn[tested], resamples=settings.bootstrap, seed=settings.seed
         )
 
-    def neighbours_of(features: np.ndarray, components: int | None) -> dict:
+    def neighbours_of(features: np.ndarray, components: int | tuple[Block, ...] | None) -> dict:
         rows = plan.parts[NEIGHBOURS].rows
         return probe.not_same_well_knn(
             features[rows],
@@ -195,7 +195,7 @@ def score_features(
             normalization.standardise_per_plate(draw, plan.plates) if normalized == normalization.PER_PLATE else draw
             for draw in feature_set.draws
         ]
-        draws = [rotate_to_span(draw) if components else draw for draw in draws]
+        draws = [rotate_to_span(draw) if isinstance(components, int) else draw for draw in draws]
         classifiers: dict[str, dict] = {probe.LOGISTIC_REGRESSION: {}, probe.RANDOM_FOREST: {}} if folds else {}
         for split, parts in folds.items():
             predictions = [
@@ -311,7 +311,7 @@ def _plate_identity(
     raw: np.ndarray,
     draw: np.ndarray,
     normalized: str,
-    components: int | None,
+    components: int | tuple[Block, ...] | None,
     plan: ScoringPlan,
     settings: EvalConfig,
 ) -> dict:
@@ -333,7 +333,7 @@ def _plate_identity(
         fitted = np.ones(len(raw), dtype=bool)
         fitted[controls[tested]] = False
         values = normalization.standardise_per_plate(raw, plates, fitted)[controls]
-        return rotate_to_span(values) if components else values
+        return rotate_to_span(values) if isinstance(components, int) else values
 
     if normalized == normalization.PER_PLATE:
         bare = np.setdiff1d(plates[controls], np.delete(plates, controls))
@@ -380,10 +380,10 @@ def transductive_note(
         f"The folds of the classifiers cut across that division, so most test images were seen, {seen}, by the "
         "encoder: its scores are transductive. "
         f"{unseen}"
-        "Random weights and hand-made features saw none of the images; principal components of the pixels are fitted "
-        "in each training fold alone. "
-        "Nearest neighbours and the maps standardise with all images, without labels, and so does what is standardised "
-        "per plate with all images of a plate, one that is held out too."
+        "Random weights and hand-made features saw none of the images. Principal components and scales are fitted in "
+        "each training fold alone, for nearest neighbours to other wells than the image's. Of all images, without "
+        "labels, are the intensities that a set or a plate is normalised by, what is standardised per plate (of all "
+        "images of a plate, one that is held out too), and the maps."
     )
 
 
@@ -415,8 +415,8 @@ def _evaluate(workdir: Path, config: Config) -> dict:
     run_files.check_same_set(workdir, image_set)
     made_from = run_files.origin_of_embeddings(workdir, settings, image_set)
     metadata, features, model = read_embeddings(workdir / run_files.EMBEDDINGS, made_from)
-    pictures = [run_files.RECONSTRUCTIONS] + [run_files.CODEBOOK] * (config.model.name == "vqvae")
-    for name in pictures:  # what the report shows is refused before the hours of scoring
+    of_the_report = [run_files.RECONSTRUCTIONS] + [run_files.CODEBOOK] * (config.model.name == "vqvae")
+    for name in of_the_report:  # what the report shows is refused before the hours of scoring
         integrity.verify(workdir / name, run_files.EMBED_AGAIN, made_from)
     report.read_metrics(workdir / LOG)
     check_same_images(metadata, image_set)
@@ -429,28 +429,33 @@ def _evaluate(workdir: Path, config: Config) -> dict:
     finite, broken = without_broken(hand_made.feature_sets)
     appended = known_numbers(image_set, settings.append)
     embedded = features[:, : features.shape[1] - appended.shape[1]]
-    untrained, untrained_pooled = (
-        np.concatenate([values, np.broadcast_to(appended, (len(values), *appended.shape))], axis=2)
-        for values in embed_untrained(workdir, image_set, metadata, settings)
-    )
+    # Components of the table are fitted to the run's training images; a fold of the scores fits its own, to what they
+    # are of.
+    readout = embedded if not settings.components else embed.embed_image_set(embed.load_readout(workdir), image_set)
+    untrained, untrained_pooled = embed_untrained(workdir, image_set, settings.seed)
     seeds = f"mean of {RANDOM_DRAWS} seeds"
 
+    def encoded(key: str, title: str, description: str, values: np.ndarray) -> FeatureSet:
+        beside = np.broadcast_to(appended, (*values.shape[:-1], appended.shape[1]))
+        table = np.concatenate([values, beside], axis=-1)
+        return FeatureSet(key, title, description, table, encoder_blocks(values, appended, settings))
+
     feature_sets = [
-        FeatureSet(TRAINED, f"Trained encoder ({model})", "The embeddings of this run.", features),
-        FeatureSet(
+        encoded(TRAINED, f"Trained encoder ({model})", "The embeddings of this run.", readout),
+        encoded(
             RANDOM,
             "Random encoder",
             f"The same network with random weights, read at the bottleneck, {seeds}.",
             untrained,
         ),
-        FeatureSet(
+        encoded(
             RANDOM_POOLED,
             "Random encoder, pooled",
             f"The same random weights, read before the bottleneck as the mean over positions, {seeds}.",
             untrained_pooled,
         ),
         *finite,
-        *_appended(hand_made.feature_sets[-1], appended, settings.append),
+        *_appended(finite, appended, settings.append),
     ]
     with tqdm(desc="scores", unit="fold", total=count_steps(feature_sets, plan, settings)) as bar:
         scored = score_features(feature_sets, metadata, settings, bar.update)
@@ -484,7 +489,9 @@ def _evaluate(workdir: Path, config: Config) -> dict:
         integrity.write_json(workdir / run_files.SCORES, scores, made_from)
 
     keep()
-    projections = report_projections(feature_sets, shown, settings.seed, plan.umap)
+    # The maps are of the table itself.
+    mapped = [dataclasses.replace(feature_sets[0], features=features, components=None), *feature_sets[1:]]
+    projections = report_projections(mapped, shown, settings.seed, plan.umap)
     pictures = (
         shape_pictures(workdir, image_set, embedded, np.asarray(metadata[settings.label]), settings.seed)
         if image_set.kind == "shapes"
@@ -505,48 +512,46 @@ def _evaluate(workdir: Path, config: Config) -> dict:
 
     show()
     if image_set.kind == "shapes" and settings.invariance_objects:
-        for row in _invariances(workdir, image_set, embedded, plan.labels, settings):
+        for row in _invariances(workdir, image_set, readout, plan.labels, settings):
             scores["invariances"].append(row)
             keep()
         show()
     return scores
 
 
-def embed_untrained(
-    workdir: Path, image_set: ImageSet, metadata: pd.DataFrame, settings: EvalConfig
-) -> tuple[np.ndarray, np.ndarray]:
+def embed_untrained(workdir: Path, image_set: ImageSet, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """What random weights of `RANDOM_DRAWS` seeds make of the images, at the bottleneck and pooled before it.
-
-    With as many components as the trained network's, fitted to the same images.
 
     Returns:
         Two arrays [RANDOM_DRAWS, N, *].
     """
-    seeds = range(settings.seed, settings.seed + RANDOM_DRAWS)
-    train = (metadata["split"] == "train").to_numpy()
-
-    def components(features: np.ndarray) -> np.ndarray:
-        if not settings.components:
-            return features
-        return Components.fit(features[train], min(settings.components, features.shape[1]))(features)
-
     draws = []
-    for embedder in embed.load_untrained(workdir, seeds):
+    for embedder in embed.load_untrained(workdir, range(seed, seed + RANDOM_DRAWS)):
         both = embed.embed_image_set(embedder, image_set, progress=True)
-        draws.append([components(part) for part in np.split(both, [embedder.widths[0]], axis=1)])
+        draws.append(np.split(both, [embedder.widths[0]], axis=1))
     at_bottleneck, pooled = (np.stack(parts) for parts in zip(*draws))
     return at_bottleneck, pooled
 
 
-def _appended(fullest: FeatureSet, appended: np.ndarray, names: tuple[str, ...]) -> list[FeatureSet]:
+def encoder_blocks(values: np.ndarray, appended: np.ndarray, settings: EvalConfig) -> tuple[Block, ...] | None:
+    """What a fold fits to a readout [..., N, D] with numbers [N, A] beside it: `eval.components` of the first part."""
+    if not settings.components:
+        return None
+    components = min(settings.components, values.shape[-1])
+    beside = (Block(appended.shape[1]),) if appended.shape[1] else ()
+    return (Block(values.shape[-1], components, standardised=True), *beside)
+
+
+def _appended(hand_made: list[FeatureSet], appended: np.ndarray, names: tuple[str, ...]) -> list[FeatureSet]:
     """The numbers that stand beside the embedding, by themselves and beside the fullest hand-made features: what an
     embedding gains by them is not its own."""
     if not names:
         return []
     listed = ", ".join(names)
     alone = FeatureSet(APPENDED, "Appended columns", f"What stands beside the embedding, alone: {listed}.", appended)
-    if fullest.components is not None:
+    if not hand_made or hand_made[-1].components is not None:
         return [alone]
+    fullest = hand_made[-1]
     beside = FeatureSet(
         f"{fullest.key}_{APPENDED}",
         f"{fullest.title}, appended columns",
@@ -557,18 +562,19 @@ def _appended(fullest: FeatureSet, appended: np.ndarray, names: tuple[str, ...])
 
 
 def _invariances(
-    workdir: Path, image_set: ImageSet, embedded: np.ndarray, labels: np.ndarray, settings: EvalConfig
+    workdir: Path, image_set: ImageSet, readout: np.ndarray, labels: np.ndarray, settings: EvalConfig
 ) -> collections.abc.Iterator[dict]:
-    """What turning, moving, mirroring, another start, and pixels do to the embedding itself (without what is appended
-    to it)."""
+    """What turning, moving, mirroring, another start, and pixels do to the readout itself: without what is appended to
+    it, and before components are taken of it."""
     return invariances(
-        embed.load(workdir).embed,
+        embed.load_readout(workdir).embed,
         image_set.images(np.arange(len(image_set)))[..., 0],
-        embedded,
+        readout,
         labels,
         num_objects=settings.invariance_objects,
         most_training=INVARIANCE_TRAINING,
         most_side_px=settings.invariance_side_px,
+        components=encoder_blocks(readout, readout[:, :0], settings),
         seed=settings.seed,
     )
 

@@ -6,20 +6,36 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
+class Block:
+    """Neighbouring columns of a table of features that are prepared alike.
+
+    Attributes:
+        columns: how many.
+        components: principal components that stand for them; None: they stay as they are.
+        standardised: whether all columns weigh the same in the components; else each by how much it varies.
+    """
+
+    columns: int
+    components: int | None = None
+    standardised: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class FeatureSet:
     """Features of all images, before any normalization.
 
     Attributes:
         key, title, description: what they are called, and how they came about.
         features: [N, D]; or [S, N, D], S draws of what was random (weights), whose scores are averaged.
-        components: principal components of them that are fitted in each training fold, or None.
+        components: what is fitted to them in each training fold: that many principal components of all, or what becomes
+            of each block of columns; None: nothing.
     """
 
     key: str
     title: str
     description: str
     features: np.ndarray
-    components: int | None = None
+    components: int | tuple[Block, ...] | None = None
 
     @property
     def draws(self) -> np.ndarray:
@@ -29,6 +45,8 @@ class FeatureSet:
     @property
     def dim(self) -> int:
         """Number of features that reach the classifier."""
+        if isinstance(self.components, tuple):
+            return sum(block.components or block.columns for block in self.components)
         return self.components or self.features.shape[-1]
 
 

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
+from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
@@ -21,12 +22,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from bie_jax.evaluation.normalization import standardise
+from bie_jax.evaluation.feature_set import Block
 
 LOGISTIC_REGRESSION = "logistic_regression"
 RANDOM_FOREST = "random_forest"
 MAJORITY = "majority"
 _NUMBERS_HELD = 10**7  # of resamples times wells, or classes, at a time: 80 MB
+# Parts that wells are divided into for nearest neighbours: each is prepared by what is fitted to the others.
+NEIGHBOUR_PARTS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,20 +132,40 @@ def describe_gaps(labels: np.ndarray, folds: list[Fold]) -> list[str]:
     return notes
 
 
-def build_preparation(num_train: int, num_features: int, components: int | None, seed: int):
+def build_preparation(num_train: int, num_features: int, components: int | tuple[Block, ...] | None, seed: int):
     """What is fitted on a training fold before the classifiers: [principal components, then] standardisation.
 
     Args:
         num_train: images in the training fold.
         num_features: columns of the features.
-        components: number of principal components, or None for none; never more than the fold can support.
-        seed: of the randomised singular value decomposition.
+        components: number of principal components, what becomes of each block of columns, or None for none; never more
+            than the fold can support.
+        seed: of randomised singular value decompositions.
+
+    Raises:
+        ValueError: if the blocks are not of all columns.
     """
     if components is None:
         return make_pipeline(StandardScaler())
-    components = min(components, num_train - 1, num_features)
-    pca = PCA(components, svd_solver="randomized", iterated_power=3, random_state=seed)  # type: ignore[reportArgumentType]
-    return make_pipeline(pca, StandardScaler())
+    if isinstance(components, int):
+        count = min(components, num_train - 1, num_features)
+        pca = PCA(count, svd_solver="randomized", iterated_power=3, random_state=seed)  # type: ignore[reportArgumentType]
+        return make_pipeline(pca, StandardScaler())
+    ends = np.cumsum([block.columns for block in components])
+    if ends[-1] != num_features:
+        raise ValueError(f"there are {num_features} features, and blocks of {ends[-1]}")
+
+    def prepared(block: Block):
+        if block.components is None:
+            return "passthrough"
+        pca = PCA(min(block.components, num_train - 1, block.columns), random_state=seed)
+        return make_pipeline(StandardScaler(), pca) if block.standardised else pca
+
+    parts = [
+        (f"columns to {end}", prepared(block), slice(int(end) - block.columns, int(end)))
+        for block, end in zip(components, ends, strict=True)
+    ]
+    return make_pipeline(ColumnTransformer(parts), StandardScaler())
 
 
 def build_classifiers(seed: int, trees: int) -> dict[str, LogisticRegression | RandomForestClassifier]:
@@ -170,7 +193,7 @@ def cross_validate(
     folds: list[Fold],
     *,
     classifiers: tuple[str, ...] = (LOGISTIC_REGRESSION, RANDOM_FOREST),
-    components: int | None = None,
+    components: int | tuple[Block, ...] | None = None,
     seed: int = 0,
     trees: int = 100,
     on_fold=lambda: None,
@@ -182,7 +205,7 @@ def cross_validate(
         labels: [N] str.
         folds: no row is tested twice; one that is never tested is predicted as "".
         classifiers: names out of `build_classifiers`.
-        components: principal components fitted on each training fold first, or None.
+        components: see `build_preparation`; fitted on each training fold first.
         seed: of the forest and of the components.
         trees: of the forest.
         on_fold: called after each fold, for a progress bar.
@@ -374,13 +397,14 @@ def not_same_well_knn(
     wells: np.ndarray,
     k: int = 1,
     *,
-    components: int | None = None,
+    components: int | tuple[Block, ...] | None = None,
     seed: int = 0,
 ) -> dict:
     """Accuracy of the vote of the k nearest images that lie in another well, beside chance.
 
-    Cosine similarity of standardised features (no labels are used for that, all images are). The same well is excluded
-    because its images resemble each other whatever the treatment (not-same-well matching; Ljosa et al. 2013, doi
+    Cosine similarity of features that were prepared (principal components, standardisation) by what is fitted to other
+    wells: to nine tenths of them, those of the image and some others left out. The same well is excluded because its
+    images resemble each other whatever the treatment (not-same-well matching; Ljosa et al. 2013, doi
     10.1177/1087057113503553, excludes the same compound). A tie goes to the tied class with the nearest image.
 
     Args:
@@ -388,7 +412,7 @@ def not_same_well_knn(
         labels: [N] str.
         wells: [N], plate and well together.
         k: neighbours that vote; fewer vote where fewer are allowed.
-        components: principal components that are compared instead, fitted to all images without labels, or None.
+        components: see `build_preparation`.
         seed: of the components.
 
     Returns:
@@ -405,30 +429,35 @@ def not_same_well_knn(
     names, well_of_image = np.unique(wells, return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"not-same-well neighbours need at least two wells, all images come from {names[0]}")
-    if components is not None:
-        count, width = features.shape
-        features = build_preparation(count, width, components, seed).fit_transform(features)
-    unit = standardise(features)
-    norm = np.linalg.norm(unit, axis=1, keepdims=True)
-    unit = (unit / np.where(norm == 0, 1, norm)).astype(np.float32)
 
     per_well = np.zeros((len(names), len(classes)))
     np.add.at(per_well, (well_of_image, class_of_image), 1)
     allowed = len(labels) - per_well.sum(axis=1)[well_of_image]
     same_label = (per_well.sum(axis=0) - per_well[well_of_image])[np.arange(len(labels)), class_of_image]
 
+    # In float64: of a cosine near 1 single precision keeps no more than which images are within 1/50 of a degree.
+    features = np.asarray(features, dtype=np.float64)
     correct = np.zeros(len(labels), dtype=bool)
     block = 1024  # rows of the similarity matrix held at a time: 1024 x N floats
-    for start in range(0, len(labels), block):
-        rows = slice(start, min(start + block, len(labels)))
-        similarity = unit[rows] @ unit.T  # [b, N]
-        similarity[well_of_image[rows, None] == well_of_image[None, :]] = -np.inf
-        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-        counted = np.isfinite(np.take_along_axis(similarity, nearest, axis=1))
-        for i, (neighbours, valid) in enumerate(zip(class_of_image[nearest], counted)):
-            votes = np.bincount(neighbours[valid], minlength=len(classes))
-            winner = next(c for c in neighbours if votes[c] == votes.max())
-            correct[start + i] = winner == class_of_image[start + i]
+    num_parts = min(NEIGHBOUR_PARTS, len(names))
+    with threadpool_limits(1, user_api="blas"):
+        for part in range(num_parts):
+            asked = np.flatnonzero(well_of_image % num_parts == part)
+            others = features[well_of_image % num_parts != part]
+            preparation = build_preparation(len(others), features.shape[1], components, seed)
+            unit = preparation.fit(others).transform(features)
+            norm = np.linalg.norm(unit, axis=1, keepdims=True)
+            unit = unit / np.where(norm == 0, 1, norm)
+            for start in range(0, len(asked), block):
+                rows = asked[start : start + block]
+                similarity = unit[rows] @ unit.T  # [b, N]
+                similarity[well_of_image[rows, None] == well_of_image[None, :]] = -np.inf
+                nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+                counted = np.isfinite(np.take_along_axis(similarity, nearest, axis=1))
+                for row, neighbours, valid in zip(rows, class_of_image[nearest], counted, strict=True):
+                    votes = np.bincount(neighbours[valid], minlength=len(classes))
+                    winner = next(c for c in neighbours if votes[c] == votes.max())
+                    correct[row] = winner == class_of_image[row]
     return {
         "accuracy": float(correct.mean()),
         "chance": float((same_label / allowed).mean()),
@@ -445,7 +474,7 @@ def plate_identity(
     *,
     num_folds: int,
     seed: int,
-    components: int | None = None,
+    components: int | tuple[Block, ...] | None = None,
 ) -> dict:
     """How well logistic regression reads the plate off images of negative controls: lower is better.
 
@@ -461,7 +490,7 @@ def plate_identity(
         wells: [N] str, the well within its plate.
         num_folds: folds; fewer when a plate has fewer control wells.
         seed: of the folds.
-        components: see `cross_validate`.
+        components: see `build_preparation`.
 
     Returns:
         `macro_f1`, `chance` (1 / plates: the expected accuracy and, for equal plates, macro F1 of a blind guess),

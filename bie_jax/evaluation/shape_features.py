@@ -4,8 +4,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from bie_jax.evaluation import thumbnails
-from bie_jax.evaluation.components import Components
-from bie_jax.evaluation.feature_set import FeatureSet, HandMade
+from bie_jax.evaluation.feature_set import Block, FeatureSet, HandMade
 from bie_jax.image_set import ImageSet
 from bie_jax.shapes.descriptors import elliptic_fourier, fourier_magnitudes, region_properties
 from bie_jax.shapes.distance_matrix import cyclic_diagonal_spectrum, normalized_distances
@@ -65,7 +64,8 @@ def shape_features(image_set: ImageSet, shown: np.ndarray, *, classical: bool) -
     if classical:
         properties = region_properties(outlines).values
         with_size = region_properties(outlines, size=True).values
-        both = (_components(values) for values in (upper, spectrum.reshape(len(d), -1)))
+        flat = spectrum.reshape(len(d), -1)
+        known = [properties, elliptic, magnitudes]
         feature_sets += [
             FeatureSet(
                 "region_properties",
@@ -83,16 +83,16 @@ def shape_features(image_set: ImageSet, shown: np.ndarray, *, classical: bool) -
                 "all_classical",
                 "All classical",
                 f"Region properties, both kinds of Fourier descriptors, and {COMPONENTS} principal components each of "
-                "matrices and of their Fourier magnitudes, here fitted to all shapes, without labels.",
-                np.concatenate([properties, elliptic, magnitudes, *both], axis=1),
+                "matrices and of their Fourier magnitudes, all standardised, fitted in each training fold.",
+                np.concatenate([*known, upper, flat], axis=1),
+                (
+                    Block(sum(values.shape[1] for values in known)),
+                    *(Block(values.shape[1], COMPONENTS, standardised=True) for values in (upper, flat)),
+                ),
             ),
         ]
     side = thumbnails.tile_size(len(shown), TILE_PX)
     return HandMade(feature_sets, [outline_tile(outline, side) for outline in outlines[shown]])
-
-
-def _components(values: np.ndarray) -> np.ndarray:
-    return Components.fit(values, min(COMPONENTS, *values.shape))(values)
 
 
 def outline_tile(outline: np.ndarray, side: int) -> Image.Image:

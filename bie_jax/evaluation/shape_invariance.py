@@ -13,10 +13,11 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from bie_jax.evaluation.feature_set import Block
+from bie_jax.evaluation.probe import build_preparation
 from bie_jax.outline_views import random_noise
 from bie_jax.shapes.contour import mask_to_contour
 from bie_jax.shapes.polygon import contour_to_mask
@@ -35,6 +36,7 @@ def invariances(
     num_objects: int,
     most_training: int,
     most_side_px: int,
+    components: tuple[Block, ...] | None,
     seed: int,
 ) -> Iterator[dict]:
     """What each change does to the embedding of objects drawn at random, and to the F1 of a classifier of the others.
@@ -48,6 +50,7 @@ def invariances(
         most_training: others that the classifier (logistic regression) learns from, at most.
         most_side_px: an outline that is longer or wider is shrunk to this before it is drawn as a mask. Pixels matter
             more to a small mask than to a large one, and drawing takes time as their number does.
+        components: what the classifier takes of the embeddings, fitted to those that it learns from.
         seed: of what is drawn.
 
     Yields:
@@ -64,13 +67,14 @@ def invariances(
     learnt = rng.choice(others, min(most_training, len(others)), replace=False)
     classifier = None
     if len(np.unique(labels[learnt])) > 1 and (labels[learnt] != "").all():
-        classifier = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
+        preparation = build_preparation(len(learnt), features.shape[1], components, seed)
+        classifier = make_pipeline(preparation, LogisticRegression(class_weight="balanced", max_iter=1000))
         with threadpool_limits(1, user_api="blas"):
             classifier.fit(features[learnt], labels[learnt])
     originals = outlines[drawn].astype(np.float64)
     own = embed(originals[..., None].astype(np.float32))
     # Twice the summed variance is the mean squared distance between two objects drawn independently.
-    spread = np.sqrt(2 * features.var(axis=0).sum())
+    spread = np.sqrt(2 * features.astype(np.float64).var(axis=0).sum())
     changes = _changes(originals, rng, most_side_px)
     total = sum(count for *_, count in changes)
     bar = tqdm(total=total, desc="invariances", unit="version", mininterval=1.0)

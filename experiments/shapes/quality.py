@@ -87,8 +87,7 @@ def main() -> None:
             both = np.concatenate([embeddings, classical], axis=1)
             row(f"{name}, and region properties, with size", both, image_set, arguments.set, "")
         if name in ("both", "both, handed", "both, pose kept"):
-            metadata = read_embeddings(workdir / "embeddings.parquet")[0]
-            untrained = embed_untrained(workdir, image_set, metadata, load_config(workdir).eval)
+            untrained = embed_untrained(workdir, image_set, load_config(workdir).eval.seed)
             for readout, draws in zip(("embedding", "features"), untrained, strict=True):
                 for number, values in enumerate(draws, 1):
                     title = f"{name}: random weights, {readout}, draw {number} of {len(draws)}"

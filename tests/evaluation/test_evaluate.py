@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.decomposition import PCA
 
 from bie_jax import integrity
 from bie_jax.config import ConfigError, check_config
@@ -99,7 +98,7 @@ def test_neighbours_see_as_many_components_of_the_pixels_as_classifiers(finished
     wells = (image_set.metadata["plate"] + image_set.metadata["well"]).to_numpy().astype("U")
     pixels = image_features.classical_features(image_set, CHANNELS, 0.5, overall, np.arange(1)).pixels
     for end, values in (("", pixels), ("_per_plate", standardise_per_plate(pixels, image_set.metadata["plate"]))):
-        expected = probe.not_same_well_knn(PCA(64, svd_solver="full").fit_transform(values), labels, wells)
+        expected = probe.not_same_well_knn(values, labels, wells, components=64)
         found = scores["feature_sets"][f"pixel_pca{end}"]["knn"]
         np.testing.assert_allclose(found["accuracy"], expected["accuracy"], atol=0.03)  # by another PCA
 
@@ -177,11 +176,12 @@ def test_random_weights_count_by_the_mean_of_their_draws(settings):
 
 def test_appended_columns_stand_alone_and_beside_what_was_made_by_hand():
     hand_made = feature_set(np.zeros((4, 3)), "classical")
-    alone, beside = evaluate._appended(hand_made, np.arange(8.0).reshape(4, 2), ("area_px", "dose"))
+    alone, beside = evaluate._appended([hand_made], np.arange(8.0).reshape(4, 2), ("area_px", "dose"))
     np.testing.assert_array_equal(alone.features, np.arange(8).reshape(4, 2))
     np.testing.assert_array_equal(beside.features, np.c_[np.zeros((4, 3)), alone.features])
     assert "area_px, dose" in alone.description
-    assert evaluate._appended(hand_made, np.zeros((4, 0)), ()) == []
+    assert evaluate._appended([hand_made], np.zeros((4, 0)), ()) == []
+    assert [one.key for one in evaluate._appended([], np.zeros((4, 1)), ("dose",))] == ["appended"]
 
 
 def test_the_transductive_note_counts_the_training_images(finished):

@@ -6,6 +6,8 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
 from bie_jax.evaluation import baselines, probe
+from bie_jax.evaluation.baselines import rotate_to_span
+from bie_jax.evaluation.feature_set import Block, FeatureSet
 
 SUBSET = Path(__file__).parents[3] / "shared/data/bbbc021_singlecell_subset/bbbc021_subset.npz"
 
@@ -247,13 +249,14 @@ def test_gaps_between_training_and_test_are_told():
 
 
 def loop_bootstrap(labels, predictions, wells, resamples, rng):
-    """Wells drawn with replacement within each class, one resample and one image at a time."""
+    """Wells drawn with replacement, within each class if each holds one, one resample and one image at a time."""
     rows_of = {well: [i for i, w in enumerate(wells) if w == well] for well in sorted(set(wells))}
+    pure = all(len(set(labels[own])) == 1 for own in rows_of.values())
+    strata = [[well for well, own in rows_of.items() if labels[own[0]] == name] for name in sorted(set(labels))]
     values = []
     for _ in range(resamples):
         rows = []
-        for name in sorted(set(labels)):
-            members = [well for well, own in rows_of.items() if labels[own[0]] == name]
+        for members in strata if pure else [list(rows_of)]:
             for well in rng.choice(members, len(members)):
                 rows += rows_of[well]
         values.append(np.mean([f1 for *_, f1, _ in loop_scores(labels[rows], predictions[rows])[1]]))
@@ -271,6 +274,18 @@ def test_interval_against_resampling_in_a_loop():
     np.testing.assert_allclose(got, expected, atol=0.015)  # the error of a 2.5 % quantile of 1500 resamples
     by_image = probe.bootstrap_interval(labels, predictions, np.arange(120).astype(str), 4000, seed=0)
     assert got[1] - got[0] > 1.3 * (by_image[1] - by_image[0])
+
+
+def test_a_class_that_a_resample_lacks_is_not_in_its_mean():
+    """Wells of several classes, one of them in a single well: a third of the resamples have none of it."""
+    rng = np.random.default_rng(4)
+    wells = np.repeat(np.array([f"w{i:02d}" for i in range(12)]), 6)
+    labels = np.where(np.arange(72) % 2, "a", "b")
+    labels[:6] = "rare"
+    predictions = np.where(rng.random(72) < 0.8, labels, "a")
+    got = probe.bootstrap_interval(labels, predictions, wells, 4000, seed=0)
+    expected = loop_bootstrap(labels, predictions, wells, 1500, np.random.default_rng(5))
+    np.testing.assert_allclose(got, expected, atol=0.015)
 
 
 def test_interval_of_several_draws_is_that_of_their_mean():
@@ -299,10 +314,14 @@ def test_neighbours_against_brute_force(k):
     rng = np.random.default_rng(k)
     features, labels = clouds(rng, per_class=20, distance=1.0)
     wells = np.array([f"{label}{i % 4}" for i, label in enumerate(labels)])
-    mean, sd = features.mean(0), features.std(0)
-    standard = (features - mean) / sd
+    # One well lies far out in one direction: it must not scale what it is asked by.
+    features[wells == wells[0], 0] *= 40
+    names = sorted(set(wells))
+    part = np.array([names.index(well) % 10 for well in wells])
     correct, chance = 0, []
     for i in range(len(labels)):
+        others = features[part != part[i]]
+        standard = (features - others.mean(0)) / others.std(0)
         allowed = [j for j in range(len(labels)) if wells[j] != wells[i]]
         cosine = {
             j: standard[i] @ standard[j] / np.linalg.norm(standard[i]) / np.linalg.norm(standard[j]) for j in allowed
@@ -328,6 +347,65 @@ def test_neighbours_of_the_same_well_do_not_count():
     assert probe.not_same_well_knn(features, labels, wells)["accuracy"] == 0
     apart = probe.not_same_well_knn(features, labels, np.arange(8).astype(str))
     assert apart["accuracy"] == 1
+
+
+def _wide(seed=0):
+    """[60, 40] of twelve wells whose labels show in a direction of large variance, and a block of three numbers."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(["a", "b", "c"], 20)
+    signal = rng.normal(size=(60, 3)) + np.repeat(np.eye(3) * 3, 20, axis=0)
+    wide = signal @ rng.normal(size=(3, 37)) + 0.3 * rng.normal(size=(60, 37))
+    wells = np.char.add(labels, (np.arange(60) % 4).astype(str))
+    return np.concatenate([wide, rng.normal(size=(60, 3))], axis=1), labels, wells
+
+
+BLOCKS = (Block(37, 4, standardised=True), Block(3))
+
+
+@pytest.mark.parametrize("components", [None, 4, BLOCKS, (Block(37, 4), Block(3))])
+def test_nothing_is_fitted_to_rows_that_are_tested(components):
+    """Absurd test rows but one: what is fitted, and so the prediction of that one, stays."""
+    features, labels, wells = _wide()
+    for folds in (probe.stratified_folds(labels, 5, 0), probe.leave_group_out_folds(labels, wells)):
+        before = probe.cross_validate(features, labels, folds, components=components, trees=20)
+        fold = folds[0]
+        spoilt = features.copy()
+        spoilt[fold.test[:-1]] = 1e9 * np.random.default_rng(1).normal(size=(len(fold.test) - 1, 40))
+        after = probe.cross_validate(spoilt, labels, folds, components=components, trees=20)
+        for name in before:
+            assert before[name].values[fold.test[-1]] == after[name].values[fold.test[-1]] == labels[fold.test[-1]]
+        prepared = [
+            probe.build_preparation(len(fold.train), 40, components, 0).fit(table[fold.train]).transform(features)
+            for table in (features, spoilt)
+        ]
+        np.testing.assert_array_equal(*prepared)
+
+
+def test_blocks_become_their_own_components_beside_the_rest():
+    features, _, _ = _wide()
+    train = np.arange(0, 60, 2)
+    prepared = probe.build_preparation(30, 40, BLOCKS, 0).fit(features[train]).transform(features)
+    wide = (features[:, :37] - features[train, :37].mean(0)) / features[train, :37].std(0)
+    _, vectors = np.linalg.eigh(np.cov(wide[train], rowvar=False))
+    scores = wide @ vectors[:, ::-1][:, :4]
+    expected = np.concatenate([scores, features[:, 37:]], axis=1)
+    expected = (expected - expected[train].mean(0)) / expected[train].std(0)
+    signs = np.sign((prepared * expected).sum(axis=0))
+    np.testing.assert_allclose(prepared, signs * expected, atol=1e-6)
+    with pytest.raises(ValueError, match="there are 39 features, and blocks of 40"):
+        probe.build_preparation(30, 39, BLOCKS, 0)
+    assert FeatureSet("k", "t", "d", features, BLOCKS).dim == 7
+
+
+def test_components_of_pixels_are_those_whose_neighbours_are_asked():
+    """All components of as many images, standardised, are a sphere: every other image is as near."""
+    features, labels, wells = _wide()
+    pixels = rotate_to_span(
+        np.concatenate([features[:, :37], 0.3 * np.random.default_rng(3).normal(size=(60, 400))], 1)
+    )
+    assert pixels.shape == (60, 60)
+    assert probe.not_same_well_knn(pixels, labels, wells, components=3)["accuracy"] > 0.8
+    assert probe.not_same_well_knn(pixels, labels, wells)["accuracy"] < 0.7
 
 
 def test_neighbours_of_a_treatment_in_one_well_are_told():

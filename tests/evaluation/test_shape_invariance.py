@@ -33,7 +33,7 @@ def outlines():
 
 
 def _table(embed, outlines, labels, most_side_px=256):
-    how = {"num_objects": 8, "most_training": 100, "most_side_px": most_side_px, "seed": 0}
+    how = {"num_objects": 8, "most_training": 100, "most_side_px": most_side_px, "components": None, "seed": 0}
     rows = list(invariances(embed, outlines, embed(outlines[..., None]), labels, **how))
     table = {(row["of"], row["change"]): row for row in rows}
     assert len(table) == len(rows)
@@ -132,6 +132,7 @@ def test_rows_come_one_by_one(outlines):
         num_objects=8,
         most_training=100,
         most_side_px=256,
+        components=None,
         seed=0,
     )
     assert next(rows)["change"] == "none"
