@@ -1,6 +1,7 @@
 """Tables of what was done to each well, and their join with an index of fields."""
 
 import codecs
+import collections
 import csv
 import dataclasses
 import gzip
@@ -8,16 +9,28 @@ import io
 import re
 import sys
 import unicodedata
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet as pq
 
 from bie_jax.parquet import read_parquet
 from data.errors import BuildError
 from data.fields import Field, Index
+from data.limits import (
+    MOST_COLUMNS,
+    TEXT_BYTES,
+    VALUE_BYTES,
+    check_size,
+    check_text,
+    current,
+    reading,
+    regular,
+    size_text,
+)
 from data.sources.entries import typed
 from data.text import is_missing, plain
 from data.wells import well_name
@@ -43,14 +56,15 @@ def read_table(path: Path) -> pd.DataFrame:
         BuildError: if it is not there, not whole, no such table or without lines; naming the line where there is one.
     """
     name = path.name.lower().removesuffix(".gz")
-    if not path.is_file():
+    if not path.exists():
         raise BuildError(f"{path}: no such file")
+    stored = regular(path).st_size
     if name.endswith(".parquet"):
-        return _without_missing(_read_parquet(path), path)
+        return _without_missing(_read_parquet(path, stored), path)
     separator = _SEPARATORS.get(Path(name).suffix)
     if separator is None:
         raise BuildError(f"{path}: a table is .csv, .tsv or .txt (tabs), each also as .gz, or .parquet")
-    return _without_missing(_parse(_decode(_content(path), path), separator, path), path)
+    return _without_missing(_parse(_decode(_content(path, stored), path), separator, path), path)
 
 
 def _without_missing(table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -74,14 +88,17 @@ def _without_missing(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     return pd.DataFrame(given, index=table.index, dtype=str)
 
 
-def _content(path: Path) -> bytes:
-    content = path.read_bytes()
-    if not content.startswith(b"\x1f\x8b"):  # a browser may have unpacked the .gz
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BuildError(f"{path}: not a whole gzip file ({error}); copy it again") from None
+def _content(path: Path, stored: int) -> bytes:
+    with path.open("rb") as file:
+        is_packed = file.read(2) == b"\x1f\x8b"  # a browser may have unpacked the .gz
+    if not is_packed:
+        check_text(path)
+        return path.read_bytes()
+    most = current().allowed(stored) // TEXT_BYTES
+    with reading(path, stored, "not a whole gzip file, copy it again"), gzip.open(path) as file:
+        content = file.read(most + 1)
+    check_size(path, f"a text of {size_text(len(content))} and more", TEXT_BYTES * len(content), stored)
+    return content
 
 
 def _decode(content: bytes, path: Path) -> str:
@@ -116,6 +133,7 @@ def _parse(text: str, separator: str, path: Path) -> pd.DataFrame:
                 continue
             if header is None:
                 header = row
+                _check_columns(path, len(header))
                 continue
             if len(row) != len(header):
                 raise BuildError(f"{path}, line {line}: {len(row)} values, the header has {len(header)} columns")
@@ -127,7 +145,7 @@ def _parse(text: str, separator: str, path: Path) -> pd.DataFrame:
         raise BuildError(f"{path}: the table is empty")
     if len(header) == 1 and re.search(r"[,;\t|]", header[0]):
         raise BuildError(f"{path}: has the one column {header[0]!r}; it must be separated by {separator!r}")
-    twice = sorted({name for name in header if name and header.count(name) > 1})
+    twice = sorted(name for name, count in collections.Counter(header).items() if name and count > 1)
     if twice:
         raise BuildError(f"{path}: there are several columns {twice}")
     unnamed = [i for i, name in enumerate(header) if not name and any(row[i] for row in rows)]
@@ -137,11 +155,23 @@ def _parse(text: str, separator: str, path: Path) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index(lines, name="line"), dtype=str)
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
+def _check_columns(path: Path, count: int) -> None:
+    if count > MOST_COLUMNS:
+        raise BuildError(f"{path}: has {count} columns, {MOST_COLUMNS} at most are read; leave out what is not needed")
+
+
+def _read_parquet(path: Path, stored: int) -> pd.DataFrame:
+    problem = "not a Parquet file that can be read"
+    with reading(path, stored, problem):
+        size = pq.read_metadata(path)
+        nested = [field.name for field in pq.read_schema(path) if pyarrow.types.is_nested(field.type)]
+    _check_columns(path, size.num_columns)
+    what = f"a table of {size.num_rows} rows and {size.num_columns} columns"
+    check_size(path, what, VALUE_BYTES * size.num_rows * size.num_columns, stored)
+    if nested:
+        raise BuildError(f"{path}: the columns {nested} hold lists or records; a table has one value in each place")
+    with reading(path, stored, problem):
         table = read_parquet(path, exact=True)
-    except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors
-        raise BuildError(f"{path}: not a Parquet file that can be read ({str(error).splitlines()[0]})") from None
     if table.empty:
         raise BuildError(f"{path}: the table is empty")
     texts: dict[str, list[str]] = {}

@@ -15,6 +15,7 @@ A build that was stopped goes on with the same command. data/README.md explains 
 import argparse
 import dataclasses
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from typing import Any
 
 from bie_jax.image_set import damage_of_set
 from bie_jax.lock import LockedError, locked
+from data import limits
 from data.annotation import join, read_annotation
 from data.bbbc010 import index as bbbc010
 from data.bbbc021 import index as bbbc021
@@ -77,6 +79,11 @@ _LAYOUTS_OF_ANY_NAMES = ("folder", "ome-tiff", "ome-zarr", None)
 def main(arguments: list[str]) -> None:
     """Build one set, unless it is there."""
     args = parse(arguments, __doc__)
+    with limits.using(limits.Limits() if args.max_gb is None else limits.Limits(args.max_gb * limits.GB, math.inf)):
+        _build_once(args)
+
+
+def _build_once(args: argparse.Namespace) -> None:
     version = _version(args.name)
     directory = args.data_dir / args.set_name / version
     with locked(args.data_dir / f".building-{args.set_name}-{version}.lock"):
@@ -303,7 +310,7 @@ def _index(args: argparse.Namespace, wells_per_plate: int) -> tuple[Index, dict[
     readers: dict[str, Callable[[], Index]] = {
         "table": lambda: index_table(path, wells_per_plate, label),
         "folder": lambda: index_folder(path),
-        "ome-tiff": lambda: index_ome_tiff(path, wells_per_plate),
+        "ome-tiff": lambda: index_ome_tiff(path, wells_per_plate, args.skip_bad is not None),
         "arrays": lambda: index_arrays(path, wells_per_plate),
         "tfds": lambda: index_tfds(path),
         "contours": lambda: index_contours(path, args.annotation, wells_per_plate, label),
@@ -382,5 +389,7 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except (BuildError, LockedError, OSError) as error:  # OSError: the disk is full, or not ours to write to
         sys.exit(f"data.build: {error}")
+    except MemoryError:
+        sys.exit("data.build: memory ran out; free some, or give it less at once with --plates or --wells")
     except KeyboardInterrupt:
         sys.exit("data.build: stopped; the same command goes on")

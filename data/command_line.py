@@ -79,6 +79,12 @@ def parse(arguments: list[str], description: str | None) -> argparse.Namespace:
     parser.add_argument("--illumination", action="store_true", help="divide by each plate's own light")
     parser.add_argument("--seed", default=0, type=int, help="of random windows (default: 0)")
     parser.add_argument("--workers", default=os.cpu_count(), type=_positive, help="processes (default: all cores)")
+    parser.add_argument(
+        "--max-gb",
+        type=_positive,
+        metavar="N",
+        help="memory that one file may take, whatever its size (default: by its size, 4 at most)",
+    )
     parser.add_argument("--skip-bad", type=Path, metavar="FILE.csv", help="leave out what cannot be read, and list it")
     args = parser.parse_args([_with_hyphens(argument) for argument in arguments])
 

@@ -1,10 +1,12 @@
 """Public files by HTTP with their checksums, and zip archives that are opened with care."""
 
 import hashlib
+import lzma
 import os
 import re
 import shutil
 import stat
+import struct
 import time
 import zipfile
 import zlib
@@ -17,16 +19,12 @@ import requests
 from tqdm import tqdm
 
 from data.errors import BuildError
+from data.limits import ARCHIVE_BYTES, ARCHIVE_RATIO, MOST_FOLDERS, SMALL_ARCHIVE_BYTES, regular, size_text
 
 TIMEOUT_S = 30.0  # without a byte
 ATTEMPTS = 3  # where a connection fails or breaks, or the server has a fault
 WAIT_S = 2.0  # before the second attempt, twice that before the third
 _CHUNK_BYTES = 1 << 20
-# Beyond either an archive is taken for a bomb. The largest plates are near 1 GB, and even an empty 16-bit TIFF does not
-# shrink a hundredfold together with its neighbours.
-MOST_BYTES = 200 << 30
-MOST_RATIO = 100
-_SMALL_BYTES = 10 << 20  # an archive that unpacks to less does no harm at any ratio
 
 
 def fetch(url: str, sha256: str | None, folder: Path) -> Path:
@@ -61,6 +59,8 @@ def fetch(url: str, sha256: str | None, folder: Path) -> Path:
             time.sleep(WAIT_S * attempt)
         try:
             return Path(pooch.retrieve(url, known, fname=name, path=folder, downloader=_download))  # pyright: ignore[reportArgumentType]
+        except BuildError:
+            raise
         except requests.HTTPError as error:
             status = error.response.status_code if error.response is not None else 0
             problem = f"the server answers {status}"
@@ -84,12 +84,15 @@ def _download(url: str, output_file: Any, pooch: Any) -> None:
     """As pooch calls it. Its own asks for compressed transfer, and then a .gz may arrive unpacked."""
     with requests.get(url, stream=True, timeout=TIMEOUT_S, headers={"Accept-Encoding": "identity"}) as response:
         response.raise_for_status()
-        size = int(response.headers.get("Content-Length", 0)) or None
+        announced = response.headers.get("Content-Length", "")
+        size = int(announced) if announced.isdecimal() else None
         with (
             open(output_file, "wb") as file,
             tqdm(total=size, desc=PurePosixPath(urlsplit(url).path).name, unit="B", unit_scale=True) as bar,
         ):
             for chunk in response.iter_content(_CHUNK_BYTES):
+                if bar.n + len(chunk) > ARCHIVE_BYTES:
+                    raise BuildError(f"{url}: gives more than {size_text(ARCHIVE_BYTES)}, and may have no end")
                 file.write(chunk)
                 bar.update(len(chunk))
 
@@ -118,7 +121,8 @@ def extract_zip(path: Path, folder: Path) -> Path:
 
     Raises:
         BuildError: naming the member, for one that is no plain file or would lie outside the folder, an archive that
-            is damaged, encrypted, or unpacks to more than `MOST_BYTES`, `MOST_RATIO` times its size or the free disk.
+            is damaged, encrypted, or unpacks to more than `limits.ARCHIVE_BYTES`, `limits.ARCHIVE_RATIO` times its size
+            or the free disk.
     """
     if folder.is_dir():
         return folder
@@ -136,8 +140,10 @@ def extract_zip(path: Path, folder: Path) -> Path:
                 with archive.open(member) as packed, open(target, "xb") as file:
                     shutil.copyfileobj(packed, file, _CHUNK_BYTES)
         os.replace(partial, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError) as error:
         raise BuildError(f"{path}: not a whole zip archive ({error}); copy it again") from None
+    except MemoryError:
+        raise BuildError(f"{path}: asks for more memory than there is; unpack it by hand and give the folder") from None
     except (FileExistsError, NotADirectoryError) as error:
         raise BuildError(f"{path}: two members claim {Path(error.filename).relative_to(partial)}") from None
     finally:
@@ -149,6 +155,8 @@ def _check_members(members: list[zipfile.ZipInfo], path: Path, folder: Path) -> 
     for member in members:
         name = PurePosixPath(member.filename)
         outside = name.is_absolute() or ".." in name.parts or not name.parts
+        if len(name.parts) > MOST_FOLDERS:
+            raise BuildError(f"{path}: a member lies {len(name.parts)} folders deep; unpack it by hand")
         if outside or "\\" in member.filename or ":" in name.parts[0]:
             raise BuildError(f"{path}: its member {member.filename!r} would leave the folder; nothing was unpacked")
         kind = stat.S_IFMT(member.external_attr >> 16)
@@ -157,10 +165,10 @@ def _check_members(members: list[zipfile.ZipInfo], path: Path, folder: Path) -> 
         if member.flag_bits & 1:
             raise BuildError(f"{path}: its member {member.filename!r} is encrypted; unpack it by hand")
     size, packed = sum(member.file_size for member in members), path.stat().st_size
-    if size > MOST_BYTES or (size > _SMALL_BYTES and size > MOST_RATIO * packed):
+    if size > ARCHIVE_BYTES or (size > SMALL_ARCHIVE_BYTES and size > ARCHIVE_RATIO * packed):
         raise BuildError(
-            f"{path}: its {packed} bytes would become {size}, over {MOST_BYTES} or {MOST_RATIO} times as many; if it "
-            "is no bomb, unpack it by hand and give the folder"
+            f"{path}: its {packed} bytes would become {size}, over {ARCHIVE_BYTES} or {ARCHIVE_RATIO} times as many; "
+            "if it is no bomb, unpack it by hand and give the folder"
         )
     free = shutil.disk_usage(folder).free
     if size > free:
@@ -192,6 +200,8 @@ def bring(source: str, sha256: str | None, folder: Path) -> tuple[Path, dict[str
         path = Path(source)
         if not path.exists():
             raise BuildError(f"{path}: no such file or folder")
+        if not path.is_dir():
+            regular(path)
     if path.is_dir():
         if sha256 is not None:
             raise BuildError(f"{path}: is a folder, --sha256 is for a file")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,7 @@ def build_fields(
             num_workers=num_workers,
             examples_per_part=per_field,
             skip_bad=skip_bad,
+            unreadable=index.unreadable,
             notes=notes | size_notes(sizes) | label_notes | names_alike(index),
             attachments={} if maker.illumination is None else maker.illumination.files(),
         )
@@ -229,7 +231,7 @@ def estimate_illumination(
     ]
     bar = tqdm(total=len(plates), initial=len(plates) - len(jobs), desc="illumination", unit="plate")
     with bar, _naming_skip_bad(skip_bad):
-        workers.run(_estimate_plate, jobs, num_workers, bar.update)
+        workers.run(_estimate_plate, jobs, num_workers, bar.update, isolated=skip_bad)
     return Illumination(functions)
 
 
@@ -240,13 +242,26 @@ class _PlateLight:
     maker: FieldMaker
     skip_bad: bool
 
+    @property
+    def note(self) -> Path:
+        """What its process is at."""
+        return self.path.with_suffix(".reading")
+
+    def without(self, number: int, source: str, problem: str) -> "_PlateLight":
+        """The same without a field of which a reader dies; raises BuildError if nothing may be left out."""
+        field = self.fields[number]
+        if not self.skip_bad:
+            raise BuildError(f"{source or field.source}: {problem} ({field}); --skip-bad=FILE.csv leaves it out")
+        return dataclasses.replace(self, fields=(*self.fields[:number], *self.fields[number + 1 :]))
+
 
 def _estimate_plate(job: _PlateLight, tick: workers.Tick) -> None:
     def images() -> Iterator[np.ndarray]:
-        for field in job.fields:
+        for number, field in enumerate(job.fields):
             try:
-                for image, _ in assemble(field, job.maker.channels, job.maker.z, job.maker.t):
-                    yield image
+                with workers.noted(job.note, number):
+                    for image, _ in assemble(field, job.maker.channels, job.maker.z, job.maker.t):
+                        yield image
             except BadInputError:
                 if not job.skip_bad:
                     raise
@@ -300,16 +315,61 @@ def _check_planes(index: Index, maker: FieldMaker, skip_bad: bool) -> None:
         )
 
 
-def _first_examples(index: Index, maker: FieldMaker, skip_bad: bool) -> tuple[tuple[int, int, int], str, int]:
+_First = tuple[tuple[int, int, int], str, int]  # shape, dtype, and how many examples the field gives
+
+
+def _first_examples(index: Index, maker: FieldMaker, skip_bad: bool) -> _First:
     """Shape and dtype of the set, which its first readable field decides, and how many examples that field gives."""
-    for field in index.fields:
-        try:
-            examples = [image for image, _ in maker.examples(field)]
-        except BadInputError:
-            if not skip_bad:
-                raise
-            continue
+    first = _first_readable(index.fields, maker) if skip_bad else _first_of(index.fields, maker)
+    if isinstance(first, str):
+        raise BuildError(f"none of the {len(index.fields)} fields gives an example{first}")
+    return first
+
+
+def _first_of(fields: tuple[Field, ...], maker: FieldMaker) -> _First | str:
+    """Of the first field that gives an example, or ""; raises BadInputError for a field that cannot be read."""
+    for field in fields:
+        examples = [image for image, _ in maker.examples(field)]
         if examples:
             height, width, channels = examples[0].shape
             return (height, width, channels), str(np.dtype(examples[0].dtype)), len(examples)
-    raise BuildError(f"none of the {len(index.fields)} fields gives an example")
+    return ""
+
+
+def _first_readable(fields: tuple[Field, ...], maker: FieldMaker) -> _First | str:
+    """The same, past fields that cannot be read, or of which a reader dies: they are met again, and listed.
+
+    Returns:
+        What is wrong with the last of them, if there is no other.
+    """
+    first: _First | str = ""
+    with tempfile.TemporaryDirectory() as folder:
+        note = Path(folder) / "reading"
+        while fields and isinstance(first, str):
+            try:
+                first = workers.alone(_pass_unreadable, fields[:_AT_ONCE], maker, note, note=note)
+                fields = fields[_AT_ONCE:]
+            except workers.DeadReaderError as error:
+                if error.part is None:
+                    raise BuildError(f"no process could be started ({error.problem}); try the command again") from None
+                number, source = error.part
+                first = f"; {source or fields[number].source}: {error.problem}"
+                fields = fields[number + 1 :]
+    return first
+
+
+_AT_ONCE = 100  # fields that a process is told of
+
+
+def _pass_unreadable(fields: tuple[Field, ...], maker: FieldMaker, note: Path) -> _First | str:
+    problem = ""
+    for number, field in enumerate(fields):
+        try:
+            with workers.noted(note, number):
+                first = _first_of((field,), maker)
+        except BadInputError as error:
+            problem = f"; {error}"
+        else:
+            if not isinstance(first, str):
+                return first
+    return problem

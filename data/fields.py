@@ -57,6 +57,7 @@ class Index:
         columns: of every field's metadata, with their Python types.
         pixel_size_um: micrometres per pixel; None where the source does not say.
         ignored: (file, why) of what lies there and is not part of it: thumbnails, missing wells.
+        unreadable: (file, place, why) of what may be part of it, and cannot be read; only with `--skip-bad`.
     """
 
     channels: tuple[str, ...]
@@ -64,6 +65,7 @@ class Index:
     columns: dict[str, type]
     pixel_size_um: float | None
     ignored: tuple[tuple[str, str], ...]
+    unreadable: tuple[tuple[str, str, str], ...] = ()
 
 
 def assemble(

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -14,10 +15,8 @@ import tifffile
 from data.contents import Contents, of_jpeg, of_png
 from data.errors import BadInputError
 from data.formats import SNIFFED, format_of
+from data.limits import check_size, reading, regular
 from data.tiff import of_tiff, open_tiff
-
-# What tifffile and imagecodecs raise on a damaged file; imagecodecs' own errors are RuntimeErrors.
-DAMAGED = (tifffile.TiffFileError, ValueError, KeyError, IndexError, struct.error, RuntimeError, OSError, EOFError)
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -117,42 +116,32 @@ def contents(path: Path) -> Contents:
     Raises:
         BadInputError: for what is not there, empty, damaged, none of TIFF, PNG, JPEG, or says what is not so.
     """
-    try:
-        return _contents(path, _state(path))
-    except DAMAGED as error:
-        raise _damaged(path, error) from None
+    return _contents(path, _state(path))
 
 
 @functools.lru_cache(maxsize=16)
 def _contents(path: Path, state: tuple[int, int]) -> Contents:
-    """`state` makes a changed file another one."""
-    del state
+    """`state`, size and time of the last change, makes a changed file another one."""
     start, content = _opened(path)
-    if start in TIFF:
-        with open_tiff(path) as tiff:
-            _refuse_cut_off(tiff, path)
-            try:
-                return of_tiff(tiff)
-            except ValueError as error:
-                raise BadInputError(str(path), "", str(error)) from None
+    with reading(path, state[0]):
+        if start in TIFF:
+            with open_tiff(path) as tiff:
+                _refuse_cut_off(tiff, path)
+                return _said(path, lambda: of_tiff(tiff))
+        return _said(path, lambda: (of_png if content.startswith(_PNG) else of_jpeg)(content))
+
+
+def _said(path: Path, describe: Callable[[], Contents]) -> Contents:
+    """What a whole file says of itself, and what it says that is not so."""
     try:
-        return of_png(content) if content.startswith(_PNG) else of_jpeg(content)
+        return describe()
     except ValueError as error:
         raise BadInputError(str(path), "", str(error)) from None
 
 
 def _state(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise BadInputError(str(path), "", f"cannot be opened: {error.strerror}") from None
+    status = regular(path)
     return status.st_size, status.st_mtime_ns
-
-
-def _damaged(path: Path, error: Exception) -> BadInputError:
-    if isinstance(error, BadInputError):
-        return error
-    return BadInputError(str(path), "", f"damaged: {str(error).splitlines()[0] if str(error) else repr(error)}")
 
 
 def _opened(path: Path) -> tuple[bytes, bytes]:
@@ -162,22 +151,22 @@ def _opened(path: Path) -> tuple[bytes, bytes]:
         BadInputError: for what is not there, empty, or neither TIFF, PNG nor JPEG.
     """
     source = str(path)
-    if path.is_dir():
-        raise BadInputError(source, "", "is a folder, an image file is needed")
+    stored = regular(path).st_size
+    if stored == 0:
+        raise BadInputError(source, "", "the file is empty")
     try:
         with open(path, "rb") as file:
             start = file.read(SNIFFED)
-            if start[:4] in TIFF:
-                return start[:4], b""
-            if not start:
-                raise BadInputError(source, "", "the file is empty")
-            if start[:8] != _PNG and start[:3] != _JPEG:
-                found = format_of(path.name, start)
-                other = f"is {found}" if found else f"neither TIFF, PNG nor JPEG: it begins with {start[:8].hex(' ')}"
-                raise BadInputError(source, "", other)
-            return start[:4], start + file.read()
+        if start[:4] in TIFF:
+            return start[:4], b""
+        if start[:8] != _PNG and start[:3] != _JPEG:
+            found = format_of(path.name, start)
+            other = f"is {found}" if found else f"neither TIFF, PNG nor JPEG: it begins with {start[:8].hex(' ')}"
+            raise BadInputError(source, "", other)
     except OSError as error:
         raise BadInputError(source, "", f"cannot be opened: {error.strerror}") from None
+    with reading(source, stored):
+        return start[:4], path.read_bytes()
 
 
 def read_file(path: Path, page: int = 0, pages: int | None = None) -> np.ndarray:
@@ -199,18 +188,19 @@ def read_file(path: Path, page: int = 0, pages: int | None = None) -> np.ndarray
     if not 0 <= page < count:
         raise BadInputError(str(path), "", f"holds {planes(count)} ({found}), number {page} was asked for")
     start, content = _opened(path)
-    try:
+    stored = regular(path).st_size
+    with reading(path, stored):
         if start in TIFF:
             with open_tiff(path) as tiff:
                 return _read_place(tiff, path, *found.places[page])
         if content.startswith(_PNG):
+            width, height = struct.unpack_from(">II", content, 16)
+            check_size(path, f"an image of {width} x {height} pixels", width * height, stored)
             return imagecodecs.png_decode(content)
         # libjpeg fills the rest of a truncated picture with grey and calls that a warning.
         if not content.rstrip(b"\0").endswith(b"\xff\xd9"):
             raise BadInputError(str(path), "", "truncated: the JPEG has no end")
         return imagecodecs.jpeg8_decode(content)
-    except DAMAGED as error:
-        raise _damaged(path, error) from None
 
 
 def planes(count: int) -> str:
@@ -229,27 +219,28 @@ def read_page(path: Path, page: int, pages: int | None = None) -> np.ndarray:
     start, _ = _opened(path)
     if start not in TIFF:
         raise BadInputError(str(path), "", "is no TIFF")
-    try:
-        with open_tiff(path) as tiff:
-            count = len(tiff.pages)
-            if not 0 <= page < count:
-                raise BadInputError(str(path), "", f"has {count} pages, number {page} was asked for")
-            if pages not in (None, count) and pages != sum(not one.aspage().is_reduced for one in tiff.pages):
-                raise BadInputError(str(path), "", f"has {count} pages, expected {pages}")
-            return _read_place(tiff, path, page, None)
-    except DAMAGED as error:
-        raise _damaged(path, error) from None
+    with reading(path, regular(path).st_size), open_tiff(path) as tiff:
+        count = len(tiff.pages)
+        if not 0 <= page < count:
+            raise BadInputError(str(path), "", f"has {count} pages, number {page} was asked for")
+        if pages not in (None, count) and pages != sum(not one.aspage().is_reduced for one in tiff.pages):
+            raise BadInputError(str(path), "", f"has {count} pages, expected {pages}")
+        return _read_place(tiff, path, page, None)
 
 
 def _read_place(tiff: tifffile.TiffFile, path: Path, page: int, offset: int | None) -> np.ndarray:
     chosen = tiff.pages[page].aspage()
     refuse_truncated(chosen, path)
+    what = f"a page of {' x '.join(map(str, chosen.shape))} pixels"
+    check_size(path, what, chosen.nbytes, path.stat().st_size)
     if offset is None:
         # One thread: the workers of a build use the cores.
         pixels = chosen.asarray(maxworkers=1)
     else:
         stored = np.dtype(contents(path).dtype).newbyteorder(tiff.byteorder)
         pixels = tiff.filehandle.read_array(stored, math.prod(chosen.shape), offset).reshape(chosen.shape)
+    if pixels.ndim not in (2, 3):
+        raise BadInputError(str(path), "", f"damaged: its page {page} has the shape {pixels.shape}")
     return np.moveaxis(pixels, 0, -1) if chosen.axes == "SYX" else pixels  # colours one after the other
 
 
@@ -270,12 +261,9 @@ def count_pages(path: Path) -> int:
     Raises:
         BadInputError: if it cannot be read, or is cut off between two of them.
     """
-    try:
-        with open_tiff(path) as tiff:
-            _refuse_cut_off(tiff, path)
-            return len(tiff.pages)
-    except DAMAGED as error:
-        raise _damaged(path, error) from None
+    with reading(path, regular(path).st_size), open_tiff(path) as tiff:
+        _refuse_cut_off(tiff, path)
+        return len(tiff.pages)
 
 
 def _refuse_cut_off(tiff: tifffile.TiffFile, path: Path) -> None:

@@ -100,6 +100,19 @@ class _Shard:
     parts: list[Any]
     fingerprint: str
     skip_bad: bool
+    left_out: dict[int, tuple[str, str, str]] = dataclasses.field(default_factory=dict)  # as `BadInputError` has it
+
+    @property
+    def note(self) -> Path:
+        """What its process is at."""
+        return self.directory / f".reading-{self.number:05d}"
+
+    def without(self, number: int, source: str, problem: str) -> "_Shard":
+        """The same without a part of which a reader dies; raises BuildError if nothing may be left out."""
+        place = str(self.parts[number])
+        if not self.skip_bad:
+            raise BuildError(f"{source or place}: {problem} ({place}); --skip-bad=FILE.csv leaves it out")
+        return dataclasses.replace(self, left_out=self.left_out | {number: (source or place, place, problem)})
 
 
 def write_set(
@@ -111,6 +124,7 @@ def write_set(
     num_workers: int = 1,
     examples_per_part: int = 1,
     skip_bad: Path | None = None,
+    unreadable: Sequence[tuple[str, str, str]] = (),
     notes: dict[str, Any] | None = None,
     attachments: dict[str, Path] | None = None,
 ) -> Path:
@@ -123,7 +137,9 @@ def write_set(
         data_dir: folder of built sets.
         num_workers: processes, started afresh (never forked) when more than 1.
         examples_per_part: about how many, to size the shards.
-        skip_bad: csv to list the parts in that cannot be read and are left out; None: the first one stops the build.
+        skip_bad: csv to list the parts in that cannot be read and are left out, also where a reader dies of one: then
+            even a single worker is another process. None: the first one stops the build.
+        unreadable: (source, place, problem) of what is left out already, to list with these.
         notes: what else `build.json` shall say.
         attachments: further files to keep with the set, by name.
 
@@ -145,12 +161,13 @@ def write_set(
     bar = tqdm(total=len(parts), initial=done, desc=f"build {description.name}", unit="part", mininterval=0.5)
     try:
         with bar:
-            workers.run(_write_shard, todo, num_workers, progress=bar.update)
+            workers.run(_write_shard, todo, num_workers, progress=bar.update, isolated=skip_bad is not None)
     finally:
         # Nothing finished is nothing to go on with.
         if not any(building.glob("shard-*")):
             shutil.rmtree(building)
-    skipped = [row for shard in shards for row in json.loads((_folder(shard) / "skipped.json").read_text())]
+    skipped = [list(row) for row in unreadable]
+    skipped += [row for shard in shards for row in json.loads((_folder(shard) / "skipped.json").read_text())]
     without = [part for shard in shards for part in json.loads((_folder(shard) / "without.json").read_text())]
     if skip_bad is not None:
         with open(skip_bad, "w", newline="") as file:
@@ -210,6 +227,10 @@ def _is_done(shard: _Shard) -> bool:
 
 def _write_shard(shard: _Shard, tick: workers.Tick) -> None:
     """Records, table, histograms and the list of what was left out, in a folder that is renamed when it is whole."""
+    if _is_done(shard):  # by a process that was ended before it could say so
+        for _ in shard.parts:
+            tick()
+        return
     description = shard.description
     partial = shard.directory / f".partial-{shard.number:05d}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -223,9 +244,14 @@ def _write_shard(shard: _Shard, tick: workers.Tick) -> None:
     skipped: list[tuple[str, str, str]] = []
     without: list[str] = []  # parts that are read and give no example, as a field without cells
     statistics: dict[str, Intensities] = {}
-    for part in shard.parts:
+    for number, part in enumerate(shard.parts):
+        if number in shard.left_out:
+            skipped.append(shard.left_out[number])
+            tick()
+            continue
         try:
-            examples = list(shard.maker.examples(part))
+            with workers.noted(shard.note, number):
+                examples = list(shard.maker.examples(part))
             for image, metadata in examples:
                 _check(description, image, metadata)
             without += [] if examples else [str(part)]

@@ -4,13 +4,14 @@ import collections
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
-import tifffile
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from data.crops import AroundMasks, AroundPoints, Cut, RandomWindows, Tiles, Whole
 from data.errors import BadInputError, BuildError
 from data.fields import Field, Index
-from data.planes import DAMAGED, TIFF, FilePlane
+from data.limits import reading, regular
+from data.planes import TIFF, FilePlane
+from data.tiff import open_tiff
 
 _THREADS = 8  # that open files at once; a disk of a server answers them together
 _SHOWN = 5
@@ -76,13 +77,13 @@ def _listed(sizes: Sizes) -> str:
 def _size_in_file(field: Field, channel: str) -> tuple[int, int] | None:
     """Of an image file its header's; None for other planes, and for what cannot be read: reading it says why."""
     plane = next((plane for (name, _, _), plane in sorted(field.planes.items()) if name == channel), None)
-    if not isinstance(plane, FilePlane) or not plane.path.is_file():  # of a pipe nothing may ever come
+    if not isinstance(plane, FilePlane):
         return None
-    with contextlib.suppress(*DAMAGED, BadInputError, UnidentifiedImageError, Image.DecompressionBombError):
+    with contextlib.suppress(BadInputError), reading(plane.path, regular(plane.path).st_size):
         with open(plane.path, "rb") as file:
             start = file.read(4)
         if start in TIFF:
-            with tifffile.TiffFile(plane.path) as tiff:
+            with open_tiff(plane.path) as tiff:
                 page = tiff.pages[plane.page].aspage()
                 return page.imagelength, page.imagewidth
         with Image.open(plane.path) as image:

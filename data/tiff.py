@@ -7,11 +7,13 @@ is held against what is there.
 
 import logging
 import math
+import struct
 from pathlib import Path
 
 import tifffile
 
 from data.contents import AXES, Contents, sample_names
+from data.errors import BadInputError
 
 # What it says of a damaged file is said here in one line.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -29,8 +31,38 @@ def open_tiff(path: Path) -> tifffile.TiffFile:
 
     Raises:
         tifffile.TiffFileError and others: for what is no TIFF.
+        BadInputError: for pages that follow each other for ever.
     """
-    return tifffile.TiffFile(path, is_scanimage=False)
+    tiff = tifffile.TiffFile(path, is_scanimage=False)
+    try:
+        _refuse_loops(tiff, path)
+    except BaseException:
+        tiff.close()
+        raise
+    return tiff
+
+
+def _refuse_loops(tiff: tifffile.TiffFile, path: Path) -> None:
+    """Every page says where the next one is. tifffile would count a chain that comes back to itself for ever.
+
+    Raises:
+        BadInputError: if there is a page that comes twice.
+    """
+    form, file = tiff.tiff, tiff.filehandle
+    seen = set()
+    file.seek(4 if form.offsetsize == 4 else 8)
+    (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    while offset and offset not in seen and offset + form.tagnosize <= file.size:
+        seen.add(offset)
+        file.seek(offset)
+        (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+        end = offset + form.tagnosize + tags * form.tagsize
+        if end + form.offsetsize > file.size:
+            return
+        file.seek(end)
+        (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    if offset in seen:
+        raise BadInputError(str(path), "", f"damaged: its page {len(seen)} is followed by one that came before")
 
 
 def of_tiff(tiff: tifffile.TiffFile) -> Contents:

@@ -12,6 +12,7 @@ from data.annotation import join, read_annotation, read_table, to_numbers
 from data.download import bring, fetch
 from data.errors import BuildError
 from data.fields import Index
+from data.limits import check_text
 from data.planes import FilePlane
 from data.sources.arrays import index_arrays
 from data.sources.entries import Entry, Value, make_index, whole
@@ -50,6 +51,8 @@ def fetch_bbbc021(
         BuildError: for a registry that cannot be read or lacks a file; as `data.download.bring`.
     """
     known = pooch.create(path=folder, base_url=ADDRESS)
+    if registry.exists():
+        check_text(registry)
     try:
         known.load_registry(registry)
     except (OSError, ValueError) as error:

@@ -4,8 +4,6 @@ import dataclasses
 import functools
 import gzip
 import struct
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import numpy as np
 from data.download import fetch
 from data.errors import BadInputError, BuildError
 from data.fields import Field, Index
+from data.limits import reading, regular
 
 VERSION = "1.2.0"
 TEXT = "MNIST: 70,000 handwritten digits of 28 x 28 pixels (LeCun, Cortes and Burges); no microscope was involved."
@@ -52,10 +51,7 @@ class DigitPlane:
 
     def identity(self) -> str:
         """Path, array, number, size and time of last change."""
-        try:
-            status = self.path.stat()
-        except OSError as error:
-            raise BadInputError(self.source, "", f"cannot be opened: {error.strerror}") from None
+        status = regular(self.path)
         return f"{self.source}|{status.st_size}|{status.st_mtime_ns}"
 
     def files(self) -> tuple[Path, ...]:
@@ -66,6 +62,8 @@ class DigitPlane:
         """[28, 28] uint8; raises BadInputError if the file cannot be read whole."""
         try:
             return _read_array(self.path, self.array, 3)[self.number]
+        except BadInputError as error:
+            raise BadInputError(self.source, "", error.problem) from None
         except BuildError as error:
             raise BadInputError(self.source, "", str(error)) from None
 
@@ -127,10 +125,8 @@ def _read_array(path: Path, array: str, dimensions: int) -> np.ndarray:
     Raises:
         BuildError: for a file that is not whole or of another form.
     """
-    try:
+    with reading(path, regular(path).st_size, "cannot be read whole as a file of MNIST"):
         values = _read_npz(path, array) if array else _read_idx(path)
-    except (zipfile.BadZipFile, zlib.error, struct.error, KeyError, ValueError, EOFError, OSError) as error:
-        raise BuildError(f"{path}: cannot be read whole as a file of MNIST ({error})") from None
     if values.dtype != np.uint8 or values.ndim != dimensions or len(values) == 0:
         raise BuildError(
             f"{path}: {array or 'it'} is {values.shape} {values.dtype}, expected {dimensions} axes of uint8"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from data.errors import BuildError
 from data.fields import Index
+from data.limits import check_text
 from data.sources.contours import index_contours
 
 VERSION = "1.0.0"
@@ -37,6 +38,7 @@ def index_osteosarcoma(folder: Path) -> Index:
 
 
 def _read_lines(path: Path, count: int) -> list[str]:
+    check_text(path)
     lines = path.read_text().split()
     if len(lines) != count:
         raise BuildError(f"{path}: has {len(lines)} words, expected {count}, one for each outline of {OUTLINES}")

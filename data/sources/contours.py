@@ -9,6 +9,7 @@ import numpy as np
 from data.annotation import column_name, read_table
 from data.errors import BadInputError, BuildError
 from data.fields import Index
+from data.limits import check_text
 from data.sources.entries import Entry, Value, make_index, typed, whole
 from data.sources.files import what_is_there
 from data.sources.numpy_file import Columns, file_state, read_array, read_columns, read_headers
@@ -90,6 +91,7 @@ def read_outlines(path: Path, state: tuple[int, int]) -> list[tuple[str, np.ndar
 
 
 def _from_text(path: Path) -> list[tuple[str, np.ndarray]]:
+    check_text(path)
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:

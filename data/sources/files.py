@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from data.errors import BadInputError, BuildError
 from data.fields import Index
 from data.formats import format_of
+from data.limits import MOST_FOLDERS
 from data.planes import IMAGE_SUFFIXES, FilePlane, contents
 from data.sources.entries import Entry, make_index, typed, whole
 from data.text import plain
@@ -28,6 +29,10 @@ def find_files(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
     files, ignored = [], []
     for folder, subfolders, names in os.walk(root, onerror=_refuse):
         relative = Path(folder).relative_to(root)
+        if len(relative.parts) > MOST_FOLDERS:
+            raise BuildError(
+                f"{root}: has more than {MOST_FOLDERS} folders within each other; give one of the inner ones"
+            )
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for name in (*subfolders, *names):
             file = (relative / name).as_posix()

@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from data.errors import BuildError
+from data.limits import reading, regular
 from data.planes import FilePlane
 from data.sources.entries import Entry, well_of, whole
 from data.sources.spelling import find_spelled
@@ -32,14 +33,8 @@ def read_harmony(index: Path) -> tuple[list[Entry], list[float]]:
             place needs, or outside the index's folder.
     """
     content = _Content(index)
-    try:
+    with reading(index, regular(index).st_size, "no whole XML, copy it again"):
         ElementTree.parse(index, ElementTree.XMLParser(target=content))
-    except BuildError:
-        raise
-    except OSError as error:
-        raise BuildError(f"{index}: cannot be read ({error.strerror})") from None
-    except (ElementTree.ParseError, LookupError, ValueError) as error:
-        raise BuildError(f"{index}: no whole XML ({error}); copy it again") from None
     if not content.images:
         raise BuildError(f"{index}: lists no images")
     names = _channel_names(content)

@@ -8,6 +8,7 @@ from typing import Any
 from data.annotation import column_name
 from data.errors import BuildError
 from data.fields import PROJECTED, Index
+from data.limits import PATTERN_SECONDS, PATTERN_SECONDS_PER_PATH, at_most_seconds
 from data.planes import IMAGE_SUFFIXES, FilePlane
 from data.sources.entries import Entry, make_index, natural, well_of
 from data.sources.files import alike, find_files, index_files, no_image, what_is_there
@@ -191,10 +192,12 @@ def index_pattern(path: Path, pattern: str, wells_per_plate: int = 384, label: s
         BuildError: for a pattern that is none, lacks a group, or matches nothing; for a well that there cannot be, and
             for two files of one plate, well, site, channel, z and t.
     """
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise BuildError(f"the pattern {pattern!r} is no regular expression: {error}") from None
+    files, ignored = find_files(path)
+    seconds = PATTERN_SECONDS + PATTERN_SECONDS_PER_PATH * len(files)
+    problem = f"the pattern {pattern!r} takes more than {seconds:.0f} s; it may repeat what repeats, as (a+)+ does"
+    with at_most_seconds(seconds, problem):
+        compiled = _compiled(pattern)
+        found = {file: compiled.fullmatch(file) for file in files}
     groups = {column_name(group): number for group, number in compiled.groupindex.items()}
     if (
         len(groups) < len(compiled.groupindex)
@@ -205,13 +208,14 @@ def index_pattern(path: Path, pattern: str, wells_per_plate: int = 384, label: s
             f"the pattern {pattern!r} needs the group (?P<well>...), or (?P<row>...) and (?P<column>...), and no name "
             f"twice; it has {', '.join(compiled.groupindex) or 'none'}"
         )
-    files, ignored = find_files(path)
-    matches = [(file, match) for file in files if (match := compiled.fullmatch(file)) is not None]
-    ignored += [(file, "does not match the pattern") for file in files if compiled.fullmatch(file) is None]
+    matches = [(file, match) for file, match in found.items() if match is not None]
+    ignored += [(file, "does not match the pattern") for file, match in found.items() if match is None]
     if not matches:
+        with at_most_seconds(seconds, problem):
+            how_far = _how_far(pattern, files)
         raise BuildError(
             f"{path}: the pattern {pattern!r} matches nothing; it must match a whole path below the folder; there is "
-            f"{what_is_there(files)}{_how_far(pattern, files)}"
+            f"{what_is_there(files)}{how_far}"
         )
     if "channel" in groups:  # w2 before w10
         matches.sort(key=lambda found: natural(found[1][groups["channel"]] or ""))
@@ -225,6 +229,13 @@ def index_pattern(path: Path, pattern: str, wells_per_plate: int = 384, label: s
     defaults = {"plate": path.resolve().name, "site": "1"}
     columns = {name: [value] * len(matches) for name, value in defaults.items()} | columns
     return index_files([path / file for file, _ in matches], where, columns, wells_per_plate, ignored, label)
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise BuildError(f"the pattern {pattern!r:.200} is no regular expression: {error}") from None
 
 
 def _first(files: list[str]) -> str:

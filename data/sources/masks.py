@@ -8,6 +8,7 @@ from PIL import Image
 
 from data.errors import BadInputError
 from data.fields import Index
+from data.limits import reading
 from data.planes import TIFF, FilePlane, Plane, contents, read_file
 from data.tiff import open_tiff
 
@@ -60,7 +61,8 @@ class MaskPlane:
         if pixels.ndim != 3 or pixels.shape[2] > 4:
             raise BadInputError(self.source, "", f"the image is {pixels.shape}: expected a mask, grey or of colours")
         if self.labels and _has_palette(self.path):
-            with Image.open(self.path) as image:
+            # Its pixels were decoded before: it is no bomb, of which Pillow warns from 89 million on.
+            with reading(self.path, self.path.stat().st_size), Image.open(self.path, formats=("PNG",)) as image:
                 return np.asarray(image)
         has_alpha = pixels.shape[2] in (2, 4)
         colours = pixels[..., :-1] if has_alpha else pixels
@@ -81,7 +83,7 @@ def _brightness_of_palette(path: Path, page: int) -> np.ndarray | None:
     with open(path, "rb") as file:
         if file.read(4) not in TIFF:
             return None
-    with open_tiff(path) as tiff:
+    with reading(path, path.stat().st_size), open_tiff(path) as tiff:
         colours = tiff.pages[contents(path).places[page][0]].aspage().colormap  # [3, entries]
         return None if colours is None else colours.max(axis=0)
 

@@ -3,22 +3,18 @@
 import dataclasses
 import functools
 import math
-import os
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from data.errors import BadInputError, BuildError
+from data.errors import BuildError
 from data.formats import SNIFFED, format_of
+from data.limits import check_size, reading, regular
 from data.sources.entries import Value
 from data.text import is_missing, plain
-
-# What zipfile and NumPy raise on a damaged file. KeyError: it has changed since.
-_DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, NotImplementedError)
 
 Header = tuple[tuple[int, ...], np.dtype]  # shape and type of an array
 
@@ -44,21 +40,15 @@ class Columns:
 
 def file_state(path: Path) -> tuple[int, int]:
     """Size and time of last change; raises BadInputError if there is no such file."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise BadInputError(str(path), "", f"cannot be opened: {error.strerror}") from None
+    status = regular(path)
     return status.st_size, status.st_mtime_ns
 
 
 def read_array(path: Path, key: str) -> np.ndarray:
     """One array, "" for that of a `.npy` file; the last one read is kept. Raises BadInputError if it is not whole."""
-    try:
-        return _load(path, key, file_state(path))
-    except _DAMAGED as error:
-        if isinstance(error, BuildError):
-            raise
-        raise BadInputError(f"{path}{f':{key}' if key else ''}", "", f"damaged: {error}") from None
+    state = file_state(path)
+    with reading(f"{path}{f':{key}' if key else ''}", state[0]):
+        return _load(path, key, state)
 
 
 @functools.lru_cache(maxsize=1)
@@ -117,32 +107,34 @@ def read_headers(path: Path) -> dict[str, Header]:
     Raises:
         BuildError: for what is no such file or not whole, and for Python objects.
     """
-    try:
-        with open(path, "rb") as file:
-            start = file.read(SNIFFED)
-            file.seek(0)
-            if start[:6] == b"\x93NUMPY":
-                shape, dtype = _header(path, file)
-                if file.tell() + math.prod(shape) * dtype.itemsize != os.fstat(file.fileno()).st_size:
-                    raise BuildError(f"{path}: is truncated; copy it again")
-                return {"": (shape, dtype)}
-            if start[:4] not in (b"PK\3\4", b"PK\5\6"):
-                known = format_of(path.name, start)
-                raise BuildError(
-                    f"{path}: is {known}"
-                    if known
-                    else f"{path}: neither .npy nor .npz; if it is a pickle: nothing is unpickled"
-                )
-            headers = {}
-            with zipfile.ZipFile(file) as archive:
-                for name in archive.namelist():
-                    with archive.open(name) as member:
-                        headers[name.removesuffix(".npy")] = _header(f"{path}:{name}", cast(BinaryIO, member))
-            return headers
-    except _DAMAGED as error:
-        if isinstance(error, BuildError):
-            raise
-        raise BuildError(f"{path}: no whole .npy or .npz file ({error}); copy it again") from None
+    stored = regular(path).st_size
+    with reading(path, stored, "no whole .npy or .npz file, copy it again"), open(path, "rb") as file:
+        start = file.read(SNIFFED)
+        file.seek(0)
+        if start[:6] == b"\x93NUMPY":
+            shape, dtype = _header(path, file)
+            if file.tell() + math.prod(shape) * dtype.itemsize != stored:
+                raise BuildError(f"{path}: is truncated; copy it again")
+            return {"": (shape, dtype)}
+        if start[:4] not in (b"PK\3\4", b"PK\5\6"):
+            known = format_of(path.name, start)
+            raise BuildError(
+                f"{path}: is {known}"
+                if known
+                else f"{path}: neither .npy nor .npz; if it is a pickle: nothing is unpickled"
+            )
+        headers = {}
+        with zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                with archive.open(member) as content:
+                    shape, dtype = _header(f"{path}:{member.filename}", cast(BinaryIO, content))
+                    size = content.tell() + math.prod(shape) * dtype.itemsize
+                what = f"{member.filename}, {shape} of {dtype}"
+                check_size(path, what, size, stored)
+                if size != member.file_size:
+                    raise BuildError(f"{path}: announces {what}, and holds {member.file_size} bytes; copy it again")
+                headers[member.filename.removesuffix(".npy")] = (shape, dtype)
+        return headers
 
 
 def _header(name: object, file: BinaryIO) -> Header:

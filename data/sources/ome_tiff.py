@@ -4,19 +4,21 @@ import collections
 import contextlib
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-import tifffile
 
 from data.errors import BadInputError, BuildError
 from data.fields import Field, Index
 from data.formats import SNIFFED, format_of
-from data.planes import DAMAGED, FilePlane, Plane, count_pages, one_sample, read_page
+from data.limits import PLANE_BYTES, check_size, reading, regular
+from data.planes import FilePlane, Plane, count_pages, one_sample, read_page
 from data.sources.files import no_image, what_is_there
 from data.sources.ome import Image, make_index, unique_names
+from data.tiff import open_tiff
 from data.wells import row_letters, well_name
 
 _ENDINGS = (".ome.tif", ".ome.tiff", ".companion.ome")
@@ -74,13 +76,14 @@ class OmeTiffPlane:
         return one_sample(pixels, self.colour, self.source)
 
 
-def index_ome_tiff(source: Path, wells_per_plate: int = 384) -> Index:
+def index_ome_tiff(source: Path, wells_per_plate: int = 384, skip_bad: bool = False) -> Index:
     """What files hold; reads no pixel.
 
     Args:
         source: a file, or a folder of `*.ome.tif`, `*.ome.tiff` and `*.companion.ome`. Of several files that belong
             together one is enough.
         wells_per_plate: the plates' format.
+        skip_bad: leave out files that cannot be opened, instead of stopping.
 
     Returns:
         Every image. One that the XML puts in no well has the folder's name as plate, "" as well, and its number there
@@ -90,6 +93,7 @@ def index_ome_tiff(source: Path, wells_per_plate: int = 384) -> Index:
         BuildError: naming the file, and what to do.
     """
     ignored: list[tuple[str, str]] = []
+    unreadable: list[tuple[str, str, str]] = []
     if source.is_dir():
         present = sorted(source.iterdir())
         files = [path for path in present if path.name.lower().endswith(_ENDINGS)]
@@ -112,7 +116,13 @@ def index_ome_tiff(source: Path, wells_per_plate: int = 384) -> Index:
     for file in files:
         if file in held:  # every file of several that belong together has the same XML
             continue
-        path, root = _read_xml(file)
+        try:
+            path, root = _read_xml(file)
+        except BadInputError as error:
+            if not skip_bad:
+                raise
+            unreadable.append((error.source, error.place, error.problem))
+            continue
         if path in read:
             continue
         read.add(path)
@@ -131,8 +141,11 @@ def index_ome_tiff(source: Path, wells_per_plate: int = 384) -> Index:
                     held[page_path].add(page)
                 images.append(image)
     ignored += [(str(path), "no image is in it") for path in files if path not in held and path not in read]
+    if unreadable and not images:
+        raise BadInputError(*unreadable[0])
     images = [dataclasses.replace(image, field=_with_pages(image.field, held)) for image in images]
-    return make_index(str(source), images, {"image_name": str}, ignored)
+    index = make_index(str(source), images, {"image_name": str}, ignored)
+    return dataclasses.replace(index, unreadable=tuple(unreadable))
 
 
 def _with_pages(field: Field, held: dict[Path, set[int]]) -> Field:
@@ -144,20 +157,19 @@ def _with_pages(field: Field, held: dict[Path, set[int]]) -> Field:
     return dataclasses.replace(field, planes=planes)
 
 
-def _read_xml(path: Path) -> tuple[Path, ElementTree.Element]:
-    """The file that says what is in a file, itself or another, and what it says."""
+def _read_xml(path: Path, is_last: bool = False) -> tuple[Path, ElementTree.Element]:
+    """The file that says what is in a file, itself or another (which is then the last), and what it says."""
+    stored = regular(path).st_size
     with path.open("rb") as file:
         other = format_of(path.name, file.read(SNIFFED))
     if other is not None:
         raise BuildError(f"{path}: is {other}")
-    try:
+    with reading(path, stored, "cannot be opened as an OME-TIFF, copy it again"):
         if path.name.lower().endswith(".ome"):
             text = path.read_text("utf-8")
         else:
-            with tifffile.TiffFile(path) as tiff:
+            with open_tiff(path) as tiff:
                 text = tiff.ome_metadata
-    except DAMAGED as error:
-        raise BuildError(f"{path}: cannot be opened as an OME-TIFF: {error}; copy it again") from None
     if text is None:
         raise BuildError(
             f"{path}: there is no OME-XML in it, so it is a plain TIFF or a truncated one; plain ones are built as a "
@@ -165,10 +177,8 @@ def _read_xml(path: Path) -> tuple[Path, ElementTree.Element]:
         )
     if "<!DOCTYPE" in text:
         raise BuildError(f"{path}: its OME-XML has a DOCTYPE, which is not read from strangers; remove it")
-    try:
+    with reading(path, len(text), "its OME-XML is damaged, copy it again"):
         root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise BuildError(f"{path}: its OME-XML is damaged ({error}); copy it again") from None
     elsewhere = root.find("{*}BinaryOnly")
     if elsewhere is None:
         return path, root
@@ -176,7 +186,9 @@ def _read_xml(path: Path) -> tuple[Path, ElementTree.Element]:
         other = path.parent / elsewhere.attrib["MetadataFile"]
     if not other.is_file() or other == path:
         raise BuildError(f"{path}: what it holds is said in {other.name}, which is not beside it; copy that too")
-    return _read_xml(other)
+    if is_last:
+        raise BuildError(f"{path}: says that what it holds is said in {other.name}, which another file says of it")
+    return _read_xml(other, is_last=True)
 
 
 def _places(
@@ -205,11 +217,16 @@ def _image(
     (pixels,) = element.findall("{*}Pixels")
     where = f"{path}, {element.attrib['ID']}"
     extent = {axis: _whole(pixels, f"Size{axis}", 1, where) for axis in "XYCZT"}
+    count = math.prod(extent[axis] for axis in "CZT")
+    what = f"{extent['C']} channels, {extent['Z']} focal planes and {extent['T']} time points"
+    check_size(path, what, PLANE_BYTES * count, path.stat().st_size)
     names: list[str | None] = []
     samples: list[tuple[int, int | None, int]] = []  # of each channel: number of c in the file, colour, of how many
     channels = pixels.findall("{*}Channel")
     for number, channel in enumerate(channels):
         count = _whole(channel, "SamplesPerPixel", 1, where) if "SamplesPerPixel" in channel.attrib else 1
+        if len(samples) + count > extent["C"]:
+            raise BuildError(f"{where}: its channels have more samples than SizeC, {extent['C']}")
         name = channel.get("Name")
         samples += [(number, colour if count > 1 else None, count) for colour in range(count)]
         names += [f"{name} {colour}" if name and count > 1 else name for colour in range(count)]
@@ -241,6 +258,7 @@ def _pages(
     order = pixels.attrib["DimensionOrder"][2:]  # the fastest first
     shape = tuple(extent[axis] for axis in order)
     pages: _Pages = {}
+    told = 0  # the same plane may be told of again: what comes last counts
     for data in pixels.findall("{*}TiffData"):
         uuid = data.find("{*}UUID")
         file = path
@@ -258,6 +276,8 @@ def _pages(
             count = 1
         else:  # all there are, of a file that may be missing
             count = count_pages(file) - first if file.is_file() else left
+        told += min(count, left)
+        check_size(path, f"{told} planes in its TiffData elements", PLANE_BYTES * told, None)
         for i in range(min(count, left)):
             index = dict(zip(order, np.unravel_index(start + i, shape, order="F")))
             place = int(index["C"]), int(index["Z"]), int(index["T"])

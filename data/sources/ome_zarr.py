@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from obstore.exceptions import PermissionDeniedError
 
 from data.errors import BuildError
 from data.fields import Field, Index
+from data.limits import PLANE_BYTES, check_size
 from data.planes import Plane
 from data.sources.ome import Image, make_index, unique_names
 from data.sources.zarr_store import ZarrPlane, open_array, read_json
@@ -107,6 +109,10 @@ def _list_images(store: str, wells_per_plate: int, ignored: _Ignored, pool: Thre
         children = [
             path for path in sorted(Path(store).iterdir()) if any((path / key).is_file() for key in _GROUPS.values())
         ]
+        inside = Path(store).resolve()
+        for child in children:
+            if inside.is_relative_to(child.resolve()):
+                raise BuildError(f"{child}: is a link to a folder that it lies in; remove it")
         images = [image for child in children for image in _list_images(str(child), wells_per_plate, ignored, pool)]
         if images:  # those of no plate are the sites of one that is called like the folder
             sites = itertools.count(1)
@@ -162,10 +168,12 @@ def _numbered(store: str, zarr_format: int) -> list[str]:
     A server is asked up to the first that is not there. In a folder one that is missing among others is in the list.
     """
     if "://" in store:
-        numbers = map(str, itertools.count())
+        numbers = map(str, _bounded(store))
         return list(itertools.takewhile(lambda path: _attributes(store, zarr_format, path) is not None, numbers))
     there = [int(path.name) for path in Path(store).iterdir() if re.fullmatch("0|[1-9][0-9]*", path.name)]
-    return [str(number) for number in range(max(there, default=-1) + 1)]
+    count = max(there, default=-1) + 1
+    check_size(store, f"{count} images", PLANE_BYTES * count, 0)
+    return [str(number) for number in range(count)]
 
 
 def _read_image(image: _Listed, level: int) -> Image | str:
@@ -192,9 +200,13 @@ def _read_image(image: _Listed, level: int) -> Image | str:
         if len(shape) != len(names):
             raise BuildError(f"{image}: an array of {shape} for the axes {names}; write it again")
         extent = {"t": 1, "c": 1, "z": 1} | dict(zip(names, shape, strict=True))
+        if min(extent.values()) < 1:
+            raise BuildError(f"{image}: an array of {shape}, which has no pixels; write it again")
         labels = [channel.get("label") for channel in ome.get("omero", {}).get("channels", [])]
         channels = unique_names(labels if len(labels) == extent["c"] else [None] * extent["c"])
         planes: dict[tuple[str, int, int], Plane] = {}
+        what = f"{extent['t']} time points, {extent['c']} channels and {extent['z']} focal planes"
+        check_size(image, what, PLANE_BYTES * math.prod(extent[axis] for axis in "tcz"), None)
         for t, c, z in itertools.product(range(extent["t"]), range(extent["c"]), range(extent["z"])):
             index = tuple({"t": t, "c": c, "z": z}[name] for name in names[:-2])
             planes[channels[c], z, t] = ZarrPlane(image.store, paths[level], index)
@@ -253,11 +265,20 @@ def _shape(image: _Listed, path: str) -> tuple[int, ...] | None:
     return None if found is None else tuple(found["shape"])
 
 
+def _bounded(store: str) -> Iterator[int]:
+    """0, 1, ...; a server may have an answer to each of them."""
+    for number in itertools.count():
+        check_size(store, f"more than {number} images", PLANE_BYTES * number, 0)
+        yield number
+
+
 @contextlib.contextmanager
 def _valid_metadata(place: object) -> Iterator[None]:
     """What other programs wrote, and may have written in another way."""
     try:
         yield
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except BuildError:
+        raise
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise BuildError(f"{place}: its metadata are not those of OME-Zarr 0.4 or 0.5 ({problem})") from None

@@ -12,20 +12,16 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.dataset_info import DatasetInfoFileError
 
 from data.annotation import column_name
 from data.errors import BadInputError, BuildError
 from data.fields import Index
+from data.limits import reading, regular
 from data.sources.entries import Entry, Value, make_index
 
 # Any: TFDS declares its features' attributes as less than they are.
 _Picture: Any = tfds.features.Image
 _Tensor: Any = tfds.features.Tensor
-
-# What TFDS, ArrayRecord and imagecodecs raise on a damaged set. Of a truncated file ArrayRecord gives empty records,
-# without a word; TFDS then meets None.
-_DAMAGED = (ValueError, RuntimeError, IndexError, KeyError, AttributeError, TypeError, OSError)
 
 _OURS = ("source", "split", "z", "t")  # columns that a set made of this one has itself
 
@@ -53,10 +49,7 @@ class TfdsPlane:
 
     def identity(self) -> str:
         """Set, split, record, channel, size and time of last change of the file that describes the set."""
-        try:
-            status = (self.path / "dataset_info.json").stat()
-        except OSError as error:
-            raise BadInputError(self.source, "", f"cannot be opened: {error.strerror}") from None
+        status = regular(self.path / "dataset_info.json")
         return f"{self.source}|{self.channel}|{status.st_size}|{status.st_mtime_ns}"
 
     def files(self) -> tuple[Path, ...]:
@@ -76,12 +69,13 @@ class TfdsPlane:
 def _image(path: Path, split: str, number: int) -> np.ndarray:
     """[H, W, C] in the dtype it is stored in."""
     feature = _builder(path).info.features["image"]
-    try:
+    source = f"{path}:{split}[{number}]"
+    # Of a truncated file ArrayRecord gives empty records, without a word; TFDS then meets None.
+    with reading(source, sum(file.stat().st_size for file in _shards(path, split)[1])):
         image = _records(path, split)[number]["image"]
-        if isinstance(feature, _Picture):
+    if isinstance(feature, _Picture):
+        with reading(source, len(image)):
             image = _decode(image, np.dtype(feature.np_dtype))
-    except _DAMAGED as error:
-        raise BadInputError(f"{path}:{split}[{number}]", "", f"damaged: {error}") from None
     return image if image.ndim == 3 else image[..., None]
 
 
@@ -95,18 +89,15 @@ def _decode(content: bytes, dtype: np.dtype) -> np.ndarray:
 @functools.lru_cache(maxsize=1)
 def _builder(path: Path) -> Any:
     """The set, opened once in a process."""
-    try:
+    problem = "no TFDS set, a folder with dataset_info.json and features.json"
+    if not all((path / name).is_file() for name in ("dataset_info.json", "features.json")):
+        raise BuildError(f"{path}: {problem}")
+    with reading(path, (path / "features.json").stat().st_size, problem):
         # TFDS imports whatever module is named there.
         for name in _class_names(json.loads((path / "features.json").read_text())):
             if not name.startswith("tensorflow_datasets."):
                 raise BuildError(f"{path}: features.json names {name}; only TFDS's own features are read")
         return tfds.builder_from_directory(str(path))
-    except (OSError, ValueError, KeyError, AttributeError, DatasetInfoFileError) as error:
-        if isinstance(error, BuildError):
-            raise
-        raise BuildError(
-            f"{path}: no TFDS set, a folder with dataset_info.json and features.json ({str(error).splitlines()[0]})"
-        ) from None
 
 
 def _class_names(part: Any) -> Iterator[str]:
@@ -206,23 +197,21 @@ def _read_records(
     columns: dict[str, list[Value]] = {column: [] for column in (*scalars.values(), "split")}
     channels = None
     for split in builder.info.splits:
-        number = 0
-        try:
+        stored = sum(regular(file).st_size for file in _shards(path, split)[1])
+        with reading(f"{path}:{split}", stored, "damaged, copy the set again"):
             records = _records(path, split)
-            for number in range(len(records)):
+            count = len(records)
+        for number in range(count):
+            with reading(f"{path}:{split}[{number}]", stored, "damaged, copy the set again"):
                 record = records[number]
                 for name, column in scalars.items():
                     columns[column].append(_value(features[name], record[name]))
-                columns["split"].append(split)
-                sources.append((split, number))
                 names = _channel_names(features["image"], record)
-                if channels not in (None, names):
-                    raise BuildError(f"{path}:{split}[{number}]: has the channels {names}, others {channels}")
-                channels = names
-        except _DAMAGED as error:
-            if isinstance(error, BuildError):
-                raise
-            raise BuildError(f"{path}:{split}[{number}]: damaged ({error}); copy the set again") from None
+            columns["split"].append(split)
+            sources.append((split, number))
+            if channels not in (None, names):
+                raise BuildError(f"{path}:{split}[{number}]: has the channels {names}, others {channels}")
+            channels = names
     if channels is None:
         raise BuildError(f"{path}: has no records")
     return sources, columns, channels

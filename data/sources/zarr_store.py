@@ -7,10 +7,9 @@ import dataclasses
 import functools
 import itertools
 import json
-import lzma
+import math
 import os
 import re
-import zlib
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,16 +25,13 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
 from data.errors import BadInputError, BuildError
-from data.planes import DAMAGED
+from data.limits import METADATA_BYTES, PLANE_BYTES, check_size, reading, regular, size_text
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
 TIMEOUT_S = 20  # for one answer of a server, its body included
 RETRIES = 2  # after a time-out, a lost connection or a 5xx, each after a longer wait
-
-# SystemError: Blosc, of a chunk that says that it has less than no bytes.
-_UNREADABLE = (*DAMAGED, BaseError, zlib.error, lzma.LZMAError, SystemError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,20 +74,32 @@ class ZarrPlane:
     def read(self) -> np.ndarray:
         """[H, W]; raises BadInputError if it cannot be read, or if every chunk of it is absent."""
         array = self._open()
-        try:
+        stored = self._stored(array)
+        height, width = array.shape[-2:]
+        what = f"a plane of {height} x {width} pixels of {array.dtype}"
+        check_size(self.source, what, height * width * array.dtype.itemsize, stored)
+        with reading(self.source, stored, "its pixels cannot be read", why):
             pixels = np.asarray(array[self.index])
             absent = _is_absent(array, self.index, pixels)
-        except _UNREADABLE as error:
-            raise BadInputError(self.source, "", f"its pixels cannot be read: {why(error)}") from None
         if absent:
             raise BadInputError(self.source, "", f"its pixels are absent: no chunk of its plane {self.index} is there")
         return pixels
 
     def _open(self) -> zarr.Array[Any]:
-        try:
-            return open_array(self.store, self.array)
-        except _UNREADABLE as error:
-            raise BadInputError(self.source, "", f"the array cannot be opened: {why(error)}") from None
+        with reading(self.source, None, "the array cannot be opened", why):
+            array = open_array(self.store, self.array)
+        if 0 in array.chunks:
+            raise BadInputError(self.source, "", f"the array cannot be opened: its chunks are {array.chunks}")
+        chunks = math.prod(-(-extent // size) for extent, size in zip(array.shape[-2:], array.chunks[-2:], strict=True))
+        check_size(self.source, f"a plane of {chunks} chunks", PLANE_BYTES * chunks, 0)
+        return array
+
+    def _stored(self, array: zarr.Array[Any]) -> int | None:
+        """Bytes of the chunks; None: a server has them."""
+        if "://" in self.store:
+            return None
+        paths = [Path(self.store, self.array, key) for key in _chunk_keys(array, self.index)]
+        return sum(regular(path).st_size for path in paths if path.exists())
 
 
 def read_json(store: str, key: str) -> dict[str, Any] | None:
@@ -105,20 +113,33 @@ def read_json(store: str, key: str) -> dict[str, Any] | None:
         BuildError: naming the file; its cause is the store's own error.
     """
     try:
-        content = bytes(obstore.get(_open_store(store), key).bytes())
+        content = _get(store, key)
     except FileNotFoundError:
         return None
     except (BaseError, OSError, ValueError) as error:
+        if isinstance(error, BuildError):
+            raise
         raise BuildError(f"{store}/{key}: {why(error)}") from error
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):  # RecursionError: ten thousand brackets within each other
         found = None
     if not isinstance(found, dict):
         raise BuildError(
             f"{store}/{key}: no JSON; the file is damaged, copy it again, or the server answers with a page"
         )
     return found
+
+
+def _get(store: str, key: str) -> bytes:
+    """A metadata file; raises FileNotFoundError, what obstore raises, and BadInputError for one that is too large."""
+    if "://" not in store and Path(store, key).exists():
+        regular(Path(store, key))
+    found = obstore.get(_open_store(store), key)
+    if found.meta["size"] > METADATA_BYTES:
+        size, most = size_text(found.meta["size"]), size_text(METADATA_BYTES)
+        raise BadInputError(f"{store}/{key}", "", f"has {size}; what says what is in a store has {most} at most")
+    return bytes(found.bytes())
 
 
 def why(error: BaseException) -> str:
@@ -137,16 +158,20 @@ def why(error: BaseException) -> str:
 
 
 class _Chunks(ObjectStore):
-    """Refuses what is shorter than it must be.
+    """Refuses what is shorter than it must be, or longer than it can be.
 
     Without a word, Blosc decodes what happens to lie in memory behind a truncated chunk, and Zarr makes up the pixels
     of an empty shard.
     """
 
     blosc = False  # whether every chunk begins with Blosc's header
+    most_bytes = METADATA_BYTES
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        found = await super().get(key, prototype, byte_range)
+        if byte_range is None:
+            found = await self._get_whole(key, prototype)
+        else:
+            found = await super().get(key, prototype, byte_range)
         if found is None:
             return None
         needed = 1
@@ -157,6 +182,15 @@ class _Chunks(ObjectStore):
         if len(found) < needed:
             raise ValueError(f"{key} is truncated to {len(found)} bytes, {needed} are needed")
         return found
+
+    async def _get_whole(self, key: str, prototype: BufferPrototype) -> Buffer | None:
+        try:
+            response = await obstore.get_async(self.store, key)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+        if response.meta["size"] > self.most_bytes:
+            raise ValueError(f"{key} has {size_text(response.meta['size'])}, {size_text(self.most_bytes)} at most")
+        return prototype.buffer.from_bytes(await response.bytes_async())  # pyright: ignore[reportArgumentType]
 
 
 @functools.lru_cache(maxsize=16)
@@ -206,6 +240,8 @@ def open_array(store: str, path: str) -> zarr.Array[Any]:
     array = zarr.open_array(chunks, path=path, mode="r")
     last = type(array.compressors[-1]).__name__.lower() if array.compressors else ""
     chunks.blosc = "blosc" in last and array.shards is None
+    # Nothing that compresses makes its input much longer.
+    chunks.most_bytes = METADATA_BYTES + 2 * math.prod(array.shards or array.chunks) * array.dtype.itemsize
     return array
 
 

@@ -2,6 +2,7 @@ import dataclasses
 import gzip
 import itertools
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from data.annotation import column_name, join, join_texts, read_annotation, read_table, select, to_numbers
 from data.errors import BuildError
 from data.fields import Field, Index
+from data.limits import GB, Limits, using
 from data.planes import FilePlane
 
 TABLE = "Plate,Well,Gene Symbol,Dose\n001,B2,POLA1,1\n001,b03,KIF11,\n002,B02,,3\n"
@@ -106,7 +108,7 @@ def test_bad_tables(tmp_path, content, name, message):
 
 def test_a_table_that_is_not_there(tmp_path):
     _refused("gone.csv: no such file", read_table, tmp_path / "gone.csv")
-    _refused("no such file", read_table, tmp_path)
+    _refused("is a folder, a file is needed", read_table, tmp_path)
 
 
 def test_a_table_may_have_one_column(tmp_path):
@@ -307,3 +309,54 @@ def test_a_column_of_both(tmp_path):
     index = dataclasses.replace(_index(*PLACES), columns={"dose": str})
     message = r"t.csv: the columns \['dose'\] come from the images' source already"
     _refused(message, join, index, _table(tmp_path), "t.csv", plate_pattern=None, leave_out=False)
+
+
+def test_a_small_gzip_file_that_becomes_a_large_table(tmp_path):
+    path = tmp_path / "bomb.csv.gz"
+    path.write_bytes(gzip.compress(b"Plate,Well\n" + b"P,B02\n" * 50_000))
+    with using(Limits(1 << 20)):
+        _refused(r"announces a text of 102 kB and more, 1 MB of memory from .*; at most 1 MB", read_table, path)
+    with using(Limits(GB, math.inf)):
+        assert len(read_table(path)) == 50_000
+
+
+def test_a_table_that_is_too_wide(tmp_path):
+    path = _write(tmp_path, ",".join(f"c{i}" for i in range(5001)) + "\n" + "1," * 5000 + "1\n")
+    _refused("has 5001 columns, 5000 at most are read", read_table, path)
+
+
+def test_a_parquet_file_of_one_value_many_times(tmp_path):
+    path = tmp_path / "table.parquet"
+    pd.DataFrame({"Plate": pd.Categorical(["P"] * 3_000_000)}).to_parquet(path)
+    _refused(r"announces a table of 3000000 rows and 1 columns, 286 MB of memory from .* kB", read_table, path)
+
+
+def test_a_parquet_file_of_lists(tmp_path):
+    pd.DataFrame({"Plate": ["P"], "Well": [["B02", "B03"]]}).to_parquet(tmp_path / "table.parquet")
+    _refused(r"the columns \['Well'\] hold lists or records", read_table, tmp_path / "table.parquet")
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.csv.gz", "table.parquet"])
+def test_a_pipe_is_no_table(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    _refused(f"{name}: is a pipe, a file is needed", read_table, tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.csv.gz", "table.parquet"])
+def test_no_flipped_bit_is_more_than_one_line(tmp_path, name, capsys):
+    path = _write(tmp_path, TABLE)
+    if name == "table.parquet":
+        pd.read_csv(path, dtype=str).to_parquet(tmp_path / name)
+    elif name == "table.csv.gz":
+        (tmp_path / name).write_bytes(gzip.compress(TABLE.encode()))
+    content = (tmp_path / name).read_bytes()
+    refused = 0
+    for bit in np.random.default_rng(7).integers(8 * len(content), size=60):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << (bit % 8)
+        (tmp_path / name).write_bytes(flipped)
+        try:
+            read_annotation(tmp_path / name, 384)
+        except BuildError:
+            refused += 1
+    assert refused > 5

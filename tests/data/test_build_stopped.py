@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -71,25 +70,25 @@ def _goes_on(images):
 
 
 def test_ctrl_c(images):
-    """While a file gives nothing: the third is a pipe into which nobody writes."""
-    file = images / "2.tif"
-    content = file.read_bytes()
-    file.unlink()
-    os.mkfifo(file)
-    with _started(0, *_arguments(images)) as process:
-        end = time.monotonic() + 60
-        while not list((images / "sets").glob(".building-*/.partial-*/records")):
-            assert process.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=120)
+    """While a file gives nothing: a chunk for which a server has no answer when it is asked again, to write the set."""
+    _write_store(images / "server/b.zarr", 2)
+    handler = functools.partial(_Silent, directory=str(images / "server"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.answered, server.asked, server.released = (threading.Event() for _ in range(3))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        source = f"--source=http://127.0.0.1:{server.server_port}/b.zarr"
+        with _started(0, "mine", source, f"--data-dir={images / 'sets'}", "--workers=1") as process:
+            assert server.asked.wait(60)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=30)
+        server.released.set()
+        server.shutdown()
+        thread.join()
     assert process.returncode == 1
     assert said.splitlines()[-1] == "data.build: stopped; the same command goes on"
     assert "Traceback" not in said
     _not_there(images)
-    file.unlink()
-    file.write_bytes(content)
     _goes_on(images)
 
 
@@ -155,6 +154,19 @@ class _Failing(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class _Silent(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        if self.path.startswith("/b.zarr/0/c/1/"):
+            if self.server.answered.is_set():
+                self.server.asked.set()
+                self.server.released.wait(60)
+            self.server.answered.set()
+        super().do_GET()
+
+    def log_message(self, *args):
+        pass
+
+
 def test_a_server_that_fails_in_between(tmp_path, monkeypatch):
     """One chunk of an image: the build stops and says which one, or leaves the field out and lists it."""
     monkeypatch.setattr(zarr_store, "RETRIES", 0)
@@ -189,6 +201,6 @@ def test_what_was_left_out_is_listed(images):
         listed = list(csv.DictReader(file))
     assert [Path(line["source"]).name for line in listed] == ["0.tif", "1.tif", "2.tif"]
     assert [line["place"] for line in listed] == [f"plate P, well B02, site {site}, channel a" for site in range(3)]
-    problems = ["truncated", "is a folder, an image file is needed", "the file is empty"]
+    problems = ["truncated", "is a folder, a file is needed", "the file is empty"]
     assert all(problem in line["problem"] for problem, line in zip(problems, listed, strict=True))
     np.testing.assert_array_equal(open_image_set("mine", str(images / "sets"))[0][..., 0], _pixels(3))

@@ -1,5 +1,6 @@
 import hashlib
 import http.server
+import os
 import socket
 import stat
 import threading
@@ -213,7 +214,7 @@ def test_size_and_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1999}))
     _refused(r"needs 2000 bytes unpacked, .* has 1999", extract_zip, archive, tmp_path / "out")
     monkeypatch.undo()
-    monkeypatch.setattr(download, "MOST_BYTES", 1999)
+    monkeypatch.setattr(download, "ARCHIVE_BYTES", 1999)
     _refused("2000, over 1999", extract_zip, archive, tmp_path / "out")
 
 
@@ -279,3 +280,22 @@ def test_bring_refuses(tmp_path):
     _refused("gone: no such file or folder", bring, str(tmp_path / "gone"), None, tmp_path)
     _refused(r"a.zip: its SHA-256 is \w{64}, expected 0{64}", bring, str(archive), "0" * 64, tmp_path)
     _refused("is a folder, --sha256 is for a file", bring, str(tmp_path), "0" * 64, tmp_path)
+
+
+def test_a_body_without_end(server, tmp_path, monkeypatch):
+    """As many bytes are taken as the largest archive has, and none of them is kept."""
+    monkeypatch.setattr(download, "ARCHIVE_BYTES", len(CONTENT) // 4)
+    _refused(r"endless: gives more than .*, and may have no end", fetch, f"{server.url}/endless", None, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_within_folders(tmp_path):
+    archive = _zip(tmp_path / "a.zip", [("a/" * 1900 + "x", b"")])
+    _refused("a member lies 1901 folders deep", extract_zip, archive, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+@pytest.mark.parametrize("source", ["pipe.tif", "/dev/zero"])
+def test_what_has_no_end_is_not_brought(tmp_path, source):
+    os.mkfifo(tmp_path / "pipe.tif")
+    _refused(r"is a (pipe|device), a file is needed", bring, str(tmp_path / source), None, tmp_path)

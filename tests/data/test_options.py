@@ -33,7 +33,7 @@ FLAGS = {
     "points": ("shapes", set(), ()),
     "resampling": ("shapes", set(), ()),
     **{name: ("images", set(), ()) for name in ("as", "kind", "data_dir", "source", "label", "plates", "wells")},
-    **{name: ("images", set(), ()) for name in ("workers", "skip_bad")},
+    **{name: ("images", set(), ()) for name in ("workers", "skip_bad", "max_gb")},
 }
 
 

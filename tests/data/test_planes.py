@@ -1,4 +1,7 @@
 import pickle
+import struct
+import sys
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -177,3 +180,92 @@ def test_planes_and_their_errors_travel_between_processes(tmp_path):
     assert (error.source, error.place, error.problem) == ("a.tif", "plate P", "is empty")
     assert isinstance(error, BuildError)
     assert str(error) == "a.tif: is empty (plate P)"
+
+
+def _with_tag(path, name, value):
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages[0].tags[name].overwrite(value)
+
+
+def test_one_bit_of_a_height_asks_for_no_memory(tmp_path):
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, _pixels((32, 32)), compression="zlib", metadata=None)
+    _with_tag(path, "ImageLength", 32 | 1 << 30)
+    with pytest.raises(BadInputError, match=r"image.tif: announces a page of 1073741856 x 32 pixels, 64 GB of memory"):
+        FilePlane(path).read()
+
+
+def test_a_png_of_one_colour_is_no_way_to_fill_the_memory(tmp_path):
+    """40000 x 40000 pixels of 1 bit; the header is enough to see it."""
+    path = tmp_path / "image.png"
+    header = struct.pack(">IIBBBBB", 40000, 40000, 1, 0, 0, 0, 0)
+    chunks = [
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in ((b"IHDR", header), (b"IDAT", b""), (b"IEND", b""))
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    with pytest.raises(BadInputError, match=r"announces an image of 40000 x 40000 pixels, 1.49 GB of memory from 57 b"):
+        FilePlane(path).read()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not say how much memory is in use")
+@pytest.mark.parametrize("within", ["jpeg", "tiff"])
+def test_a_jpeg_that_says_it_is_larger(tmp_path, within):
+    """65500 x 65500 pixels of three colours are 12 GB. A TIFF says 16 x 24, and the JPEG within says otherwise."""
+    pixels = np.full((16, 24, 3), 77, np.uint8)
+    path = tmp_path / "image"
+    if within == "tiff":
+        tifffile.imwrite(path, pixels, photometric="rgb", compression="jpeg")
+    else:
+        path.write_bytes(imagecodecs.jpeg8_encode(pixels))
+    content = bytearray(path.read_bytes())
+    size = content.index(b"\xff\xc0") + 5  # start of frame: marker, length, bits; height, width
+    content[size : size + 4] = struct.pack(">HH", 65500, 65500)
+    path.write_bytes(content)
+    with pytest.raises(BadInputError, match=r"asks for more memory from \S+ (bytes|kB); at most 256 MB|damaged"):
+        FilePlane(path, colour=0).read()
+
+
+def test_pages_that_follow_each_other_for_ever(tmp_path):
+    """tifffile looks for a loop among the first hundred pages only."""
+    path = tmp_path / "stack.tif"
+    _tiff_pages(path, [_pixels((2, 2))] * 120)
+    with tifffile.TiffFile(path) as tiff:
+        back, last = tiff.pages[110].offset, tiff.pages[119]
+        end = last.offset + 2 + 12 * len(last.tags)
+    with open(path, "r+b") as file:
+        file.seek(end)
+        file.write(struct.pack("<I", back))
+    for read in (count_pages, FilePlane(path, 0, pages=120).read, lambda path=path: read_file(path)):
+        with pytest.raises(BadInputError, match=r"damaged: its page 120 is followed by one that came before"):
+            read(path) if read is count_pages else read()
+
+
+@pytest.mark.parametrize("kind", ["zlib", "lzw", "jpeg", "tiled", "png", "jpg"])
+def test_no_flipped_bit_is_more_than_one_bad_file(tmp_path, kind):
+    """Whatever it makes of a file, reading it gives pixels or says that it is bad."""
+    smooth = np.add.outer(np.arange(40), np.arange(40) * 3).astype(np.uint8)
+    path = tmp_path / "image"
+    if kind == "png":
+        path.write_bytes(imagecodecs.png_encode(smooth))
+    elif kind == "jpg":
+        path.write_bytes(imagecodecs.jpeg8_encode(smooth))
+    else:
+        options = {"tile": (16, 16), "compression": "zlib"} if kind == "tiled" else {"compression": kind}
+        tifffile.imwrite(path, smooth, **options)
+    content = path.read_bytes()
+    rng = np.random.default_rng(7)
+    bad = 0
+    for _ in range(100):
+        flipped = bytearray(content)
+        # Half of them in the beginning, where what is announced is.
+        bit = rng.integers(8 * (300 if rng.random() < 0.5 else len(content)))
+        flipped[min(bit // 8, len(content) - 1)] ^= 1 << (bit % 8)
+        path.write_bytes(flipped)
+        try:
+            FilePlane(path, pages=None).read()
+            count_pages(path)
+            contents(path)
+        except BadInputError:
+            bad += 1
+    assert bad > 5

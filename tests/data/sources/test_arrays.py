@@ -1,5 +1,7 @@
 import os
 import pickle
+import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -124,7 +126,9 @@ def test_damage_within_is_met_when_it_is_read(tmp_path):
     content = bytearray(path.read_bytes())
     content[2000] ^= 255
     path.write_bytes(content)
-    with pytest.raises(BadInputError, match=r"a.npz:images: damaged: Bad CRC-32.*\(plate a, .* site 1, channel 0\)"):
+    with pytest.raises(
+        BadInputError, match=r"a.npz:images: damaged: BadZipFile: Bad CRC-32.*\(plate a, .* site 1, channel 0\)"
+    ):
         _read(index, 0)
     path.unlink()
     with pytest.raises(BadInputError, match="cannot be opened"):
@@ -185,8 +189,50 @@ def test_arrays_that_are_refused(tmp_path, arrays, problem):
 
 
 def test_what_is_no_array_file(tmp_path):
-    with pytest.raises(BuildError, match=r"a.npy: no whole .npy or .npz file"):
+    with pytest.raises(BuildError, match=r"a.npy: cannot be opened: No such file"):
         index_arrays(tmp_path / "a.npy")
     (tmp_path / "a.npy").mkdir()
-    with pytest.raises(BuildError, match=r"a.npy: no whole .npy or .npz file"):
+    with pytest.raises(BuildError, match=r"a.npy: is a folder, a file is needed"):
         index_arrays(tmp_path / "a.npy")
+
+
+def _announcing(path, shape, dtype="|u1", key="images.npy"):
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(key, b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + bytes(100))
+    return path
+
+
+def test_a_header_of_two_thousand_million_images(tmp_path):
+    path = _announcing(tmp_path / "a.npz", (2_000_000_000, 16, 16))
+    with pytest.raises(BadInputError, match=r"a.npz: announces images.npy, \(2000000000, 16, 16\) of uint8, 477 GB"):
+        index_arrays(path)
+
+
+def test_a_header_of_more_than_there_is(tmp_path):
+    path = _announcing(tmp_path / "a.npz", (2, 16, 16))
+    with pytest.raises(BuildError, match=r"a.npz: announces images.npy, \(2, 16, 16\) of uint8, and holds \d+ bytes"):
+        index_arrays(path)
+
+
+def test_a_pipe_is_no_array(tmp_path):
+    os.mkfifo(tmp_path / "a.npy")
+    with pytest.raises(BadInputError, match=r"a.npy: is a pipe, a file is needed"):
+        index_arrays(tmp_path / "a.npy")
+
+
+def test_no_flipped_bit_is_more_than_one_line(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, images=_images((2, 12, 12)), plate=np.array(["P", "Q"]))
+    content = path.read_bytes()
+    rng = np.random.default_rng(7)
+    refused = 0
+    for bit in rng.integers(8 * len(content), size=100):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(flipped)
+        try:
+            _read(index_arrays(path), 0)
+        except BuildError:
+            refused += 1
+    assert refused > 50

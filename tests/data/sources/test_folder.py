@@ -177,3 +177,11 @@ def test_a_file_that_cannot_be_read_does_not_decide(tmp_path):
     assert next(assemble(index.fields[1], ("w1",), 0, 0))[0].shape == (5, 7, 1)
     with pytest.raises(BadInputError, match=r"A03_w1\.tif: holds .*0 is white, but .*A02_w1\.tif"):
         next(assemble(index.fields[2], ("w1",), 0, 0))
+
+
+def test_folders_within_folders(tmp_path):
+    deep = tmp_path.joinpath(*["a"] * 101)
+    deep.mkdir(parents=True)
+    tifffile.imwrite(deep / "a.tif", np.zeros((4, 4), np.uint8))
+    with pytest.raises(BuildError, match="has more than 100 folders within each other"):
+        index_folder(tmp_path)

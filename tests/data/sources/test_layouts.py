@@ -1,3 +1,4 @@
+import os
 import shutil
 import uuid
 from pathlib import Path
@@ -8,6 +9,7 @@ import tifffile
 
 from data.errors import BadInputError, BuildError
 from data.fields import PROJECTED, assemble
+from data.sources import layouts
 from data.sources.layouts import index_layout, index_pattern
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "hcs_imagexpress_layout"
@@ -480,3 +482,41 @@ def test_a_file_of_an_index_in_the_other_unicode_form(tmp_path):
     _write(tmp_path / "Pla\u0302te.tiff", 7)
     _write_index(tmp_path, _one_image(url="Pl\u00e2te.tiff"))
     assert _image(index_layout(tmp_path, "operetta").fields[0], ("ch1",))[0, 0, 0] == 7
+
+
+def test_a_pattern_that_finds_no_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(layouts, "PATTERN_SECONDS", 0.2)
+    _write(tmp_path / f"B02_{'a' * 40}!.tif", 1)
+    pattern = r"(?P<well>B02)_(a+)+\.tif"
+    with pytest.raises(BuildError, match=r"the pattern '.*' takes more than 0 s; it may repeat what repeats") as caught:
+        index_pattern(tmp_path, pattern)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ("(" * 3000 + ")" * 3000, "maximum recursion depth exceeded"),
+        ("a{99999999999999999999}", "the repetition number is too large"),
+    ],
+)
+def test_a_pattern_that_cannot_be_compiled(tmp_path, more, problem):
+    _write(tmp_path / "B02.tif", 1)
+    with pytest.raises(BuildError, match=f"is no regular expression: {problem}"):
+        index_pattern(tmp_path, f"(?P<well>B02){more}")
+
+
+def test_a_pipe_among_the_images_is_a_bad_file(tmp_path):
+    _write(tmp_path / "P_B02_s1_w1.tif", 1)
+    os.mkfifo(tmp_path / "P_B02_s2_w1.tif")
+    index = index_layout(tmp_path, "imagexpress")
+    assert _image(index.fields[0], index.channels)[0, 0, 0] == 1
+    with pytest.raises(BadInputError, match=r"P_B02_s2_w1.tif: is a pipe, a file is needed"):
+        _image(index.fields[1], index.channels)
+
+
+def test_harmonys_index_may_not_grow_while_it_is_read(tmp_path):
+    entities = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10}">' for i in range(1, 12))
+    (tmp_path / "Index.idx.xml").write_text(f'<!DOCTYPE l [<!ENTITY e0 "ha">{entities}]><E><Name>&e11;</Name></E>')
+    with pytest.raises(BuildError, match="has a document type"):
+        index_layout(tmp_path, "operetta")

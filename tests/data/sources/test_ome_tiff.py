@@ -1,12 +1,18 @@
+import csv
 import itertools
+import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
+from bie_jax.image_set import open_image_set
+from data.build import main
 from data.errors import BadInputError, BuildError
 from data.fields import assemble
+from data.limits import Limits, using
 from data.sources.ome_tiff import index_ome_tiff
 
 
@@ -438,3 +444,67 @@ def test_twelve_samples_in_a_pixel(tmp_path, planar):
     fewer = _xml(_image_xml("<TiffData/>", c=3, channels='<Channel ID="Channel:0" SamplesPerPixel="3"/>'))
     _write(path, stored[None], fewer, photometric="minisblack", planarconfig=planar)
     _unreadable(index_ome_tiff(path).fields[0].planes["0", 0, 0], "of 12 samples, where the OME-XML says (12, 16) of 3")
+
+
+def test_planes_without_end_are_not_believed(tmp_path):
+    path = _write(tmp_path / "a.ome.tif", _pixels(0, (1, 12, 16)), _xml(_image_xml("<TiffData/>", z=300_000_000)))
+    _refused(path, "announces 1 channels, 300000000 focal planes and 1 time points, 286 GB of memory", "--max-gb=287")
+    many = '<Channel ID="Channel:0" SamplesPerPixel="300000000"/>'
+    path = _write(tmp_path / "b.ome.tif", _pixels(0, (1, 12, 16)), _xml(_image_xml("<TiffData/>", channels=many)))
+    _refused(path, "its channels have more samples than SizeC, 1")
+
+
+def test_planes_that_are_named_again_and_again(tmp_path):
+    again = '<TiffData IFD="0" PlaneCount="1000"/>' * 3
+    path = _write(tmp_path / "a.ome.tif", _pixels(0, (1, 12, 16)), _xml(_image_xml(again, z=1000)))
+    with using(Limits(2 << 20)):
+        _refused(path, "announces 3000 planes in its TiffData elements, 2.93 MB of memory")
+
+
+def test_two_files_that_refer_to_each_other(tmp_path):
+    for name, other in (("a", "b"), ("b", "a")):
+        binary = f'<BinaryOnly MetadataFile="{other}.companion.ome" UUID="urn:uuid:x"/>'
+        (tmp_path / f"{name}.companion.ome").write_text(_xml(binary))
+    with pytest.raises(BuildError, match=r"b.companion.ome: says that what it holds is said in a.companion.ome, which"):
+        index_ome_tiff(tmp_path / "a.companion.ome")
+
+
+def test_elements_within_each_other(tmp_path):
+    path = tmp_path / "a.companion.ome"
+    path.write_text(_xml("<a>" * 100_000 + "</a>" * 100_000))
+    _refused(path, "there is no image")
+
+
+def test_entities_that_laugh_are_not_resolved(tmp_path):
+    path = tmp_path / "a.companion.ome"
+    path.write_text('<!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><OME>&b;</OME>')
+    _refused(path, "has a DOCTYPE")
+
+
+def test_a_pipe_is_no_ome_tiff(tmp_path):
+    os.mkfifo(tmp_path / "a.ome.tif")
+    with pytest.raises(BuildError, match=r"a.ome.tif: "):
+        index_ome_tiff(tmp_path / "a.ome.tif")
+
+
+@pytest.mark.parametrize("axis", ["c", "z", "t"])
+def test_an_image_without_pixels(tmp_path, axis):
+    path = _write(tmp_path / "a.ome.tif", _pixels(0, (1, 12, 16)), _xml(_image_xml("<TiffData/>", **{axis: 0})))
+    _refused(path, f"Size{axis.upper()} of Pixels is 0, expected a whole number from 1")
+
+
+def test_with_skip_bad_a_file_that_cannot_be_opened_is_listed(tmp_path):
+    pixels = _pixels(0, (1, 12, 16))
+    (tmp_path / "scans").mkdir()
+    good = _write(tmp_path / "scans/a.ome.tif", pixels, _xml(_image_xml("<TiffData/>")))
+    (tmp_path / "scans/b.ome.tif").write_bytes(good.read_bytes()[:20])
+    _write(tmp_path / "scans/c.ome.tif", pixels, _xml("<Image>"))
+    arguments = ["scans", f"--source={tmp_path / 'scans'}", "--layout=ome-tiff", f"--data-dir={tmp_path / 'sets'}"]
+    with pytest.raises(BadInputError, match=r"b.ome.tif: cannot be opened as an OME-TIFF"):
+        main(arguments)
+    main([*arguments, f"--skip-bad={tmp_path / 'bad.csv'}"])
+    np.testing.assert_array_equal(open_image_set("scans", str(tmp_path / "sets"))[0][..., 0], pixels[0])
+    with open(tmp_path / "bad.csv", newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert [Path(line["source"]).name for line in listed] == ["b.ome.tif", "c.ome.tif"]
+    assert "its OME-XML is damaged" in listed[1]["problem"]

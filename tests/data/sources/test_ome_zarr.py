@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import shutil
 import threading
@@ -18,7 +19,7 @@ from bie_jax.image_set import open_image_set
 from data.build import main
 from data.errors import BadInputError, BuildError
 from data.fields import assemble
-from data.sources import zarr_store
+from data.sources import ome_zarr, zarr_store
 from data.sources.ome_zarr import index_ome_zarr
 from data.sources.zarr_store import ZarrPlane
 
@@ -722,3 +723,83 @@ def test_label_images_beside_images_are_left_out(tmp_path):
     index = index_ome_zarr(str(tmp_path / "s"), 0)
     assert len(index.fields) == 1
     assert index.ignored == ((f"{tmp_path / 's' / 'b.zarr'}", "left out: it numbers objects"),)
+
+
+def _sparse(folder, shape, chunks, axes):
+    """An image of which no chunk is written."""
+    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    dataset = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1] * len(shape)}]}
+    multiscale = {"axes": [{"name": name, "type": "space"} for name in axes], "datasets": [dataset]}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [multiscale]}
+    group.create_array("0", shape=shape, chunks=chunks, dtype=np.uint8)
+    return str(folder)
+
+
+def _plane(source):
+    return index_ome_zarr(source, 0).fields[0].planes["0", 0, 0]
+
+
+def test_what_is_announced_is_not_believed(tmp_path):
+    times = _sparse(tmp_path / "t.zarr", (100_000_000, 8, 8), (1, 8, 8), "tyx")
+    _refused(times, "announces 100000000 time points, 1 channels and 1 focal planes, 95.4 GB of memory")
+    chunks = _plane(_sparse(tmp_path / "c.zarr", (10_000, 10_000), (1, 1), "yx"))
+    _unreadable(chunks, "announces a plane of 100000000 chunks, 95.4 GB of memory")
+    with pytest.raises(BadInputError, match="announces a plane of 100000000 chunks"):
+        chunks.identity()
+    pixels = _plane(_sparse(tmp_path / "p.zarr", (1_000_000, 1_000_000), (100_000, 100_000), "yx"))
+    _unreadable(pixels, "announces a plane of 1000000 x 1000000 pixels of uint8, 931 GB of memory")
+
+
+def test_brackets_within_each_other(tmp_path):
+    store = _sparse(tmp_path / "a.zarr", (8, 8), (8, 8), "yx")
+    (tmp_path / "a.zarr/zarr.json").write_text('{"attributes": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    _refused(store, "zarr.json: no JSON")
+
+
+def test_metadata_without_end(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(zarr_store, "METADATA_BYTES", 100)
+    store = _sparse(tmp_path / "a.zarr", (8, 8), (8, 8), "yx")
+    for source in (store, f"{server.url}/a.zarr"):
+        _refused(source, "zarr.json: has ", " bytes; what says what is in a store has 100 bytes at most")
+
+
+def test_a_chunk_that_is_longer_than_it_can_be(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(zarr_store, "METADATA_BYTES", 2000)
+    zarr_store.open_array.cache_clear()
+    store = _sparse(tmp_path / "a.zarr", (8, 8), (8, 8), "yx")
+    zarr.open_array(f"{store}/0", mode="r+")[:] = 7
+    chunk = tmp_path / "a.zarr/0/c/0/0"
+    chunk.write_bytes(chunk.read_bytes() + bytes(3000))
+    _unreadable(_plane(f"{server.url}/a.zarr"), "c/0/0 has 2.9", "kB at most")
+
+
+def test_a_pipe_is_no_chunk_and_no_metadata(tmp_path):
+    store = _sparse(tmp_path / "a.zarr", (8, 8), (8, 8), "yx")
+    plane = _plane(store)
+    (tmp_path / "a.zarr/0/c/0").mkdir(parents=True)
+    os.mkfifo(tmp_path / "a.zarr/0/c/0/0")
+    with pytest.raises(BadInputError, match=r"a.zarr/0/c/0/0: is a pipe, a file is needed"):
+        plane.read()
+    (tmp_path / "a.zarr/zarr.json").unlink()
+    os.mkfifo(tmp_path / "a.zarr/zarr.json")
+    _refused(store, "zarr.json: is a pipe, a file is needed")
+
+
+def test_a_folder_that_lies_in_itself(tmp_path):
+    (tmp_path / ".zattrs").write_text("{}")
+    (tmp_path / "a").symlink_to(tmp_path)
+    _refused(str(tmp_path), "a: is a link to a folder that it lies in; remove it")
+
+
+def test_a_server_that_has_everything(tmp_path, server, monkeypatch):
+    """A collection whose images are 0, 1, ... up to the first that is not there, and each is."""
+    monkeypatch.setattr(ome_zarr, "PLANE_BYTES", 64 << 20)
+    for folder in (tmp_path / "a.zarr", *(tmp_path / f"a.zarr/{number}" for number in range(9))):
+        folder.mkdir()
+        (folder / "zarr.json").write_text('{"attributes": {"ome": {"bioformats2raw.layout": 3}}}')
+    _refused(f"{server.url}/a.zarr", "announces more than 5 images")
+
+
+def test_an_array_without_pixels(tmp_path):
+    store = _sparse(tmp_path / "a.zarr", (0, 8, 8), (1, 8, 8), "tyx")
+    _refused(store, "an array of (0, 8, 8), which has no pixels")

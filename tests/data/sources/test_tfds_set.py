@@ -186,7 +186,7 @@ def test_a_truncated_set(anybodys, tmp_path):
     (broken / shard.name).unlink()
     absent = tmp_path / "absent" / "1.0.0"
     shutil.copytree(broken, absent)
-    with pytest.raises(BuildError, match=r"absent/1.0.0:test\[0\]: damaged .*No such file"):
+    with pytest.raises(BuildError, match=r"absent/1.0.0/.*: cannot be opened: No such file"):
         index_tfds(absent)
 
 
