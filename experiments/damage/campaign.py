@@ -4,9 +4,10 @@
     python experiments/damage/campaign.py kills --times=30
     sudo python experiments/damage/campaign.py full_disk --times=20
 
-flips: one random bit of one random file of the run or its set is turned over, and all stages run. It ends in one of
-    three ways: a stage refuses in one line; the run repairs itself, with a warning, and ends with the same numbers; no
-    stage reads the file. A result that changed in silence, or a traceback, is a fault.
+flips: one random bit of one random file of the run or its set is turned over; then the scores are made again, and then
+    all stages run. It ends in one of three ways: a stage refuses in one line; the run repairs itself, with a warning,
+    and ends with the same numbers; no stage reads the file. A result that changed in silence, or a traceback, is a
+    fault. Every folder of the run is as likely as another: checkpoints have most of the files.
 kills: a run of all stages gets SIGKILL at a random moment, and the same command runs again: the same numbers.
 full_disk: the disk of a run (a tmpfs, which only root may mount) is filled at a random moment: one line that names a
     path; once there is room, the same command runs again: the same numbers.
@@ -96,11 +97,15 @@ def flips(times: int, rng: random.Random) -> Counts:
         run_all(folder)  # a second time, as every flip is followed by: what is written then is the comparison
         before = results(folder / "run")
         shutil.copytree(folder, whole)
-        names = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file() and path.stat().st_size)
+        names: dict[Path, list[Path]] = collections.defaultdict(list)
+        for path in sorted(whole.rglob("*")):
+            if path.is_file() and path.stat().st_size:
+                name = path.relative_to(whole)
+                names[Path(*name.parts[:2])].append(name)
         for _ in range(times):
             shutil.rmtree(folder)
             shutil.copytree(whole, folder)
-            path = folder / rng.choice(names)
+            path = folder / rng.choice(names[rng.choice(list(names))])
             content = bytearray(path.read_bytes())
             bit = rng.randrange(8 * len(content))
             content[bit // 8] ^= 1 << bit % 8
@@ -114,17 +119,23 @@ def flips(times: int, rng: random.Random) -> Counts:
 
 
 def _after_a_flip(folder: Path, before: list[object]) -> str:
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-            run_all(folder)
-    except REFUSALS as error:
-        return "refused in one line" if len(str(error).splitlines()) == 1 else f"FAULT, several lines: {error}"
-    except Exception:
-        return f"FAULT, a traceback: {traceback.format_exc(limit=-2)}"
-    if results(folder / "run") != before:
-        return "FAULT, changed in silence"
-    return "repaired, with a warning" if "put aside" in said.getvalue() else "not read again"
+    said, refused = io.StringIO(), False
+    for stages in (lambda: evaluate(folder / "run"), lambda: run_all(folder)):
+        try:
+            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+                stages()
+        except REFUSALS as error:
+            if len(str(error).splitlines()) > 1:
+                return f"FAULT, several lines: {error}"
+            refused = True
+            continue
+        except Exception:
+            return f"FAULT, a traceback: {traceback.format_exc(limit=-2)}"
+        if results(folder / "run") != before:
+            return "FAULT, changed in silence"
+    if "put aside" in said.getvalue():
+        return "repaired, with a warning"
+    return "refused in one line" if refused else "not read again"
 
 
 def kills(times: int, rng: random.Random) -> Counts:
