@@ -350,6 +350,27 @@ def test_baselines_of_few_points(shapes):
     assert {"all_classical", "fourier_magnitudes"} <= {one.key for one in made.feature_sets}
 
 
+def test_folds_take_their_components_of_the_readout_not_of_the_table(trained, monkeypatch):
+    """The components in embeddings.parquet are fitted to the run's training images, which are tested in other folds."""
+    workdir = trained("cells")
+    table = embed.write_embeddings(workdir)
+    handed = []
+
+    def keep(feature_sets, *_):
+        handed.extend(feature_sets)
+        raise InterruptedError
+
+    monkeypatch.setattr(evaluate_module, "score_features", keep)
+    with pytest.raises(InterruptedError):
+        evaluate(workdir)
+    first, random = handed[:2]
+    assert table.filter(regex=r"^vae_").shape[1] == 12 + 10
+    assert first.components[0].columns == embed.load_readout(workdir).dim > 12
+    for one in (first, random):
+        assert [block.components for block in one.components] == [12, None]  # what is appended stays as it is
+        assert one.draws.shape[-1] == sum(block.columns for block in one.components)
+
+
 def test_all_classical_hands_every_fold_matrices_and_spectra_to_take_components_of(shapes):
     class Few:
         images = staticmethod(lambda rows: open_image_set("mnist_shapes", shapes).images(rows)[:, ::2])
