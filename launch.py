@@ -15,15 +15,15 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from bie_jax import run_files
-from bie_jax.config import Config, ConfigError, check_config, check_trained, save_config
-from bie_jax.config_faults import allowed_values
-from bie_jax.config_file import load_config_file
-from bie_jax.config_readers import refuse_unread
-from bie_jax.foreign_text import visible
-from bie_jax.integrity import disk_errors
-from bie_jax.lock import LockedError
+from bie_jax.config.faults import allowed_values
+from bie_jax.config.files import load_config_file
+from bie_jax.config.readers import refuse_unread
+from bie_jax.config.schema import Config, ConfigError, check_config, check_trained, save_config
+from bie_jax.files.foreign_text import visible
+from bie_jax.files.integrity import disk_errors
+from bie_jax.files.lock import LockedError
 from bie_jax.train import Interrupted, train_and_evaluate
+from bie_jax.training import run_files
 from configs import base
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -76,7 +76,7 @@ def _run(workdir: Path) -> None:
     # Imported for the stages that need them, a third of the time in which others begin, and before any training: what
     # is not installed is said now, not hours later.
     if stage in ("all", "embed"):
-        from bie_jax.evaluation.embed import write_embeddings
+        from bie_jax.evaluation.embedding.embed import write_embeddings
     if stage in ("all", "evaluate"):
         from bie_jax.evaluation.evaluate import evaluate
     if stage in ("all", "train"):

@@ -13,18 +13,17 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from bie_jax import augment, integrity, run_files, sharding
-from bie_jax.checkpoint import Checkpoints, Progress, find_checkpoints
-from bie_jax.config import Config, ConfigError, check_config, check_workdir, save_config
-from bie_jax.foreign_text import visible
-from bie_jax.image_set import open_image_set
-from bie_jax.input_pipeline import describe_overlap, describe_split, eval_batches, mixed, train_batches
-from bie_jax.metric_logger import MetricLogger
-from bie_jax.mixture import Mixture
-from bie_jax.objectives import METHODS, build_model
-from bie_jax.optimizer import build_optimizer
-from bie_jax.outline_grid import draw_outlines
-from bie_jax.preflight import (
+from bie_jax.config.schema import Config, ConfigError, check_config, check_workdir, save_config
+from bie_jax.files import integrity
+from bie_jax.files.foreign_text import visible
+from bie_jax.input.batches import describe_overlap, describe_split, eval_batches, mixed, train_batches
+from bie_jax.input.image_set import open_image_set
+from bie_jax.input.mixture import Mixture
+from bie_jax.objectives.base import METHODS, build_model
+from bie_jax.training import run_files, sharding
+from bie_jax.training.checkpoint import Checkpoints, Progress, find_checkpoints
+from bie_jax.training.optimizer import build_optimizer
+from bie_jax.training.preflight import (
     check_components,
     check_run,
     compile_step,
@@ -32,11 +31,14 @@ from bie_jax.preflight import (
     notes_on_parts,
     notes_on_scores,
 )
-from bie_jax.reconstruction_grid import draw_reconstructions
-from bie_jax.step_profiler import StepProfiler
-from bie_jax.train_state import TrainState, create_train_state, initial_variables
-from bie_jax.train_step import build_eval_step, build_train_step
-from bie_jax.warm_start import given_weights, warm_start
+from bie_jax.training.state import TrainState, create_train_state, initial_variables
+from bie_jax.training.step import build_eval_step, build_train_step
+from bie_jax.training.warm_start import given_weights, warm_start
+from bie_jax.training.writers.image_pictures import draw_reconstructions
+from bie_jax.training.writers.log import MetricLogger
+from bie_jax.training.writers.outline_pictures import draw_outlines
+from bie_jax.training.writers.trace import StepProfiler
+from bie_jax.views import images as augment
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -104,7 +106,7 @@ def _train(
     mesh = sharding.data_mesh()
     split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
 
-    # --- Model, optimiser, state
+    # --- Model, optimizer, state
     steps_per_epoch = max(sum(map(len, train_rows)) // checked.train.batch_size, checked.train.min_epoch_steps)
     total_steps = (checked.train.epochs + checked.optimizer.cooldown_epochs) * steps_per_epoch
     channels = len(mixture.channel_names)
@@ -165,7 +167,7 @@ def _train(
         known = {"plate": plate_of_row[batch["row"]], "origin": origin_of_row[batch["row"]]}
         return sharding.put_batch(arrays | known, split)
 
-    # Each set's in an order of chance: a contrast compares wells, and neighbouring rows are of one.
+    # Each set's in an order of chance: a contrast compares wells, and neighboring rows are of one.
     all_val_rows = np.concatenate([mixed(rows, checked.train.seed) for rows in val_rows])
 
     def validate(state: TrainState) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]:
@@ -182,7 +184,7 @@ def _train(
             if not pictures:
                 pictures.append((image, reconstruction))
         means = {f"val/{name}": value / len(all_val_rows) for name, value in sums.items()}
-        summary = method.summarise(jax.tree.map(lambda *arrays: np.sum(arrays, axis=0), *totals))
+        summary = method.summarize(jax.tree.map(lambda *arrays: np.sum(arrays, axis=0), *totals))
         means |= {f"val/{name}": value for name, value in summary.items()}
         if not np.isfinite(means["val/loss"]):
             raise NonFiniteLossError(
@@ -295,7 +297,7 @@ def _train(
                 if validates:
                     stopwatch.pause()
                     metrics, pictures = validate(state)
-                    summary = method.summarise(jax.device_get(state.window.totals))
+                    summary = method.summarize(jax.device_get(state.window.totals))
                     metrics |= {f"train/{name}": value for name, value in summary.items()}
                     state = state.replace(window=without_totals(state.window))
                     logger.write(step, epoch, metrics)

@@ -128,8 +128,8 @@ def _seed_table() -> ConfigDict:
     config.model.vit.decoder_depth = 8
     config.model.vit.decoder_heads = 16
     config.model.latent_dim = 16  # numbers per image
-    # Read by "vqvae": "grid" quantises every position of the encoder's map, and the embedding is the usage of each
-    # code; "pooled" pools first and quantises the pooled vector in groups of code_dim numbers with a codebook each.
+    # Read by "vqvae": "grid" quantizes every position of the encoder's map, and the embedding is the usage of each
+    # code; "pooled" pools first and quantizes the pooled vector in groups of code_dim numbers with a codebook each.
     config.model.bottleneck = "grid"
     # From a latent vector to a map: "dense" (fixed size) or "broadcast" with the positions as channels (any size).
     config.model.spread = "dense"
@@ -153,7 +153,7 @@ def _seed_table() -> ConfigDict:
     config.objective.reconstruction = 1.0  # weight of the reconstruction's term
     config.objective.beta = 1.0  # weight of the KL divergence; read by "vae", like the next two
     config.objective.free_nats = 0.0  # nats per dimension of a latent vector that cost nothing
-    config.objective.kl_warmup_steps = 0  # optimiser steps in which beta grows from 0
+    config.objective.kl_warmup_steps = 0  # optimizer steps in which beta grows from 0
     config.objective.fourier_weight = 0.0  # of the Fourier term; read by "mae"
     config.objective.contrastive = ConfigDict()
     config.objective.contrastive.weight = 0.0  # 0: no contrastive term
@@ -170,7 +170,7 @@ def _seed_table() -> ConfigDict:
     config.objective.matrix.non_negativity = 0.0
     config.objective.matrix.triangle = 0.0
 
-    # The seed's table also has momentum 0.9, t_max 50 and cycle_momentum False: names that its optimiser (LAMB) and its
+    # The seed's table also has momentum 0.9, t_max 50 and cycle_momentum False: names that its optimizer (LAMB) and its
     # scheduler never read. Its opt is `name` here, its warmup_lr `warmup_init_lr`.
     config.optimizer = ConfigDict()
     config.optimizer.name = "lamb"  # or "adamw", "sgd"

@@ -1,4 +1,4 @@
-"""Vector-quantised autoencoder over the outlines of MNIST's digits: 16 codes for an outline.
+"""Vector-quantized autoencoder over the outlines of MNIST's digits: 16 codes for an outline.
 
     python launch.py --config=configs/shape_vqvae_mnist.py          the whole set, once built
     python launch.py --config=configs/shape_vqvae_mnist.py:tiny     two epochs of a small network; what the tests run

@@ -17,9 +17,9 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet as pq
 
-from bie_jax.parquet import read_parquet
+from bie_jax.files.parquet import read_parquet
 from data.errors import BuildError
-from data.fields import Field, Index
+from data.fields.index import Field, Index
 from data.limits import (
     MOST_COLUMNS,
     TEXT_BYTES,

@@ -6,7 +6,7 @@
     python -m data.build idr0093 --source=FOLDER --annotation=idr0093-screenA-annotation.csv.gz --plates=001,002
     python -m data.build my_screen --source=FOLDER --layout=imagexpress --channels=w1=DNA,w2=actin --crop=256
     python -m data.build my_plate --source=https://server/plate.zarr --level=1
-    python -m data.build my_cells --source=images.csv --objects=centres.csv --crop=96 --label=treatment
+    python -m data.build my_cells --source=images.csv --objects=centers.csv --crop=96 --label=treatment
     python -m data.build my_shapes --source=MASKS --layout=folder --label=folder --kind=shapes --points=256
 
 A build that was stopped goes on with the same command. data/README.md explains sources and flags.
@@ -22,41 +22,41 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bie_jax.image_set import damage_of_set
-from bie_jax.lock import LockedError, locked
+from bie_jax.files.lock import LockedError, locked
+from bie_jax.input.image_set import damage_of_set
 from data import limits
 from data.annotation import join, read_annotation
-from data.bbbc010 import index as bbbc010
-from data.bbbc021 import index as bbbc021
-from data.beside import without_beside
 from data.command_line import parse
-from data.crops import AroundMasks, AroundPoints, Cut, RandomWindows, Tiles, Whole
 from data.download import bring, is_archive
 from data.errors import BuildError
-from data.field_set import VERSION, FieldMaker, build_fields, bytes_read, choose_channels, estimate_illumination
-from data.fields import Index
-from data.formats import format_of
-from data.mnist import index as mnist
-from data.object_table import attach_objects
+from data.fields.beside import without_beside
+from data.fields.crops import AroundMasks, AroundPoints, Cut, RandomWindows, Tiles, Whole
+from data.fields.field_set import VERSION, FieldMaker, build_fields, bytes_read, choose_channels, estimate_illumination
+from data.fields.index import Index
+from data.fields.object_table import attach_objects
+from data.fields.outlines import CHANNEL, OutlineOfMask, OutlinesOfLabels, ResampledContour
+from data.fields.planes import IMAGE_SUFFIXES
 from data.options import LAYOUTS, layout_of
-from data.osteosarcoma import index as osteosarcoma
-from data.outlines import CHANNEL, OutlineOfMask, OutlinesOfLabels, ResampledContour
-from data.planes import IMAGE_SUFFIXES
-from data.records import building_folder, examples_in, print_summary
-from data.simulated.build import VERSION as SIMULATED_VERSION
-from data.simulated.build import build_simulated
-from data.simulated.simulation import Design
+from data.records.writer import building_folder, examples_in, print_summary
 from data.sources.arrays import index_arrays
 from data.sources.contours import ContourPlane, index_contours
 from data.sources.folder import index_folder
+from data.sources.formats import format_of
 from data.sources.layouts import index_layout, index_pattern
 from data.sources.masks import as_masks
 from data.sources.ome_tiff import index_ome_tiff
 from data.sources.ome_zarr import find_store, index_ome_zarr
 from data.sources.table import index_table
 from data.sources.tfds_set import index_tfds
-from data.studies import STUDIES
-from data.study import Study
+from data.studies.bbbc010 import index as bbbc010
+from data.studies.bbbc021 import index as bbbc021
+from data.studies.known import STUDIES
+from data.studies.mnist import index as mnist
+from data.studies.osteosarcoma import index as osteosarcoma
+from data.studies.simulated.build import VERSION as SIMULATED_VERSION
+from data.studies.simulated.build import build_simulated
+from data.studies.simulated.simulation import Design
+from data.studies.study import Study
 from data.wells import well_name
 
 
@@ -181,7 +181,7 @@ def _origin(args: argparse.Namespace, building: Path) -> Origin:
 
 
 def _outlined(origin: Origin, args: argparse.Namespace) -> Origin:
-    """The same fields, of one channel: masks of any colours, or contours."""
+    """The same fields, of one channel: masks of any colors, or contours."""
     index = as_masks(origin.index, labels=args.mask == "labels")
     channels = choose_channels(index.channels, args.channels)
     stacked = [field for field in index.fields if len({(c, z) for c, z, _ in field.planes}) > len(index.channels)]
@@ -252,8 +252,8 @@ def _worm_outlines(args: argparse.Namespace, downloads: Path) -> Origin:
     """The worms' masks alone."""
     if args.masks is None or args.source is not None:
         raise BuildError(
-            "bbbc010 --kind=shapes needs --masks=official, or --masks=FOLDER, and no --source; data/bbbc010/README.md "
-            "says what they are"
+            "bbbc010 --kind=shapes needs --masks=official, or --masks=FOLDER, and no --source; "
+            "data/studies/bbbc010/README.md says what they are"
         )
     if args.masks == "official":
         path, notes = bbbc010.fetch_bbbc010("masks", downloads)
@@ -269,7 +269,7 @@ def _bbbc021(args: argparse.Namespace) -> Origin:
         if args.sha256 is None:
             raise BuildError(
                 "bbbc021 needs --source, or --sha256=FILE with a line 'NAME SHA256' for each file to be fetched (their "
-                "publisher gives no sums); data/bbbc021/README.md says how to write one"
+                "publisher gives no sums); data/studies/bbbc021/README.md says how to write one"
             )
         tables, folders, notes = bbbc021.fetch_bbbc021(Path(args.sha256), args.plates, downloads)
     else:
@@ -281,8 +281,8 @@ def _bbbc021(args: argparse.Namespace) -> Origin:
         tables, folders = {name: folder / name for name in bbbc021.TABLES}, [folder]
         if not tables[bbbc021.IMAGES].is_file():
             raise BuildError(
-                f"{folder}: holds neither {bbbc021.SUBSET} nor {bbbc021.IMAGES}; data/bbbc021/README.md says what "
-                "--source is"
+                f"{folder}: holds neither {bbbc021.SUBSET} nor {bbbc021.IMAGES}; "
+                "data/studies/bbbc021/README.md says what --source is"
             )
     index, found = bbbc021.index_bbbc021(tables, folders)
     return Origin(index, bbbc021.CHANNELS, bbbc021.LABEL, bbbc021.TEXT, VERSION, notes | found)
@@ -321,7 +321,7 @@ def _index(args: argparse.Namespace, wells_per_plate: int) -> tuple[Index, dict[
     return index_layout(path, layout, wells_per_plate), notes
 
 
-_HOW = f"say how it is organised, --layout={'|'.join(LAYOUTS)}, or give a --pattern"
+_HOW = f"say how it is organized, --layout={'|'.join(LAYOUTS)}, or give a --pattern"
 
 
 def _layout(args: argparse.Namespace) -> str | None:

@@ -8,10 +8,10 @@ from typing import Literal
 
 from bie_jax.shapes.resample import METHODS
 from data.errors import BuildError
-from data.fields import AxisChoice
+from data.fields.index import AxisChoice
 from data.options import LAYOUTS, layout_of, problem_of_flags
 from data.sources.contours import is_of_contours
-from data.studies import STUDIES
+from data.studies.known import STUDIES
 from data.text import plain
 from data.wells import PLATE_FORMATS
 
@@ -44,7 +44,7 @@ def parse(arguments: list[str], description: str | None) -> argparse.Namespace:
     parser.add_argument("--data-dir", default="datasets", type=Path, help="folder of built sets (default: datasets)")
     parser.add_argument("--source", help="folder, table, archive or file with the images; or their URL")
     parser.add_argument("--sha256", help="of a source that is one file; bbbc021: a file of them")
-    parser.add_argument("--layout", choices=LAYOUTS, help="how the source is organised (default: by its suffix)")
+    parser.add_argument("--layout", choices=LAYOUTS, help="how the source is organized (default: by its suffix)")
     parser.add_argument(
         "--pattern", help="regular expression for whole paths, instead: groups plate, well, site, channel, z, t"
     )
@@ -64,7 +64,7 @@ def parse(arguments: list[str], description: str | None) -> argparse.Namespace:
         "--level", default=0, type=_from_zero, help="resolution of an OME-Zarr, 0 is the finest (default: 0)"
     )
     parser.add_argument("--crop", type=_positive, help="side of an example in pixels (default: whole fields)")
-    parser.add_argument("--overlap", default=0, type=int, help="pixels that neighbouring tiles share (default: 0)")
+    parser.add_argument("--overlap", default=0, type=int, help="pixels that neighboring tiles share (default: 0)")
     parser.add_argument("--random-crops", type=_positive, metavar="N", help="N windows at random instead of tiles")
     parser.add_argument("--objects", type=Path, help="table of plate, well, site, y, x: one example for each object")
     parser.add_argument("--label-mask", metavar="CHANNEL", help="channel that numbers objects: one example for each")

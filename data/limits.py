@@ -20,7 +20,7 @@ from data.errors import BadInputError, BuildError
 
 GB = 1 << 30
 SMALL_BYTES = 256 << 20
-MOST_RATIO = 500  # deflate packs an image of one colour a thousandfold; a label image of a few cells, three hundredfold
+MOST_RATIO = 500  # deflate packs an image of one color a thousandfold; a label image of a few cells, three hundredfold
 MOST_BYTES = 4 * GB  # a plane of 46 000 x 46 000 pixels of 16 bits
 
 # What is kept of what is only listed: a plane of an index, a value of a table, a character of a text.
@@ -33,7 +33,7 @@ MOST_COLUMNS = 5000  # of a table; CellProfiler's have three thousand
 METADATA_BYTES = 64 << 20  # of one file of a Zarr store that says what is in it; the largest plates have 1 MB
 
 # Beyond either an archive is taken for a bomb. The largest plates are near 1 GB, and even an empty 16-bit TIFF does not
-# shrink a hundredfold together with its neighbours. A download ends there too.
+# shrink a hundredfold together with its neighbors. A download ends there too.
 ARCHIVE_BYTES = 200 * GB
 ARCHIVE_RATIO = 100
 SMALL_ARCHIVE_BYTES = 10 << 20  # an archive that unpacks to less does no harm at any ratio

@@ -10,7 +10,7 @@ from pathlib import Path
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Half of the suite's time is the compiler's. At level 1 a ResNet-18 that trains for an epoch takes a quarter less than
-# with all optimisation, and at level 0 as long again, because it then runs slower than it compiles.
+# with all optimization, and at level 0 as long again, because it then runs slower than it compiles.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 import jax
@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from absl import flags
 
-from bie_jax.image_set import ImageSet, open_image_set
+from bie_jax.input.image_set import ImageSet, open_image_set
 from bie_jax.train import train_and_evaluate
 from configs import vqvae_idr0093
-from data.records import Description, write_set
-from data.simulated.build import build_simulated
-from data.simulated.simulation import Design
+from data.records.writer import Description, write_set
+from data.studies.simulated.build import build_simulated
+from data.studies.simulated.simulation import Design
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # The same small networks are compiled by many tests, in many processes. An entry that another process has half written,

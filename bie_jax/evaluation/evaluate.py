@@ -17,23 +17,26 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from bie_jax import integrity, run_files
-from bie_jax.config import Config, ConfigError, ContrastiveConfig, EvalConfig, load_config
-from bie_jax.evaluation import embed, normalization, probe, project, report
-from bie_jax.evaluation.baselines import rotate_to_span
+from bie_jax.config.schema import Config, ConfigError, ContrastiveConfig, EvalConfig, load_config
+from bie_jax.evaluation.baselines.baselines import rotate_to_span
+from bie_jax.evaluation.baselines.image_features import image_features
+from bie_jax.evaluation.baselines.shape_features import shape_features
+from bie_jax.evaluation.embedding import embed
 from bie_jax.evaluation.feature_set import Block, FeatureSet, HandMade
-from bie_jax.evaluation.image_features import image_features
-from bie_jax.evaluation.score_rows import score_rows
-from bie_jax.evaluation.shape_features import shape_features
-from bie_jax.evaluation.shape_invariance import invariances
-from bie_jax.evaluation.shape_pictures import shape_pictures
-from bie_jax.foreign_text import visible
-from bie_jax.image_set import ImageSet, open_image_set
-from bie_jax.known_numbers import known_numbers
-from bie_jax.metric_logger import LOG
-from bie_jax.parquet import read_parquet
-from bie_jax.pixels import check_finite_rows
-from bie_jax.scoring_plan import NEIGHBOURS, STRATIFIED, UNSEEN, ScoringPlan, plan_scores
+from bie_jax.evaluation.report import project, report
+from bie_jax.evaluation.report.shape_pictures import shape_pictures
+from bie_jax.evaluation.scores import normalization, probe
+from bie_jax.evaluation.scores.invariance import invariances
+from bie_jax.evaluation.scores.plan import NEIGHBOURS, STRATIFIED, UNSEEN, ScoringPlan, plan_scores
+from bie_jax.evaluation.scores.rows import score_rows
+from bie_jax.files import integrity
+from bie_jax.files.foreign_text import visible
+from bie_jax.files.parquet import read_parquet
+from bie_jax.input.covariates import known_numbers
+from bie_jax.input.image_set import ImageSet, open_image_set
+from bie_jax.input.pixels import check_finite_rows
+from bie_jax.training import run_files
+from bie_jax.training.writers.log import LOG
 
 TRAINED = "trained_encoder"
 RANDOM = "random_encoder"
@@ -140,13 +143,13 @@ def score_features(
     """All scores of all feature sets; takes arrays only.
 
     Images without a label are left out of every score but plate identity, and their number is noted. Of several plates,
-    every feature set is scored raw and standardised per plate.
+    every feature set is scored raw and standardized per plate.
 
     Args:
         feature_sets: each of N images.
         metadata: N rows with plate, well, the label column, the group column and split: "train" or "val", the side of
             the encoder's own training.
-        settings: the `eval` group of a configuration: columns, folds, neighbours, resamples, seed.
+        settings: the `eval` group of a configuration: columns, folds, neighbors, resamples, seed.
         on_step: called after each fold of each feature set, for a progress bar.
 
     Returns:
@@ -168,7 +171,7 @@ def score_features(
     names, counts = np.unique(plan.plates, return_counts=True)
     if len(under) > 1 and (counts == 1).any():
         lone = ", ".join(map(str, names[counts == 1]))
-        notes.append(f"Plates of one image ({lone}): standardised per plate, that image is 0 in every column.")
+        notes.append(f"Plates of one image ({lone}): standardized per plate, that image is 0 in every column.")
 
     def scored(values: np.ndarray, parts: list[probe.Fold]) -> dict:
         tested = np.sort(np.concatenate([fold.test for fold in parts]))
@@ -176,7 +179,7 @@ def score_features(
             labels[tested], values[..., tested], drawn[tested], resamples=settings.bootstrap, seed=settings.seed
         )
 
-    def neighbours_of(features: np.ndarray, components: int | tuple[Block, ...] | None) -> dict:
+    def neighbors_of(features: np.ndarray, components: int | tuple[Block, ...] | None) -> dict:
         rows = plan.parts[NEIGHBOURS].rows
         return probe.not_same_well_knn(
             features[rows],
@@ -214,7 +217,7 @@ def score_features(
                 found = [prediction[classifier] for prediction in predictions]
                 of_splits[split] = scored(np.stack([one.values for one in found]), parts)
                 notes += [f"{name}: {note}" for note in dict.fromkeys(note for one in found for note in one.notes)]
-        neighbours = [neighbours_of(draw, components) for draw in draws] if NEIGHBOURS in plan.parts else []
+        neighbors = [neighbors_of(draw, components) for draw in draws] if NEIGHBOURS in plan.parts else []
         identity = None
         if len(plan.controls):
             try:
@@ -237,7 +240,7 @@ def score_features(
             "dim": feature_set.dim,
             "draws": len(draws),
             "classifiers": classifiers,
-            "knn": _mean_of_draws(neighbours, "accuracy") if neighbours else None,
+            "knn": _mean_of_draws(neighbors, "accuracy") if neighbors else None,
             "plate_identity": identity,
         }
         on_step()
@@ -258,7 +261,7 @@ def score_features(
         "knn": None,
         "plate_identity": None,
     }
-    names, counts = np.unique(labels[plan.labelled], return_counts=True)
+    names, counts = np.unique(labels[plan.labeled], return_counts=True)
     return {
         "label": settings.label,
         "classes": {str(name): int(count) for name, count in zip(names, counts)},
@@ -319,12 +322,12 @@ def _plate_identity(
 
     Args:
         raw: [N, D], as they were.
-        draw: [N, d], normalised with all images.
+        draw: [N, d], normalized with all images.
         normalized: how.
         components, plan, settings: as in `score_features`.
 
     Raises:
-        ValueError: also for a plate of controls alone, standardised per plate: what is centred on them has lost by
+        ValueError: also for a plate of controls alone, standardized per plate: what is centerd on them has lost by
             construction what could be learnt.
     """
     controls, plates = plan.controls, plan.plates
@@ -338,7 +341,7 @@ def _plate_identity(
     if normalized == normalization.PER_PLATE:
         bare = np.setdiff1d(plates[controls], np.delete(plates, controls))
         if len(bare):
-            raise ValueError(f"{', '.join(map(str, bare))} holds controls alone, whose own mean centres them")
+            raise ValueError(f"{', '.join(map(str, bare))} holds controls alone, whose own mean centers them")
     return probe.plate_identity(
         per_plate if normalized == normalization.PER_PLATE else draw[controls],
         plates[controls],
@@ -367,7 +370,7 @@ def transductive_note(
         if taught
         else "without labels"
     )
-    seen = "with it" if taught else "unlabelled"
+    seen = "with it" if taught else "unlabeled"
     unseen = (
         f"Those called {report.split_title(UNSEEN)} are not: encoder and classifiers learnt from the {train} images, "
         f"and the {total - train} are classified. "
@@ -381,8 +384,8 @@ def transductive_note(
         "encoder: its scores are transductive. "
         f"{unseen}"
         "Random weights and hand-made features saw none of the images. Principal components and scales are fitted in "
-        "each training fold alone, for nearest neighbours to other wells than the image's. Of all images, without "
-        "labels, are the intensities that a set or a plate is normalised by, what is standardised per plate (of all "
+        "each training fold alone, for nearest neighbors to other wells than the image's. Of all images, without "
+        "labels, are the intensities that a set or a plate is normalized by, what is standardized per plate (of all "
         "images of a plate, one that is held out too), and the maps."
     )
 
@@ -539,7 +542,7 @@ def encoder_blocks(values: np.ndarray, appended: np.ndarray, settings: EvalConfi
         return None
     components = min(settings.components, values.shape[-1])
     beside = (Block(appended.shape[1]),) if appended.shape[1] else ()
-    return (Block(values.shape[-1], components, standardised=True), *beside)
+    return (Block(values.shape[-1], components, standardized=True), *beside)
 
 
 def _appended(hand_made: list[FeatureSet], appended: np.ndarray, names: tuple[str, ...]) -> list[FeatureSet]:
@@ -598,7 +601,7 @@ def report_projections(
                 "UMAP 1 (arbitrary units)",
                 "UMAP 2 (arbitrary units)",
                 project.umap_projection(trained[shown], seed),
-                "UMAP of the standardised embeddings, fitted without labels on the images shown (15 neighbours, "
+                "UMAP of the standardized embeddings, fitted without labels on the images shown (15 neighbors, "
                 "minimal distance 0.1).",
             )
         )
@@ -612,7 +615,7 @@ def report_projections(
                 f"PC 1 ({shares[0]:.0%} of the variance)",
                 f"PC 2 ({shares[1]:.0%} of the variance)",
                 coordinates[shown],
-                f"First two principal components of {name}, standardised, fitted without labels on all images.",
+                f"First two principal components of {name}, standardized, fitted without labels on all images.",
             )
         )
     return projections

@@ -7,17 +7,17 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Neighbouring columns of a table of features that are prepared alike.
+    """Neighboring columns of a table of features that are prepared alike.
 
     Attributes:
         columns: how many.
         components: principal components that stand for them; None: they stay as they are.
-        standardised: whether all columns weigh the same in the components; else each by how much it varies.
+        standardized: whether all columns weigh the same in the components; else each by how much it varies.
     """
 
     columns: int
     components: int | None = None
-    standardised: bool = False
+    standardized: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

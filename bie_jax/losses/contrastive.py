@@ -75,7 +75,7 @@ def info_nce_replicates(embedding: jax.Array, origin: Origin, temperature: float
     """Images of one treatment on different plates are positives of each other.
 
     Negatives are images of other treatments in other wells, on any plate. The same treatment on the same plate is left
-    out: as a positive it could be recognised by the plate, as a negative it would push replicates apart.
+    out: as a positive it could be recognized by the plate, as a negative it would push replicates apart.
 
     Args:
         embedding: [B, D].

@@ -5,16 +5,16 @@ from typing import Any
 
 import flax.linen as nn
 
-from bie_jax.models import residual_stack, resnet
 from bie_jax.models.autoencoder import Autoencoder, ChannelTokenAutoencoder, IndependentChannels
 from bie_jax.models.bottleneck import DenseBottleneck, GaussianBottleneck, GridBottleneck, PooledBottleneck
-from bie_jax.models.finite_scalar import FiniteScalarQuantizer
-from bie_jax.models.gradient_quantizer import GradientVectorQuantizer
+from bie_jax.models.encoders import residual_stack, resnet
+from bie_jax.models.encoders.ring import MatrixDecoder, PointsDecoder, RingEncoder
+from bie_jax.models.encoders.vit import SIZES, ViTDecoder, ViTEncoder
 from bie_jax.models.mae import MAE
-from bie_jax.models.quantizer import VectorQuantizer
-from bie_jax.models.residual_quantizer import ResidualQuantizer
-from bie_jax.models.ring import MatrixDecoder, PointsDecoder, RingEncoder
-from bie_jax.models.vit import SIZES, ViTDecoder, ViTEncoder
+from bie_jax.models.quantizers.finite_scalar import FiniteScalarQuantizer
+from bie_jax.models.quantizers.gradient import GradientVectorQuantizer
+from bie_jax.models.quantizers.residual import ResidualQuantizer
+from bie_jax.models.quantizers.vector import VectorQuantizer
 
 # Channels of the map that a latent vector is spread to.
 _MAP_FEATURES = 512
@@ -30,7 +30,7 @@ def build_autoencoder(
         num_channels: C of the images.
         image_size: (height, width) of a training view; decoders of shapes make matrices of this size.
         remat: whether blocks are computed again for the gradient instead of kept in memory.
-        parts: calls of the network that make one optimiser step.
+        parts: calls of the network that make one optimizer step.
     """
     if config.channels == "independent":
         shares = num_channels if config.channel_readout == "concat" else 1

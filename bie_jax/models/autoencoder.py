@@ -26,7 +26,7 @@ class Autoencoder(nn.Module):
         """Reconstruct.
 
         Args:
-            image: [B, H, W, C] float, normalised.
+            image: [B, H, W, C] float, normalized.
             channel_mask: [B, C] bool, the channels that there are; examples without any teach nothing. None: all.
             train: whether batch statistics and codebooks learn from this batch, and latents are drawn rather than at
                 their mean.
@@ -34,7 +34,7 @@ class Autoencoder(nn.Module):
         Returns:
             reconstruction: [B, H, W, C].
             out: `embedding` [B, latent_dim]; `features` [B, F], the encoder's output pooled, before the bottleneck;
-                and what the bottleneck adds: `codes`, `commitment`, `perplexity`, `code_counts` of a quantiser (see
+                and what the bottleneck adds: `codes`, `commitment`, `perplexity`, `code_counts` of a quantizer (see
                 `VectorQuantizer`), `mean` and `logvar` of a VAE.
         """
         z, out = self.encode(image, channel_mask, train=train)

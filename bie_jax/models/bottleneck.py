@@ -1,9 +1,9 @@
 """From feature maps to exactly `latent_dim` numbers per image, and back to a map for the decoder.
 
 All have one call: features [B, h, w, F] and `valid` [B] bool (examples that count; None: all) to the decoder's input
-[B, h, w, *] and `out`, which has `embedding` [B, latent_dim]. With a quantiser `out` also has `codes`, `commitment`
+[B, h, w, *] and `out`, which has `embedding` [B, latent_dim]. With a quantizer `out` also has `codes`, `commitment`
 [B], `perplexity` and `code_counts` (see `VectorQuantizer`). One code for a whole image would allow only K different
-reconstructions: quantise the grid, or the pooled vector in several groups.
+reconstructions: quantize the grid, or the pooled vector in several groups.
 
 Those that have one vector per image also have `decode`: that vector [B, latent_dim] to the decoder's input.
 """
@@ -14,13 +14,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bie_jax.models.broadcast import broadcast
-from bie_jax.models.conv import Conv
-from bie_jax.models.dense import Dense
+from bie_jax.models.layers.broadcast import broadcast
+from bie_jax.models.layers.conv import Conv
+from bie_jax.models.layers.dense import Dense
 
 
 class GridBottleneck(nn.Module):
-    """Quantise every position of the map; the embedding says how often each of the codes occurs in the image.
+    """Quantize every position of the map; the embedding says how often each of the codes occurs in the image.
 
     Each position is shared out over the codes of each of G codebooks (`shares` of `VectorQuantizer`); the embedding is
     the square root of the shares' mean over positions, so that its Euclidean distance is Hellinger's between
@@ -38,7 +38,7 @@ class GridBottleneck(nn.Module):
     def __call__(
         self, features: jax.Array, valid: jax.Array | None = None, *, train: bool
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """[B, h, w, F] -> [B, h, w, D] of the quantiser's D, and `out` with `codes` [B, h, w, G]."""
+        """[B, h, w, F] -> [B, h, w, D] of the quantizer's D, and `out` with `codes` [B, h, w, G]."""
         z_e = Conv(self.quantizer.vector_dim, (1, 1))(features)
         z_q, out = self.quantizer(z_e, valid, train=train)
         shares = out["shares"].mean(axis=(1, 2)).reshape(len(z_e), -1)  # [B, G K]
@@ -48,7 +48,7 @@ class GridBottleneck(nn.Module):
 
 
 class PooledBottleneck(nn.Module):
-    """Pool the map, project to latent_dim numbers (the embedding), quantise them, spread them over a map again.
+    """Pool the map, project to latent_dim numbers (the embedding), quantize them, spread them over a map again.
 
     Attributes:
         quantizer: see `VectorQuantizer`; its D is latent_dim, and its groups make one code each.
@@ -75,7 +75,7 @@ class PooledBottleneck(nn.Module):
         return z, _of_codes(out, out["commitment"]) | {"embedding": z_e}
 
     def decode(self, embedding: jax.Array, height: int, width: int) -> jax.Array:
-        """Quantise, and spread."""
+        """Quantize, and spread."""
         return self.to_map(self.quantizer(embedding, None, train=False)[0], height, width)
 
 
@@ -181,11 +181,11 @@ class Spread(nn.Module):
 
 
 def _places(height: int, width: int) -> jax.Array:
-    """Row and column of every position's centre, from -1 to 1 at the map's borders: [h, w, 2]."""
+    """Row and column of every position's center, from -1 to 1 at the map's borders: [h, w, 2]."""
     row, column = ((2.0 * jnp.arange(n) + 1) / n - 1 for n in (height, width))
     return jnp.stack(jnp.meshgrid(row, column, indexing="ij"), axis=-1)
 
 
 def _of_codes(out: dict[str, jax.Array], commitment: jax.Array) -> dict[str, jax.Array]:
-    """What a quantising bottleneck hands on; `commitment` [B]."""
+    """What a quantizing bottleneck hands on; `commitment` [B]."""
     return {name: out[name] for name in ("codes", "perplexity", "code_counts")} | {"commitment": commitment}

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bie_jax.models.autoencoder import contract_image, join_channels
-from bie_jax.models.broadcast import broadcast
-from bie_jax.models.vit import (
+from bie_jax.models.encoders.vit import (
     Grid,
     LearntTable,
     ViTEncoder,
@@ -29,6 +28,7 @@ from bie_jax.models.vit import (
     token_init,
     unpatchify,
 )
+from bie_jax.models.layers.broadcast import broadcast
 
 
 class Masking(NamedTuple):
@@ -141,7 +141,7 @@ class MAE(nn.Module):
         """Remove patches and predict them. T is the number of tokens: N patches, or C N of `channel_tokens`.
 
         Args:
-            image: [B, H, W, C] float, normalised.
+            image: [B, H, W, C] float, normalized.
             channel_mask: [B, C] bool, the channels that there are; None: all. What the others hold changes nothing.
                 Of `channel_tokens` their tokens are neither seen nor removed (a channel that `channel_dropout` leaves
                 out is treated alike); otherwise they are 0 for encoder and target.
@@ -243,7 +243,7 @@ class MAEDecoder(nn.Module):
         patch_values: numbers per token that are predicted.
         channel_tokens: whether each channel is decoded on its own, with a learnt embedding of the channel.
         norm_epsilon: of its layer norms.
-        remat: see `bie_jax.models.vit.stack_of_blocks`.
+        remat: see `bie_jax.models.encoders.vit.stack_of_blocks`.
     """
 
     size: ViTSize

@@ -1,13 +1,13 @@
 """Masks to outlines: the outer boundary of the largest component at half maximum, by marching squares.
 
 Marching squares (Lorensen & Cline 1987, doi 10.1145/37401.37422, in two dimensions) puts a point between every two
-neighbouring pixels of which one is inside and the other is not, where the level is met on the line between their
-centres. Here they are found for all masks of a stack at once, as pairs (pixel inside, side on which the outside is),
+neighboring pixels of which one is inside and the other is not, where the level is met on the line between their
+centers. Here they are found for all masks of a stack at once, as pairs (pixel inside, side on which the outside is),
 and each pair has one successor clockwise. Outlines are the cycles of that permutation; they are walked in steps that
 double. Inside is 8-connected, as in `skimage.measure.label`: the outline is that of `skimage.measure.find_contours`
 with `fully_connected="high"` on the padded mask.
 
-Points are (row, column) in pixels, pixel centres at whole numbers, clockwise on the screen. The first point lies above
+Points are (row, column) in pixels, pixel centers at whole numbers, clockwise on the screen. The first point lies above
 the leftmost pixel of the object's top row, whatever the object's shape: matrices of outlines that keep this start know
 which way is up.
 """
@@ -344,7 +344,7 @@ def _trace(region: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _interpolate(padded: np.ndarray, level: np.ndarray, inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
-    """Points [V, 2] of the tall image where the values between two pixels' centres meet the level of their mask."""
+    """Points [V, 2] of the tall image where the values between two pixels' centers meet the level of their mask."""
     _, height, width = padded.shape
     values = padded.reshape(-1)
     high, low = values[inner].astype(np.float64), values[outer].astype(np.float64)

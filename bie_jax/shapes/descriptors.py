@@ -87,7 +87,7 @@ def region_properties(contours: np.ndarray, *, size: bool = False) -> Features:
     Lengths and areas are those of the polygon, and relative to the equivalent diameter d = 2 sqrt(A / pi) or to A:
 
     * circularity 4 pi A / L^2; eccentricity, minor / major axis of the ellipse with the same second moments; inertia,
-      2 pi times the normalised polar moment (1 for a disc); ellipticity, A over the area of that ellipse;
+      2 pi times the normalized polar moment (1 for a disc); ellipticity, A over the area of that ellipse;
     * solidity A / A_hull; convexity L_hull / L; circularity of the hull; rectangularity A over the area of the smallest
       enclosing rectangle, and that rectangle's short / long side; greatest and least Feret diameter, and their
       quotient; distance of the centroid from that of the hull and from the mean of the outline; greatest and mean
@@ -122,9 +122,9 @@ def region_properties(contours: np.ndarray, *, size: bool = False) -> Features:
 
 
 def elliptic_fourier(contours: np.ndarray, order: int = 10) -> Features:
-    """Elliptic Fourier coefficients, normalised for position, size, rotation, start and direction.
+    """Elliptic Fourier coefficients, normalized for position, size, rotation, start and direction.
 
-    Those of `elliptic_coefficients`, with two signs settled that its normalisation leaves to chance: a_1 is made 1, so
+    Those of `elliptic_coefficients`, with two signs settled that its normalization leaves to chance: a_1 is made 1, so
     that a_1, b_1, c_1 are 1, 0, 0 for every outline and are left out; and of the two ends of the first harmonic's major
     axis the one comes first that lies farther out, where sum a_n of the even harmonics is positive. A mirrored outline
     has other coefficients.
@@ -150,17 +150,17 @@ def elliptic_fourier(contours: np.ndarray, order: int = 10) -> Features:
 def elliptic_coefficients(contours: np.ndarray, order: int = 10, *, normalize: bool) -> np.ndarray:
     """Elliptic Fourier coefficients a_n, b_n, c_n, d_n (Kuhl & Giardina 1982, doi 10.1016/0146-664X(82)90034-X).
 
-    Equal to `pyefd.elliptic_fourier_descriptors` of each outline, with its normalisation: start and axes at the major
+    Equal to `pyefd.elliptic_fourier_descriptors` of each outline, with its normalization: start and axes at the major
     axis of the first harmonic, counter-clockwise, major semi-axis 1. Which end of that axis comes first is not settled
     by it: an outline that is turned half way round may get the other sign in all even harmonics.
 
     Args:
         contours: [N, P, 2] px; points may repeat and need not be at equal steps.
         order: harmonics, at least 1.
-        normalize: whether to normalise.
+        normalize: whether to normalize.
 
     Returns:
-        [N, order, 4] float64, px if not normalised. Zeros for an outline without length.
+        [N, order, 4] float64, px if not normalized. Zeros for an outline without length.
 
     Raises:
         ValueError: if contours are not [N, P, 2] with P >= 3, or not finite, or order is below 1.
@@ -208,8 +208,8 @@ def _region_columns(contours: np.ndarray) -> dict[str, np.ndarray]:
     area = np.abs(signed_area(contours))
     area = np.where(area <= 1e-12 * perimeter**2, 0, area)  # of a line rounding alone is left
     diameter = 2 * np.sqrt(area / np.pi)
-    centre = centroid(contours)
-    hull = _hull_columns(contours, centre)
+    center = centroid(contours)
+    hull = _hull_columns(contours, center)
     columns = {
         "circularity": _ratio(4 * np.pi * area, perimeter**2),
         "solidity": _ratio(area, hull["area"]),
@@ -221,12 +221,12 @@ def _region_columns(contours: np.ndarray) -> dict[str, np.ndarray]:
         "feret_min": _ratio(hull["feret_min"], diameter),
         "feret_ratio": _ratio(hull["feret_min"], hull["feret_max"]),
         "hull_offset": _ratio(hull["offset"], diameter),
-        "boundary_offset": _ratio(np.linalg.norm(contours.mean(axis=1) - centre, axis=1), diameter),
+        "boundary_offset": _ratio(np.linalg.norm(contours.mean(axis=1) - center, axis=1), diameter),
         "deepest_bay": _ratio(hull["deepest_bay"], diameter),
         "mean_bay": _ratio(hull["mean_bay"], diameter),
     }
 
-    radius = np.linalg.norm(contours - centre[:, None], axis=2)
+    radius = np.linalg.norm(contours - center[:, None], axis=2)
     mean, sd, skewness, kurtosis = _statistics(radius)
     columns |= {
         "radius_mean": _ratio(mean, diameter),
@@ -243,7 +243,7 @@ def _region_columns(contours: np.ndarray) -> dict[str, np.ndarray]:
     mean, sd, skewness, _ = _statistics(chords)
     columns |= {"chord_sd": _ratio(sd, mean), "chord_skewness": skewness}
 
-    z = _complex(contours - centre[:, None])
+    z = _complex(contours - center[:, None])
     c11, c20 = np.real(_moment(z, z.conj())), _moment(z, z)
     c12, c30 = _moment(z, z.conj(), z.conj()), _moment(z, z, z)
     # Variances along the principal axes: (c11 +- |c20|) / 2 over the area.
@@ -274,11 +274,11 @@ def _region_columns(contours: np.ndarray) -> dict[str, np.ndarray]:
     return columns
 
 
-def _hull_columns(contours: np.ndarray, centre: np.ndarray) -> dict[str, np.ndarray]:
+def _hull_columns(contours: np.ndarray, center: np.ndarray) -> dict[str, np.ndarray]:
     """What comes from the convex hull of each outline; lengths in px."""
     names = ("area", "perimeter", "feret_max", "feret_min", "rectangle_area", "rectangle_aspect", "offset")
     names = (*names, "deepest_bay", "mean_bay")
-    local = contours - centre[:, None]
+    local = contours - center[:, None]
     spread, axes = np.linalg.eigh(np.swapaxes(local, 1, 2) @ local)
     table = np.zeros((len(contours), len(names)))
     for row, points in enumerate(local):
@@ -375,7 +375,7 @@ def _moment(*factors: np.ndarray) -> np.ndarray:
 
 
 def _kuhl_giardina(contours: np.ndarray, order: int) -> np.ndarray:
-    """[n, P, 2] -> [n, order, 4], not normalised."""
+    """[n, P, 2] -> [n, order, 4], not normalized."""
     step = np.roll(contours, -1, axis=1) - contours
     duration = np.linalg.norm(step, axis=2)
     slope = _ratio(step, duration[..., None])  # repeated points take no time
@@ -414,15 +414,15 @@ def _rotation(angle: np.ndarray) -> np.ndarray:
 def _statistics(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Mean, standard deviation, skewness and kurtosis of rows; the last two are 0 where there is no deviation."""
     mean = values.mean(axis=1)
-    centred = values - mean[:, None]
-    squared = np.square(centred)  # products: powers are ten times slower
+    centerd = values - mean[:, None]
+    squared = np.square(centerd)  # products: powers are ten times slower
     variance = squared.mean(axis=1)
     # Rounding alone, as of the radii of a circle, has no skewness.
     variance = np.where(variance <= 1e-20 * np.square(mean), 0, variance)
     return (
         mean,
         np.sqrt(variance),
-        _ratio((squared * centred).mean(axis=1), variance**1.5),
+        _ratio((squared * centerd).mean(axis=1), variance**1.5),
         _ratio(np.square(squared).mean(axis=1), np.square(variance)),
     )
 

@@ -60,7 +60,7 @@ def normalize_scale(d: typing.Any) -> tuple[typing.Any, typing.Any]:
         d: [..., P, P].
 
     Returns:
-        The normalised matrices [..., P, P], and the scale [...] = ||D||_F / P in the unit of D; their product is D. A
+        The normalized matrices [..., P, P], and the scale [...] = ||D||_F / P in the unit of D; their product is D. A
         matrix of zeros (all points in one place) stays as it is and has the scale 0.
 
     Raises:
@@ -87,7 +87,7 @@ def normalized_distances(points: typing.Any) -> tuple[typing.Any, typing.Any]:
         points: [..., P, 2].
 
     Returns:
-        The normalised matrices [..., P, P], and the scale [...] in the unit of the points.
+        The normalized matrices [..., P, P], and the scale [...] in the unit of the points.
 
     Raises:
         ValueError: if there are fewer than two axes.
@@ -151,7 +151,7 @@ def canonical_start(d: typing.Any) -> tuple[typing.Any, typing.Any]:
 
     Every point has a number, the sum of its distances to all points. Of the 2 P cyclic sequences of these numbers the
     lexicographically greatest is taken: it starts at the point that lies farthest out, and goes on towards the farther
-    one of its neighbours. The choice is exact: `reindex(d, *canonical_start(d))` is the same to the bit for all
+    one of its neighbors. The choice is exact: `reindex(d, *canonical_start(d))` is the same to the bit for all
     re-indexings of d, as sums are taken in an order that does not depend on the index. It is not continuous: where two
     points lie almost equally far out, a small change of the outline moves the start to the other one. Where two
     sequences are equal (symmetric outlines) they are taken as the same outline.

@@ -1,6 +1,6 @@
 """Plain geometry of closed outlines [P, 2]: area, centroid, filling, and laying one outline over another.
 
-Points are (row, column) in pixels, rows downwards, pixel centres at whole numbers; the last point is joined to the
+Points are (row, column) in pixels, rows downwards, pixel centers at whole numbers; the last point is joined to the
 first, which is not repeated.
 """
 
@@ -23,7 +23,7 @@ def signed_area(points: np.ndarray) -> np.ndarray:
 
 
 def centroid(points: np.ndarray) -> np.ndarray:
-    """Centre of mass of the enclosed area; of the points themselves where they enclose none.
+    """Center of mass of the enclosed area; of the points themselves where they enclose none.
 
     Args:
         points: [..., P, 2].
@@ -37,13 +37,13 @@ def centroid(points: np.ndarray) -> np.ndarray:
     cross = _cross(local)[..., None]
     area = cross.sum(axis=-2) / 2
     moment = ((local + np.roll(local, -1, axis=-2)) * cross).sum(axis=-2) / 6
-    # A line back and forth has an area of rounding alone; dividing by it would send the centre anywhere.
+    # A line back and forth has an area of rounding alone; dividing by it would send the center anywhere.
     thin = np.abs(area) <= 1e-12 * np.square(local).sum(axis=(-2, -1))[..., None]
     return origin[..., 0, :] + np.where(thin, 0.0, moment / np.where(thin, 1.0, area))
 
 
 def contour_to_mask(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The pixels whose centres lie inside of an outline, by the even-odd rule.
+    """The pixels whose centers lie inside of an outline, by the even-odd rule.
 
     Args:
         points: [P, 2] (row, column) px; parts outside of the image are cut off.
@@ -84,12 +84,12 @@ def align(points: np.ndarray, reference: np.ndarray, *, reflection: bool = True)
     points, reference = np.asarray(points, np.float64), np.asarray(reference, np.float64)
     if points.shape != reference.shape or points.ndim < 2 or points.shape[-1] != 2:
         raise ValueError(f"points are {points.shape}, reference {reference.shape}; both must be the same [..., P, 2]")
-    centre = reference.mean(axis=-2, keepdims=True)
+    center = reference.mean(axis=-2, keepdims=True)
     local = points - points.mean(axis=-2, keepdims=True)
-    u, _, vt = np.linalg.svd(np.swapaxes(local, -1, -2) @ (reference - centre))
+    u, _, vt = np.linalg.svd(np.swapaxes(local, -1, -2) @ (reference - center))
     if not reflection:
         u[..., -1] *= np.sign(np.linalg.det(u @ vt))[..., None]
-    return local @ (u @ vt) + centre
+    return local @ (u @ vt) + center
 
 
 def _cross(points: np.ndarray) -> np.ndarray:

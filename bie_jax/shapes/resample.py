@@ -82,7 +82,7 @@ def resample_linear(points: np.ndarray, lengths: np.ndarray, num_points: int) ->
     start, total = arc[first], arc[last + 1] - arc[first]
     target = start[:, None] + total[:, None] * (np.arange(num_points) / num_points)
     segment = np.searchsorted(arc, target, side="right") - 1
-    # Rounding must not lead into a neighbour's polygon.
+    # Rounding must not lead into a neighbor's polygon.
     segment = np.clip(segment, first[:, None], last[:, None])
     segment_length = arc[segment + 1] - arc[segment]
     share = np.where(segment_length > 0, (target - arc[segment]) / np.where(segment_length > 0, segment_length, 1.0), 0)
@@ -91,7 +91,7 @@ def resample_linear(points: np.ndarray, lengths: np.ndarray, num_points: int) ->
 
 def resample_curve(points: np.ndarray, num_points: int, method: str) -> np.ndarray:
     """One outline [V, 2] of finite points that are not all equal, by "spline" or "ray": [N, 2] float64."""
-    # Of equal neighbours the last one stays: a closing point goes, and not the start.
+    # Of equal neighbors the last one stays: a closing point goes, and not the start.
     points = points[(points != np.roll(points, -1, axis=0)).any(axis=1)]
     curves: dict[str, collections.abc.Callable[[np.ndarray, int], np.ndarray]] = {"spline": _spline, "ray": _rays}
     return curves[method](points, num_points)
@@ -110,8 +110,8 @@ def _spline(points: np.ndarray, num_points: int) -> np.ndarray:
 
 def _rays(points: np.ndarray, num_points: int) -> np.ndarray:
     """Farthest crossing of each ray, or the centroid."""
-    centre = centroid(points)
-    a = points - centre
+    center = centroid(points)
+    a = points - center
     b = np.roll(a, -1, axis=0)
     angle = np.arctan2(a[:, 0], a[:, 1])  # rows downwards: grows clockwise
     spacing = 2 * np.pi / num_points
@@ -139,4 +139,4 @@ def _rays(points: np.ndarray, num_points: int) -> np.ndarray:
     radius = np.zeros(num_points)
     np.maximum.at(radius, ray % num_points, reach)
     directions = angle[0] + spacing * np.arange(num_points)
-    return centre + radius[:, None] * np.stack([np.sin(directions), np.cos(directions)], axis=1)
+    return center + radius[:, None] * np.stack([np.sin(directions), np.cos(directions)], axis=1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import BadInputError, BuildError
-from data.fields import Index
+from data.fields.index import Index
 from data.sources.entries import Entry, make_index
 from data.sources.numpy_file import Header, file_state, read_array, read_columns, read_headers
 

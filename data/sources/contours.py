@@ -1,4 +1,4 @@
-"""Plain outlines, without masks: a text file of points, or arrays. x is the column, y the row, of a pixel's centre."""
+"""Plain outlines, without masks: a text file of points, or arrays. x is the column, y the row, of a pixel's center."""
 
 import dataclasses
 import functools
@@ -8,7 +8,7 @@ import numpy as np
 
 from data.annotation import column_name, read_table
 from data.errors import BadInputError, BuildError
-from data.fields import Index
+from data.fields.index import Index
 from data.limits import check_text
 from data.sources.entries import Entry, Value, make_index, typed, whole
 from data.sources.files import what_is_there

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from data.errors import BuildError
-from data.fields import PROJECTED, Field, Index
-from data.planes import Plane
+from data.fields.index import PROJECTED, Field, Index
+from data.fields.planes import Plane
 from data.text import plain
 from data.wells import PLATE_FORMATS, row_letters, well_name
 
@@ -55,7 +55,7 @@ def make_index(
         entries: at least one.
         channels: every channel of the entries, in the order that the index shall have.
         wells_per_plate: the plates' format.
-        pixel_size_um: micrometres per pixel; None where the source does not say.
+        pixel_size_um: micrometers per pixel; None where the source does not say.
         ignored: (file, why) of what lies there and is not part of it; planes that a field's siblings have and it has
             not are listed there too.
 

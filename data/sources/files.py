@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from data.errors import BadInputError, BuildError
-from data.fields import Index
-from data.formats import format_of
+from data.fields.index import Index
+from data.fields.planes import IMAGE_SUFFIXES, FilePlane, contents
 from data.limits import MOST_FOLDERS
-from data.planes import IMAGE_SUFFIXES, FilePlane, contents
 from data.sources.entries import Entry, make_index, typed, whole
+from data.sources.formats import format_of
 from data.text import plain
 
 
@@ -70,7 +70,7 @@ def planes_within(files: Iterable[Path]) -> dict[tuple[str, int, int], FilePlane
     """What the first readable file holds, by channel, z and t.
 
     The file's own description says which planes are channels, focal planes and time points; pages that it says nothing
-    of are the channels "0", "1", ..., and so are the samples of a pixel that are no colours. Colours are R, G, B(, A).
+    of are the channels "0", "1", ..., and so are the samples of a pixel that are no colors. Colors are R, G, B(, A).
 
     Returns:
         Planes of that file; `dataclasses.replace(plane, path=...)` is the same of another.

@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path, PurePosixPath
 
 from data.errors import BuildError
-from data.fields import Index
-from data.planes import IMAGE_SUFFIXES
+from data.fields.index import Index
+from data.fields.planes import IMAGE_SUFFIXES
 from data.sources.entries import Entry, Value, make_index
 from data.sources.files import alike, find_files, no_image, planes_within, what_is_there
 

@@ -5,8 +5,8 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from data.errors import BuildError
+from data.fields.planes import FilePlane
 from data.limits import reading, regular
-from data.planes import FilePlane
 from data.sources.entries import Entry, well_of, whole
 from data.sources.spelling import find_spelled
 
@@ -26,7 +26,7 @@ def read_harmony(index: Path) -> tuple[list[Entry], list[float]]:
     """What an index lists.
 
     Returns:
-        Entries in the order of the channels' numbers, and the pixel sizes in micrometres that occur.
+        Entries in the order of the channels' numbers, and the pixel sizes in micrometers that occur.
 
     Raises:
         BuildError: for XML that is cut off, has a document type, or lists no images; for an image without what its

@@ -7,9 +7,9 @@ from typing import Any
 
 from data.annotation import column_name
 from data.errors import BuildError
-from data.fields import PROJECTED, Index
+from data.fields.index import PROJECTED, Index
+from data.fields.planes import IMAGE_SUFFIXES, FilePlane
 from data.limits import PATTERN_SECONDS, PATTERN_SECONDS_PER_PATH, at_most_seconds
-from data.planes import IMAGE_SUFFIXES, FilePlane
 from data.sources.entries import Entry, make_index, natural, well_of
 from data.sources.files import alike, find_files, index_files, no_image, what_is_there
 from data.sources.harmony import IMAGE_NAME, INDEX_NAMES, read_harmony
@@ -128,7 +128,7 @@ def _cellvoyager(file: PurePosixPath) -> dict[str, Any] | str:
 
 
 def _operetta(root: Path, files: list[str], ignored: list[tuple[str, str]]) -> tuple[list[Entry], float | None]:
-    """What an index lists where there is one, what the names say elsewhere; and micrometres per pixel."""
+    """What an index lists where there is one, what the names say elsewhere; and micrometers per pixel."""
     indices: dict[PurePosixPath, str] = {}
     for name in INDEX_NAMES:
         for file in map(PurePosixPath, files):

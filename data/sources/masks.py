@@ -1,4 +1,4 @@
-"""Image files that are masks: palettes, colours and transparency are ways to write one number for each pixel."""
+"""Image files that are masks: palettes, colors and transparency are ways to write one number for each pixel."""
 
 import dataclasses
 from pathlib import Path
@@ -7,28 +7,28 @@ import numpy as np
 from PIL import Image
 
 from data.errors import BadInputError
-from data.fields import Index
+from data.fields.index import Index
+from data.fields.planes import TIFF, FilePlane, Plane, contents, read_file
+from data.fields.tiff import open_tiff
 from data.limits import reading
-from data.planes import TIFF, FilePlane, Plane, contents, read_file
-from data.tiff import open_tiff
 
-_CHANNEL = "mask"  # what the colours of a source of colour images become
+_CHANNEL = "mask"  # what the colors of a source of color images become
 
 _JPEG = b"\xff\xd8\xff"  # what one begins with
 
-_PALETTE = 3  # the colour type of a PNG, the byte at 25
+_PALETTE = 3  # the color type of a PNG, the byte at 25
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskPlane:
-    """A page of a TIFF, PNG or JPEG of any colours, as a mask or a label image.
+    """A page of a TIFF, PNG or JPEG of any colors, as a mask or a label image.
 
     Attributes:
         path: the file.
         page: number of the plane, as of a `FilePlane`.
         pages: planes that the file must hold; None: others may follow.
         labels: whether values are labels. A grey image is taken as it is; of a palette the label is the index, and of
-            colours 65536 R + 256 G + B (of R = G = B: R). Otherwise values are brightness: of a palette and of colours
+            colors 65536 R + 256 G + B (of R = G = B: R). Otherwise values are brightness: of a palette and of colors
             the greatest of R, G and B. What is wholly transparent is 0.
     """
 
@@ -59,22 +59,22 @@ class MaskPlane:
             brightness = None if self.labels else _brightness_of_palette(self.path, self.page)
             return pixels if brightness is None else brightness[pixels]
         if pixels.ndim != 3 or pixels.shape[2] > 4:
-            raise BadInputError(self.source, "", f"the image is {pixels.shape}: expected a mask, grey or of colours")
+            raise BadInputError(self.source, "", f"the image is {pixels.shape}: expected a mask, grey or of colors")
         if self.labels and _has_palette(self.path):
             # Its pixels were decoded before: it is no bomb, of which Pillow warns from 89 million on.
             with reading(self.path, self.path.stat().st_size), Image.open(self.path, formats=("PNG",)) as image:
                 return np.asarray(image)
         has_alpha = pixels.shape[2] in (2, 4)
-        colours = pixels[..., :-1] if has_alpha else pixels
-        mask = self._numbers(colours) if self.labels else colours.max(axis=-1)
+        colors = pixels[..., :-1] if has_alpha else pixels
+        mask = self._numbers(colors) if self.labels else colors.max(axis=-1)
         return np.where(pixels[..., -1] > 0, mask, np.zeros_like(mask)) if has_alpha else mask
 
-    def _numbers(self, colours: np.ndarray) -> np.ndarray:
-        if (colours == colours[..., :1]).all():
-            return colours[..., 0]
-        if colours.dtype != np.uint8:
-            raise BadInputError(self.source, "", f"labels as colours of {colours.dtype}: expected 8 bits")
-        red, green, blue = np.moveaxis(colours.astype(np.uint32), -1, 0)
+    def _numbers(self, colors: np.ndarray) -> np.ndarray:
+        if (colors == colors[..., :1]).all():
+            return colors[..., 0]
+        if colors.dtype != np.uint8:
+            raise BadInputError(self.source, "", f"labels as colors of {colors.dtype}: expected 8 bits")
+        red, green, blue = np.moveaxis(colors.astype(np.uint32), -1, 0)
         return 65536 * red + 256 * green + blue
 
 
@@ -84,8 +84,8 @@ def _brightness_of_palette(path: Path, page: int) -> np.ndarray | None:
         if file.read(4) not in TIFF:
             return None
     with reading(path, path.stat().st_size), open_tiff(path) as tiff:
-        colours = tiff.pages[contents(path).places[page][0]].aspage().colormap  # [3, entries]
-        return None if colours is None else colours.max(axis=0)
+        colors = tiff.pages[contents(path).places[page][0]].aspage().colormap  # [3, entries]
+        return None if colors is None else colors.max(axis=0)
 
 
 def _is_jpeg(path: Path) -> bool:
@@ -100,7 +100,7 @@ def _has_palette(path: Path) -> bool:
 
 
 def as_masks(index: Index, labels: bool) -> Index:
-    """The same fields, every image file read as a mask; colours, which were channels, become one.
+    """The same fields, every image file read as a mask; colors, which were channels, become one.
 
     Args:
         index: of any source; planes that are not files stay as they are.
@@ -112,7 +112,7 @@ def as_masks(index: Index, labels: bool) -> Index:
         planes: dict[tuple[str, int, int], Plane] = {}
         for (channel, z, t), plane in field.planes.items():
             if isinstance(plane, FilePlane):
-                channel = channel if plane.colour is None else _CHANNEL
+                channel = channel if plane.color is None else _CHANNEL
                 plane = MaskPlane(plane.path, plane.page, plane.pages, labels)
             planes[channel, z, t] = plane
             channels[channel] = None

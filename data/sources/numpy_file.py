@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from data.errors import BuildError
-from data.formats import SNIFFED, format_of
 from data.limits import check_size, reading, regular
 from data.sources.entries import Value
+from data.sources.formats import SNIFFED, format_of
 from data.text import is_missing, plain
 
 Header = tuple[tuple[int, ...], np.dtype]  # shape and type of an array

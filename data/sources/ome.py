@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from data.errors import BuildError
-from data.fields import Field, Index
+from data.fields.index import Field, Index
 from data.text import plain
 
 

@@ -12,13 +12,13 @@ from xml.etree import ElementTree
 import numpy as np
 
 from data.errors import BadInputError, BuildError
-from data.fields import Field, Index
-from data.formats import SNIFFED, format_of
+from data.fields.index import Field, Index
+from data.fields.planes import FilePlane, Plane, count_pages, one_sample, read_page
+from data.fields.tiff import open_tiff
 from data.limits import PLANE_BYTES, check_size, reading, regular
-from data.planes import FilePlane, Plane, count_pages, one_sample, read_page
 from data.sources.files import no_image, what_is_there
+from data.sources.formats import SNIFFED, format_of
 from data.sources.ome import Image, make_index, unique_names
-from data.tiff import open_tiff
 from data.wells import row_letters, well_name
 
 _ENDINGS = (".ome.tif", ".ome.tiff", ".companion.ome")
@@ -35,7 +35,7 @@ class OmeTiffPlane:
     Attributes:
         path: the file it is in.
         page: in that file; None: the XML does not say where the plane is.
-        colour: index into the samples of a page that has several for each pixel.
+        color: index into the samples of a page that has several for each pixel.
         samples: that a pixel of the page must have.
         size: pixels, height and width.
         pages: that the XML names in this file, which must be all of them.
@@ -43,7 +43,7 @@ class OmeTiffPlane:
 
     path: Path
     page: int | None
-    colour: int | None
+    color: int | None
     samples: int
     size: tuple[int, int]
     pages: int = 0
@@ -54,8 +54,8 @@ class OmeTiffPlane:
         return str(self.path)
 
     def identity(self) -> str:
-        """Path, page, colour, pages, size and time of last change."""
-        return f"{FilePlane(self.path, self.page or 0, self.colour, self.pages).identity()}|{self.page}|{self.size}"
+        """Path, page, color, pages, size and time of last change."""
+        return f"{FilePlane(self.path, self.page or 0, self.color, self.pages).identity()}|{self.page}|{self.size}"
 
     def files(self) -> tuple[Path, ...]:
         """The one file."""
@@ -73,7 +73,7 @@ class OmeTiffPlane:
                 f"{self.size} of {self.samples}"
             )
             raise BadInputError(self.source, "", problem)
-        return one_sample(pixels, self.colour, self.source)
+        return one_sample(pixels, self.color, self.source)
 
 
 def index_ome_tiff(source: Path, wells_per_plate: int = 384, skip_bad: bool = False) -> Index:
@@ -221,15 +221,15 @@ def _image(
     what = f"{extent['C']} channels, {extent['Z']} focal planes and {extent['T']} time points"
     check_size(path, what, PLANE_BYTES * count, path.stat().st_size)
     names: list[str | None] = []
-    samples: list[tuple[int, int | None, int]] = []  # of each channel: number of c in the file, colour, of how many
+    samples: list[tuple[int, int | None, int]] = []  # of each channel: number of c in the file, color, of how many
     channels = pixels.findall("{*}Channel")
     for number, channel in enumerate(channels):
         count = _whole(channel, "SamplesPerPixel", 1, where) if "SamplesPerPixel" in channel.attrib else 1
         if len(samples) + count > extent["C"]:
             raise BuildError(f"{where}: its channels have more samples than SizeC, {extent['C']}")
         name = channel.get("Name")
-        samples += [(number, colour if count > 1 else None, count) for colour in range(count)]
-        names += [f"{name} {colour}" if name and count > 1 else name for colour in range(count)]
+        samples += [(number, color if count > 1 else None, count) for color in range(count)]
+        names += [f"{name} {color}" if name and count > 1 else name for color in range(count)]
     if not channels:
         samples, names = [(number, None, 1) for number in range(extent["C"])], [None] * extent["C"]
     if len(samples) != extent["C"]:
@@ -238,9 +238,9 @@ def _image(
     unique = unique_names(names)
     planes: dict[tuple[str, int, int], Plane] = {}
     channel_samples = list(zip(unique, samples, strict=True))
-    for (name, (c, colour, count)), z, t in itertools.product(channel_samples, range(extent["Z"]), range(extent["T"])):
+    for (name, (c, color, count)), z, t in itertools.product(channel_samples, range(extent["Z"]), range(extent["T"])):
         file, page = pages.get((c, z, t), (path, None))
-        planes[name, z, t] = OmeTiffPlane(file, page, colour, count, (extent["Y"], extent["X"]))
+        planes[name, z, t] = OmeTiffPlane(file, page, color, count, (extent["Y"], extent["X"]))
     field = Field(*place, planes=planes, metadata={"image_name": element.get("Name") or path.name})
     y, x = (
         float(pixels.attrib[f"PhysicalSize{axis}"]) * _UM[pixels.get(f"PhysicalSize{axis}Unit")]

@@ -14,9 +14,9 @@ import numpy as np
 from obstore.exceptions import PermissionDeniedError
 
 from data.errors import BuildError
-from data.fields import Field, Index
+from data.fields.index import Field, Index
+from data.fields.planes import Plane
 from data.limits import PLANE_BYTES, check_size
-from data.planes import Plane
 from data.sources.ome import Image, make_index, unique_names
 from data.sources.zarr_store import ZarrPlane, open_array, read_json
 from data.wells import well_name
@@ -222,7 +222,7 @@ def _read_image(image: _Listed, level: int) -> Image | str:
 
 
 def _pixel_size(multiscale: dict[str, Any], level: int, axis: int) -> float | None:
-    """Micrometres per pixel of a level; None if there is no scale, or no unit of length."""
+    """Micrometers per pixel of a level; None if there is no scale, or no unit of length."""
     transformations = [
         *multiscale["datasets"][level].get("coordinateTransformations", []),
         *multiscale.get("coordinateTransformations", []),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data.annotation import column_name, read_table
 from data.errors import BuildError
-from data.fields import Index
+from data.fields.index import Index
 from data.sources.files import index_files
 from data.sources.spelling import find_spelled
 

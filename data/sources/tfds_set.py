@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 
 from data.annotation import column_name
 from data.errors import BadInputError, BuildError
-from data.fields import Index
+from data.fields.index import Index
 from data.limits import reading, regular
 from data.sources.entries import Entry, Value, make_index
 
@@ -135,7 +135,7 @@ def index_tfds(path: Path) -> Index:
     """Index a set in TFDS's ArrayRecord format. Reads every record once, for what is said of the images.
 
     The feature "image" is [H, W, C] or [H, W]; a feature "channel_names" of texts has its channels' names, which are R,
-    G, B(, A) in a picture of colours and "0", "1", ... otherwise. The features plate, well, site say where an image
+    G, B(, A) in a picture of colors and "0", "1", ... otherwise. The features plate, well, site say where an image
     belongs; without them: the set's name, no wells, numbers from 1 over all splits. Several images may be of one site.
     Texts, numbers and labels (by name, "" for -1) are metadata, and the column `split` is the split's name. A feature
     that would be in the way, source, split, z or t, is the column `given_source` and so on: every built set has some of
@@ -229,5 +229,5 @@ def _channel_names(image: Any, record: dict[str, Any]) -> tuple[str, ...]:
     count = image.shape[2] if len(image.shape) == 3 else 1
     if len(record.get("channel_names", ())) == count:
         return tuple(name.decode() for name in record["channel_names"])
-    colours = isinstance(image, _Picture) and count in (3, 4)
-    return tuple("RGBA"[:count]) if colours else tuple(str(channel) for channel in range(count))
+    colors = isinstance(image, _Picture) and count in (3, 4)
+    return tuple("RGBA"[:count]) if colors else tuple(str(channel) for channel in range(count))

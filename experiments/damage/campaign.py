@@ -36,15 +36,15 @@ from absl import flags
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from bie_jax.config import ConfigError
-from bie_jax.evaluation.embed import write_embeddings
+from bie_jax.config.schema import ConfigError
+from bie_jax.evaluation.embedding.embed import write_embeddings
 from bie_jax.evaluation.evaluate import evaluate
-from bie_jax.lock import LockedError
-from bie_jax.parquet import read_parquet
+from bie_jax.files.lock import LockedError
+from bie_jax.files.parquet import read_parquet
 from bie_jax.train import train_and_evaluate
 from configs import vqvae_idr0093
-from data.simulated.build import build_simulated
-from data.simulated.simulation import Design
+from data.studies.simulated.build import build_simulated
+from data.studies.simulated.simulation import Design
 
 REFUSALS = (ConfigError, OSError, LockedError, FloatingPointError)  # what `launch.py` answers in one line
 # Small: the files are what matters here.

@@ -3,7 +3,7 @@
     python launch.py --config=configs/vqvae_idr0093.py:simulated --workdir=runs/simulated
     python experiments/embedding/compare_readouts.py --workdir=runs/simulated
 
-Leave-plate-out macro F1 of logistic regression (three strengths of regularisation) and of a random forest.
+Leave-plate-out macro F1 of logistic regression (three strengths of regularization) and of a random forest.
 """
 
 import argparse
@@ -22,12 +22,13 @@ from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bie_jax import augment, run_files
-from bie_jax.checkpoint import load_model
-from bie_jax.config import load_config
-from bie_jax.image_set import open_image_set
-from bie_jax.objectives import build_model
-from bie_jax.train_state import initial_variables
+from bie_jax.config.schema import load_config
+from bie_jax.input.image_set import open_image_set
+from bie_jax.objectives.base import build_model
+from bie_jax.training import run_files
+from bie_jax.training.checkpoint import load_model
+from bie_jax.training.state import initial_variables
+from bie_jax.views import images as augment
 
 SOFTNESS = (0.3, 1.0, 1.4, 4.0, 7.0)  # widths of the soft assignment, in units of the distortion
 STRENGTHS = (0.03, 0.3, 1.0)  # C of the logistic regression

@@ -94,8 +94,8 @@ def grow(folder: Path) -> None:
         built, build_memory = _measured(f"if __name__ == '__main__':\n    {command}", folder)
         command = (
             "import sys, time, resource; from absl import flags; flags.FLAGS.mark_as_parsed(); import numpy as np;"
-            "from bie_jax.image_set import open_image_set; from bie_jax.mixture import Mixture;"
-            "from bie_jax.input_pipeline import train_batches; start = time.perf_counter();"
+            "from bie_jax.input.image_set import open_image_set; from bie_jax.input.mixture import Mixture;"
+            "from bie_jax.input.batches import train_batches; start = time.perf_counter();"
             f"s = open_image_set('grown', '{folder}/{count}');"
             "b = train_batches(Mixture((s,)), [np.arange(len(s))], [1.0], 64, 0, 0, 2); next(b);"
             "print(time.perf_counter() - start); [next(b).clear() for _ in range(200)]"

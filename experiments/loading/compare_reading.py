@@ -26,9 +26,9 @@ import torch
 import zarr
 from absl import flags
 
-from bie_jax.image_set import ImageSet
-from bie_jax.input_pipeline import train_batches
-from bie_jax.mixture import Mixture
+from bie_jax.input.batches import train_batches
+from bie_jax.input.image_set import ImageSet
+from bie_jax.input.mixture import Mixture
 from experiments.loading.files import Files, write_files
 
 SECONDS = 1.5  # of reading, in each turn

@@ -9,8 +9,8 @@ import numpy as np
 import tifffile
 import zarr
 
-from bie_jax.image_set import ImageSet, open_image_set
-from data.records import Description, write_set
+from bie_jax.input.image_set import ImageSet, open_image_set
+from data.records.writer import Description, write_set
 
 
 @dataclasses.dataclass(frozen=True)

@@ -108,7 +108,7 @@ def main() -> None:
             train(name, asked.set, asked.epochs, workdir)
         scores[name] = json.loads((workdir / "scores.json").read_text())["feature_sets"], workdir
     print(f"\n{asked.set}, {asked.epochs} epochs\n")
-    heads = ["features", "normalised", "numbers", "logistic regression", "random forest", "plate", "minutes"]
+    heads = ["features", "normalized", "numbers", "logistic regression", "random forest", "plate", "minutes"]
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for name, (features, workdir) in scores.items():
         minutes = f"{int((workdir / 'seconds').read_text()) / 60:.1f}"

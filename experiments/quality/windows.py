@@ -15,12 +15,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from bie_jax.config import load_config
-from bie_jax.evaluation import embed
+from bie_jax.config.schema import load_config
+from bie_jax.evaluation.embedding import embed
 from bie_jax.evaluation.evaluate import RANDOM_DRAWS, read_embeddings, score_features
 from bie_jax.evaluation.feature_set import FeatureSet
-from bie_jax.evaluation.normalization import TITLES
-from bie_jax.image_set import ImageSet, open_image_set
+from bie_jax.evaluation.scores.normalization import TITLES
+from bie_jax.input.image_set import ImageSet, open_image_set
 
 
 def windows(images: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workdirs", nargs="+", type=Path)
     asked = parser.parse_args()
-    print("| run | weights | normalised | logistic regression | random forest |\n|---|---|---|---|---|")
+    print("| run | weights | normalized | logistic regression | random forest |\n|---|---|---|---|---|")
     for workdir in asked.workdirs:
         config = load_config(workdir)
         image_set = open_image_set(config.data.name, config.data.data_dir)

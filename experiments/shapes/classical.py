@@ -3,9 +3,9 @@
     python experiments/shapes/classical.py mnist --data=../shared/data
     python experiments/shapes/classical.py cells --data=../shared/data
 
-MNIST: silhouettes of the 10,000 test digits (binarised at half maximum, outer outline), 64 points, once as traced (the
+MNIST: silhouettes of the 10,000 test digits (binarized at half maximum, outer outline), 64 points, once as traced (the
 start, above the leftmost pixel of the top row, tells which way is up), once with a random rotation, start and direction
-each. Osteosarcoma cells: 256 points of the published outlines. Stratified 5-fold, macro F1; features are standardised
+each. Osteosarcoma cells: 256 points of the published outlines. Stratified 5-fold, macro F1; features are standardized
 on the training folds, tables of more than 200 columns are reduced to 200 whitened principal components there.
 """
 
@@ -108,13 +108,13 @@ def summaries(contours: np.ndarray) -> dict[str, np.ndarray]:
         "FFT magnitudes of the matrix, 2-D": np.abs(np.fft.fft2(d))[:, :33].reshape(len(d), -1),
         "products of cyclic diagonals": diagonal_products(d),
         "region properties": region_properties(clockwise).values,
-        "elliptic Fourier, normalised": elliptic_fourier(clockwise, 10).values,
+        "elliptic Fourier, normalized": elliptic_fourier(clockwise, 10).values,
         "Fourier magnitudes": fourier_magnitudes(clockwise, 40).values,
     }
     tables["region, Fourier, diagonals"] = np.concatenate(
         [tables[name] for name in ("region properties", "Fourier magnitudes", "FFT magnitudes of cyclic diagonals")], 1
     )
-    more = ("region, Fourier, diagonals", "elliptic Fourier, normalised", "products of cyclic diagonals")
+    more = ("region, Fourier, diagonals", "elliptic Fourier, normalized", "products of cyclic diagonals")
     tables["region, both Fourier, diagonals, products"] = np.concatenate([tables[name] for name in more], axis=1)
     return tables
 

@@ -1,8 +1,8 @@
 """What do trained embeddings of outlines know, and what taught them: reconstruction, contrast, or both?
 
-    python experiments/shapes/quality.py mnist_test      the 10,000 test digits (data/mnist)
+    python experiments/shapes/quality.py mnist_test      the 10,000 test digits (data/studies/mnist)
     python experiments/shapes/quality.py mnist --runs "both, pose kept" --options config.train.epochs=5
-    python experiments/shapes/quality.py cells           data/osteosarcoma
+    python experiments/shapes/quality.py cells           data/studies/osteosarcoma
     python experiments/shapes/quality.py cells --folds --runs both
 
 Each run is `launch.py` with options, trained and embedded into runs/shapes; one that is there is not repeated. The
@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from bie_jax.config import load_config
-from bie_jax.evaluation import probe
+from bie_jax.config.schema import load_config
 from bie_jax.evaluation.evaluate import embed_untrained, read_embeddings
-from bie_jax.image_set import ImageSet, open_image_set
-from bie_jax.known_numbers import known_numbers
+from bie_jax.evaluation.scores import probe
+from bie_jax.input.covariates import known_numbers
+from bie_jax.input.image_set import ImageSet, open_image_set
 from bie_jax.shapes.descriptors import SIZE_PROPERTIES, region_properties
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -21,12 +21,12 @@ import numpy as np
 import optax
 from quality import f1, predict
 
-from bie_jax.config import load_config
-from bie_jax.evaluation import probe
+from bie_jax.config.schema import load_config
 from bie_jax.evaluation.evaluate import read_embeddings
-from bie_jax.image_set import open_image_set
-from bie_jax.models.ring import RingEncoder
-from bie_jax.outline_views import eval_view, train_view
+from bie_jax.evaluation.scores import probe
+from bie_jax.input.image_set import open_image_set
+from bie_jax.models.encoders.ring import RingEncoder
+from bie_jax.views.outlines import eval_view, train_view
 
 EMBEDDED = 500  # outlines at once
 

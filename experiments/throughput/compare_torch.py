@@ -1,4 +1,4 @@
-"""A training step of ResNet-18 and of ViT-S: ours beside PyTorch's, same architecture, batch, threads, optimiser, run.
+"""A training step of ResNet-18 and of ViT-S: ours beside PyTorch's, same architecture, batch, threads, optimizer, run.
 
     python experiments/throughput/compare_torch.py
     python experiments/throughput/compare_torch.py --cases resnet18 --batch 16 --size 64 --rounds 9
@@ -24,8 +24,8 @@ import torch
 from flax import linen as nn
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
-from bie_jax.models.resnet import ResNetEncoder
-from bie_jax.models.vit import SIZES, ViTEncoder
+from bie_jax.models.encoders.resnet import ResNetEncoder
+from bie_jax.models.encoders.vit import SIZES, ViTEncoder
 
 CLASSES = 1000
 REST = 0.3  # seconds before each timed step; threads of a library go on waiting, awake, after their last work

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from products import Functions, finish, seconds
 
-from bie_jax.models import conv, winograd
+from bie_jax.models.kernels import winograd
+from bie_jax.models.layers import conv
 
 SAME = ((1, 1), (1, 1))
 # batch, rows and columns, input and output channels: the layers of ResNet-18 at 224 px, and some of small images

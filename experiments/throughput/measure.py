@@ -22,15 +22,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bie_jax.augment import intensity_table
-from bie_jax.config import Config, check_config
-from bie_jax.flops import count_flops
-from bie_jax.memory import step_bytes
-from bie_jax.objectives import build_model
-from bie_jax.optimizer import build_optimizer
-from bie_jax.sharding import data_mesh, put_batch, replicated, split_batch
-from bie_jax.train_state import create_train_state, initial_variables
-from bie_jax.train_step import build_train_step
+from bie_jax.config.schema import Config, check_config
+from bie_jax.objectives.base import build_model
+from bie_jax.training.flops import count_flops
+from bie_jax.training.memory import step_bytes
+from bie_jax.training.optimizer import build_optimizer
+from bie_jax.training.sharding import data_mesh, put_batch, replicated, split_batch
+from bie_jax.training.state import create_train_state, initial_variables
+from bie_jax.training.step import build_train_step
+from bie_jax.views.images import intensity_table
 from configs import base
 
 ENCODERS = {
@@ -120,7 +120,7 @@ def matmul_peak(dtype: str) -> float:
 
 
 def _table():
-    """What brings the counts to mean 0 and spread 1: a network without normalisation layers overflows on raw ones."""
+    """What brings the counts to mean 0 and spread 1: a network without normalization layers overflows on raw ones."""
     means, spreads = [MEAN_COUNT] * CHANNELS, [MEAN_COUNT**0.5] * CHANNELS
     names = [f"channel {number}" for number in range(CHANNELS)]
     described = {"name": "", "channel_names": names, "overall": {"mean": means, "std": spreads}, "plates": {}}

@@ -22,8 +22,8 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from data.simulated.build import build_simulated
-from data.simulated.simulation import Design
+from data.studies.simulated.build import build_simulated
+from data.studies.simulated.simulation import Design
 
 STEPS = 20
 _EVERY_STEP = ("train.log_every_steps=1", "eval.trees=10", "eval.umap=False", "eval.folds=2")
@@ -39,7 +39,13 @@ RUNS = {
     "vqvae-gradient": ("vqvae_idr0093", (*_OF_IMAGES, "model.quantizer.name=gradient")),
     "vqvae-residual": (
         "vqvae_idr0093",
-        (*_OF_IMAGES, *_POOLED, "model.quantizer.name=residual", "model.quantizer.num_residuals=2", "model.latent_dim=4"),
+        (
+            *_OF_IMAGES,
+            *_POOLED,
+            "model.quantizer.name=residual",
+            "model.quantizer.num_residuals=2",
+            "model.latent_dim=4",
+        ),
     ),
     "vqvae-fsq": (
         "vqvae_idr0093",
@@ -153,7 +159,10 @@ def _compare(before: Path, after: Path, names: list[str]) -> int:
             different = [key for key in old if key in new and not np.array_equal(old[key], new[key])]
             same = len(old) - len(missing) - len(different)
         differing += len(missing) + len(different)
-        print(f"{name}: {same} records equal to the bit, {len(different)} differ, {len(missing)} are gone, {len(added)} new")
+        print(
+            f"{name}: {same} records equal to the bit, {len(different)} differ, {len(missing)} are gone, "
+            f"{len(added)} are new"
+        )
         for key in (*different[:5], *missing[:5]):
             print(f"    {key}")
     return int(differing > 0)

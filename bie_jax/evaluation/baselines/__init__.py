@@ -1,0 +1,1 @@
+"""What a trained encoder has to beat."""

@@ -1,0 +1,1 @@
+"""From a trained run to one row of features per image."""

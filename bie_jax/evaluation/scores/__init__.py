@@ -1,0 +1,1 @@
+"""From features to scores: one file a kind of score."""

@@ -1,0 +1,1 @@
+"""From a built set to host batches."""

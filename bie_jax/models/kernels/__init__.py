@@ -1,0 +1,1 @@
+"""CPU forms of products and convolutions, each beside its plain twin."""

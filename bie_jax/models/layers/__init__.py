@@ -1,0 +1,1 @@
+"""Convolutions, dense layers and broadcasting that the networks share."""

@@ -1,0 +1,1 @@
+"""What each method minimizes: one file a method."""

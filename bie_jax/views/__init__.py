@@ -1,0 +1,1 @@
+"""From a host batch to what a network sees, on the device."""

@@ -1,0 +1,27 @@
+"""What a network sees of an example: pixels of an image, or the distance matrix of an outline."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from bie_jax.views import images as augment
+from bie_jax.views import outlines as outline_views
+
+
+class Views(NamedTuple):
+    """The two views of one kind of set; there is no flag between them.
+
+    Attributes:
+        train: (key, stored, plate, table, checked `data` group) -> [B, *crop_size, C], random.
+        evaluate: (stored, plate, table, size, checked `data` group) -> [B, *size, C], always the same.
+    """
+
+    train: Callable[..., jax.Array]
+    evaluate: Callable[..., jax.Array]
+
+
+VIEWS = {
+    "images": Views(augment.train_view, augment.eval_view),
+    "shapes": Views(outline_views.train_view, outline_views.eval_view),
+}

@@ -1,0 +1,1 @@
+"""From planes of raw images to examples: fields, crops, outlines."""

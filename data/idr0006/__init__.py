@@ -1,1 +1,0 @@
-"""The ORF localisation screen idr0006. README.md says where images and annotation are from."""

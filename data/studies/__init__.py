@@ -1,0 +1,1 @@
+"""Sets that are known by name, a folder each."""

@@ -1,0 +1,124 @@
+"""The command line as a person meets it: real processes, one clear message, a non-zero exit, nothing overwritten."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = "--config=configs/vqvae_idr0093.py:tiny"
+
+
+def _launch(*arguments, devices=1, **variables):
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"} | variables
+    return subprocess.run(
+        [sys.executable, "launch.py", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "devices", "message"),
+    [
+        ([TINY, "--config.model.latnt_dim=3"], 1, "latnt_dim"),
+        ([TINY, "--config.model.latent_dim=abc"], 1, "latent_dim"),
+        (
+            [TINY, "--config.model.latent_dim=0"],
+            1,
+            "config.model.latent_dim=0: expected a whole number from 1 to 65536",
+        ),
+        (
+            [TINY, "--config.train.batch_size=9"],
+            4,
+            "batch_size=9 cannot be shared by 4 devices; the nearest that can: 8 or 12",
+        ),
+        (["--config=configs/vqvae_idr0093.py"], 1, "python -m data.build idr0093"),
+        (["--config=configs/vqvae_idr0093.py:huge"], 1, "the variants are 'simulated', 'tiny' and none"),
+        (["--config=configs/nothing.py"], 1, "configs/nothing.py"),
+        (["--config=/etc/passwd"], 1, "a configuration is a Python file (.py)"),
+        ([TINY, "--config.model.latent_dim=2.5"], 1, "config.model.latent_dim='2.5': expected a whole number from 1"),
+        ([TINY, "--config.data.augment.flip=perhaps"], 1, "flip='perhaps': expected True or False"),
+        ([TINY, "--config.objective.beta=4"], 1, "config.objective.beta=4.0 is read only by model.name='vae'"),
+        ([TINY, "--workdir="], 1, "--workdir='': expected the path of a folder"),
+        ([TINY, "--workdir=bie_jax"], 1, "--workdir=bie_jax: the folder holds other things than a run"),
+        ([TINY, "--workdir=launch.py"], 1, "launch.py is a file; a run needs a folder of its own"),
+        (["--stage=embed"], 1, "neither --config nor --workdir is given"),
+        ([TINY, "surplus"], 1, "'surplus' is not understood"),
+    ],
+)
+def test_bad_input_is_one_message_and_nothing_written(datasets, tmp_path, arguments, devices, message):
+    workdir = tmp_path / "run"
+    if arguments != ["--stage=embed"] and "--workdir" not in arguments[-1]:
+        arguments = [*arguments, f"--workdir={workdir}"]
+    if arguments[0].startswith("--config=configs/vqvae"):
+        arguments.append(f"--config.data.data_dir={datasets}")
+    done = _launch(*arguments, devices=devices)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert all(line.startswith(("launch.py: ", "config.")) for line in done.stderr.splitlines()), done.stderr
+    assert not workdir.exists()
+    assert not (ROOT / "config.json").exists()
+
+
+@pytest.mark.parametrize(("stage", "is_needed"), [("all", True), ("train", False)])
+def test_what_is_not_installed_for_a_later_stage_is_said_before_training(tmp_path, stage, is_needed):
+    (tmp_path / "anndata.py").write_text("raise ImportError('anndata is not installed')")
+    elsewhere = f"--config.data.data_dir={tmp_path / 'nothing'}"
+    done = _launch(TINY, f"--workdir={tmp_path / 'run'}", f"--stage={stage}", elsewhere, PYTHONPATH=str(tmp_path))
+    assert done.returncode != 0
+    assert ("anndata is not installed" in done.stderr) == is_needed
+    assert ("python -m data.build" in done.stderr) == (not is_needed)
+    assert not (tmp_path / "run").exists()
+
+
+def test_workdir_of_another_configuration(datasets, trained_workdir):
+    workdir, _ = trained_workdir
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+    done = _launch(TINY, f"--workdir={workdir}", f"--config.data.data_dir={datasets}", "--config.optimizer.lr=1e-4")
+    assert done.returncode != 0
+    assert "was made by another configuration" in done.stderr
+    assert "config.optimizer.lr: the workdir has 0.004, this run 0.0001" in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("stage", ["embed", "evaluate"])
+def test_later_stages_say_what_they_miss(tmp_path, stage):
+    done = _launch(f"--workdir={tmp_path}", f"--stage={stage}")
+    assert done.returncode != 0
+    assert "holds no config.json: nothing was trained there" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_stage_to_a_report_with_wandb_offline(datasets, tmp_path):
+    """The whole way in one command, without an account."""
+    workdir = tmp_path / "run"
+    arguments = (TINY, f"--workdir={workdir}", f"--config.data.data_dir={datasets}", "--config.train.wandb=offline")
+    done = _launch(*arguments, "--config.eval.folds=2", "--config.eval.umap=False")
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = workdir / "report" / "index.html"
+    assert str(report) in done.stdout
+    assert report.stat().st_size > 10_000
+    for name in ("config.json", "metrics.jsonl", "embeddings.parquet", "embeddings.h5ad", "scores.json"):
+        assert (workdir / name).stat().st_size > 0
+    assert list(workdir.glob("wandb/offline-run-*"))
+    again = _launch(f"--workdir={workdir}", "--stage=embed")
+    assert again.returncode == 0, again.stderr[-3000:]
+
+
+def test_models_and_losses_import_without_the_data_stack():
+    """A step can be measured on any machine that has jax, flax and optax."""
+    absent = "grain, tensorflow_datasets, wandb, torch, anndata, pandas, orbax, sklearn, umap"
+    code = (
+        "import sys\n"
+        f"for name in '{absent}'.split(', '): sys.modules[name] = None\n"
+        "import bie_jax.models, bie_jax.losses, bie_jax.objectives.base, bie_jax.training.optimizer\n"
+        "import bie_jax.views.images, bie_jax.training.step\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,154 @@
+"""Every method trains for a few steps, embeds and draws, through the one loop."""
+
+import gzip
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import ViTConfig, ViTModel
+
+from bie_jax.config.schema import check_config
+from bie_jax.evaluation.embedding.embed import write_embeddings
+from bie_jax.models.pretrained.huggingface import load_huggingface
+from bie_jax.objectives.base import METHODS, Aux, Method, build_model, no_summary
+from bie_jax.train import train_and_evaluate
+from bie_jax.training.checkpoint import load_model
+from bie_jax.training.state import initial_variables
+from configs import ae_idr0093, mae_idr0093, vae_idr0093, vqvae_idr0093
+
+CODES = {"val/vq", "val/perplexity", "val/codes_used", "val/capacity_bits"}
+RUNS = {
+    "ae": (ae_idr0093, {}, {"val/recon"}),
+    "vae": (
+        vae_idr0093,
+        {},
+        {"val/nll", "val/kl", "val/active_units", "val/kl_per_dim", "train/active_units"},
+    ),
+    "mae": (mae_idr0093, {"fourier_weight": 0.01}, {"val/recon", "val/fourier"}),
+    "mae of channel tokens": (mae_idr0093, {"channels": "tokens", "channel_dropout": 0.2}, {"val/recon"}),
+    "ae of single channels, contrastive": (
+        ae_idr0093,
+        {"encoder": "residual_stack", "channels": "independent", "contrastive": 0.1},
+        {"val/contrastive"},
+    ),
+    "vqvae, codes by gradient": (vqvae_idr0093, {"quantizer": {"name": "gradient", "kmeans_iterations": 2}}, CODES),
+    "vqvae, codes of residuals": (
+        vqvae_idr0093,
+        {"quantizer": {"name": "residual", "num_residuals": 2, "num_codes": 8}},
+        CODES,
+    ),
+    "vqvae, fixed codes": (vqvae_idr0093, {"quantizer": {"name": "fsq", "levels": (8, 2), "code_dim": 2}}, CODES),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_method_trains_and_embeds(name, datasets, tmp_path):
+    module, changes, expected = RUNS[name]
+    config = module.get_config("tiny")
+    config.data.data_dir = datasets
+    config.train.batch_size, config.optimizer.cooldown_epochs = 16, 0
+    config.optimizer.warmup_epochs = 0
+    config.train.epochs = 1
+    config.objective.fourier_weight = changes.get("fourier_weight", 0.0)
+    config.objective.contrastive.weight = changes.get("contrastive", 0.0)
+    config.model.update({key: value for key, value in changes.items() if key in config.model})
+    config.train.profile_steps = 2 if name == "vae" else 0
+    workdir = tmp_path / "run"
+    train_and_evaluate(config, workdir)
+
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert expected <= lines[-1].keys()
+    assert len(list((workdir / "reconstructions").glob("*.png"))) == 1
+    table = write_embeddings(workdir)
+    assert table.equals(pd.read_parquet(workdir / "embeddings.parquet"))
+    features = table.filter(like=f"{config.model.name}_").to_numpy()
+    assert features.shape == (len(table), config.model.latent_dim)
+    assert np.isfinite(features).all()
+    assert features.std(axis=0).max() > 0
+    assert (workdir / "codebook.npz").exists() == (config.model.name == "vqvae")
+    assert (workdir / "profile").exists() == (name == "vae")
+    if config.train.profile_steps:
+        (trace,) = workdir.glob("profile/plugins/profile/*/perfetto_trace.json.gz")
+        events = json.loads(gzip.decompress(trace.read_bytes()))
+        named = [event["name"] for event in events["traceEvents"] if "name" in event]
+        assert sum("train_step" in event for event in named) >= 2
+        assert list(trace.parent.glob("*.xplane.pb"))
+    pictures = np.load(workdir / "reconstructions.npz")
+    assert pictures["image"].shape == pictures["reconstruction"].shape
+
+
+class _Averages(nn.Module):
+    """The mean of every channel is all it knows of an image."""
+
+    latent_dim: int
+
+    def setup(self):
+        self.latent = nn.Dense(self.latent_dim)
+
+    @nn.compact
+    def __call__(self, image, channel_mask=None, *, train):
+        z, out = self.encode(image, channel_mask, train=train)
+        color = nn.Dense(image.shape[-1], name="color")(z)
+        return jnp.broadcast_to(color[:, None, None], image.shape), out
+
+    def encode(self, image, channel_mask=None, *, train):
+        features = image.mean((1, 2))
+        z = self.latent(features)
+        return z, {"embedding": z, "features": features}
+
+
+def _absolute_error(model, config, params, model_state, batch, step, key, *, train):
+    reconstruction, _ = model.apply({"params": params, **model_state}, batch.image, batch.channel_mask, train=train)
+    loss = config.reconstruction * jnp.abs(batch.image - reconstruction).mean()
+    return loss, Aux({"loss": loss, "recon": loss}, {}, model_state, reconstruction)
+
+
+def test_a_new_method_is_a_network_a_loss_and_one_entry(datasets, tmp_path, monkeypatch):
+    """It is checked, trained, validated, saved, drawn and embedded without a line elsewhere."""
+    method = Method(lambda config, num_channels, **_: _Averages(config.latent_dim), _absolute_error, no_summary)
+    monkeypatch.setitem(METHODS, "averages", method)
+    config = ae_idr0093.get_config("tiny")
+    config.data.data_dir, config.model.name, config.model.encoder = datasets, "averages", "residual_stack"
+    config.optimizer.warmup_epochs = config.optimizer.cooldown_epochs = 0
+    config.train.epochs = 1
+    train_and_evaluate(config, tmp_path / "run")
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"val/loss", "val/recon"} <= last.keys()
+    features = write_embeddings(tmp_path / "run").filter(like="averages_").to_numpy()
+    assert features.shape[1] == config.model.latent_dim
+    assert features.std(axis=0).max() > 0
+
+
+def test_published_weights_train_and_embed(datasets, tmp_path):
+    """From a folder that `transformers` wrote to embeddings; a frozen encoder ends with the weights of the file."""
+    torch.manual_seed(0)
+    published = ViTConfig(
+        hidden_size=192, num_hidden_layers=12, num_attention_heads=3, intermediate_size=768, image_size=32, patch_size=8
+    )
+    ViTModel(published, add_pooling_layer=False).save_pretrained(tmp_path / "published")
+    config = ae_idr0093.get_config("tiny")
+    config.data.data_dir = datasets
+    config.train.batch_size, config.train.epochs = 16, 1
+    config.optimizer.warmup_epochs = config.optimizer.cooldown_epochs = 0
+    config.model.encoder, config.model.vit.size, config.model.vit.patch_size = "vit", "Ti", 8
+    config.model.vit.positions = "learnt"
+    config.model.pretrained, config.optimizer.freeze = str(tmp_path / "published"), ("encoder",)
+    workdir = tmp_path / "run"
+    train_and_evaluate(config, workdir)
+    table = write_embeddings(workdir)
+    assert np.isfinite(table.filter(like="ae_").to_numpy()).all()
+    model = build_model(check_config(config), 5)
+    variables = jax.jit(lambda key: initial_variables(model, np.zeros((1, 32, 32, 5), np.float32), key))(
+        jax.random.key(1)
+    )
+    fresh = variables["params"]
+    given = load_huggingface(tmp_path / "published", fresh, {})["params"]
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    trained = load_model(workdir, variables, here)[0]["params"]
+    jax.tree.map(np.testing.assert_array_equal, trained["encoder"], given["encoder"])
+    assert np.abs(given["encoder"]["blocks"]["qkv"]["kernel"] - fresh["encoder"]["blocks"]["qkv"]["kernel"]).max() > 0

@@ -1,0 +1,126 @@
+"""Counts, sizes and masks; the numbers themselves are held against Hugging Face's in `test_pretrained.py`."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bie_jax.models.encoders import resnet
+from bie_jax.models.encoders.resnet import ResNetDecoder, ResNetEncoder
+
+CLASSIFIER = {18: 513_000, 34: 513_000, 50: 2_049_000, 101: 2_049_000, 152: 2_049_000}
+
+
+@pytest.mark.parametrize(
+    ("depth", "parameters"),
+    [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160), (152, 60_192_808)],
+)
+def test_the_published_number_of_parameters(depth, parameters):
+    """torchvision's, with a classifier of 1000 classes that an encoder does not have."""
+    shapes = jax.eval_shape(
+        lambda x: ResNetEncoder(depth).init(jax.random.key(0), x, train=False), jnp.zeros((1, 64, 64, 3))
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == parameters - CLASSIFIER[depth]
+
+
+@pytest.mark.parametrize(("depth", "features"), [(18, 512), (50, 2048)])
+def test_sizes(depth, features):
+    encoder, decoder = ResNetEncoder(depth), ResNetDecoder(depth, 7)
+    image = jnp.zeros((2, 96, 32, 7))
+    encoded = jax.eval_shape(lambda x: encoder.init_with_output(jax.random.key(0), x, train=False)[0], image)
+    assert encoded.shape == (2, 3, 1, features)
+    z = jnp.zeros((2, 3, 1, 5))
+    decoded = jax.eval_shape(lambda z: decoder.init_with_output(jax.random.key(0), z, train=False)[0], z)
+    assert decoded.shape == image.shape
+
+
+def test_equal_blocks_are_one_scanned_block():
+    def kernel(depth):
+        shapes = jax.eval_shape(
+            lambda x: ResNetEncoder(depth).init(jax.random.key(0), x, train=False), jnp.zeros((1, 32, 32, 3))
+        )
+        return shapes["params"]["stage3"]["layers"]["conv1"]["kernel"].shape
+
+    assert (kernel(50)[0], kernel(101)[0], kernel(152)[0]) == (5, 22, 35)
+
+
+@pytest.mark.parametrize(("network", "blocks"), [(ResNetEncoder(18), 2), (ResNetDecoder(18, 1), 3)])
+def test_blocks_computed_again_give_the_same_gradient_and_statistics(network, blocks, monkeypatch):
+    """In one narrow stage: the blocks after its first are unrolled if there is one, and scanned if there are two."""
+    monkeypatch.setattr(resnet, "WIDTHS", (4,))
+    monkeypatch.setattr(resnet, "STAGE_SIZES", {18: (blocks,)})
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 16, 16, 2)).astype(np.float32)
+    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), x, train=True))
+    variables = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+
+    def loss(params, remat):
+        given = variables | {"params": params}
+        y, changed = network.clone(remat=remat).apply(given, x, train=True, mutable=["batch_stats"])
+        return jnp.square(y).mean(), changed
+
+    roots, results = {}, {}
+    for remat in (False, True):
+        gradient = jax.grad(functools.partial(loss, remat=remat), has_aux=True)
+        traced = jax.jit(gradient).trace(variables["params"])
+        roots[remat] = str(traced.jaxpr).count("rsqrt")  # one for each batch normalization
+        results[remat] = traced.lower().compile()(variables["params"])
+    assert roots[True] > roots[False]
+    for ours, expected in zip(*map(jax.tree.leaves, (results[True], results[False])), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max() + 1e-9)
+
+
+def test_an_example_without_channels_has_no_say_in_the_statistics():
+    encoder = ResNetEncoder(18)
+    image = jax.random.normal(jax.random.key(0), (3, 64, 64, 2))
+    mask = jnp.asarray([[True, True], [True, False], [False, False]])
+    variables = jax.jit(lambda x: encoder.init(jax.random.key(1), x, train=True))(image)
+
+    @jax.jit
+    def run(image):
+        features, changed = encoder.apply(variables, image, mask, train=True, mutable=["batch_stats"])
+        return features[:2], changed
+
+    disturbed = image.at[2].set(100.0)
+    jax.tree.map(np.testing.assert_array_equal, run(image), run(disturbed))
+    seen = run(image.at[1].multiply(2.0))
+    assert np.abs(np.asarray(seen[0][0] - run(image)[0][0])).max() > 1e-4
+
+
+def test_a_circular_network_knows_no_border():
+    """An image rolled by the stride gives a map rolled by one position, and back."""
+    image = jax.random.normal(jax.random.key(0), (1, 64, 64, 1))
+    encoder, decoder = ResNetEncoder(18, padding_mode="circular"), ResNetDecoder(18, 1, padding_mode="circular")
+    variables = jax.jit(lambda key: encoder.init(key, image, train=False))(jax.random.key(1))
+    encode = jax.jit(lambda image: encoder.apply(variables, image, train=False))
+    z = encode(image)
+    rolled = encode(jnp.roll(image, (32, 32), (1, 2)))
+    np.testing.assert_allclose(rolled, jnp.roll(z, (1, 1), (1, 2)), atol=1e-4 * float(jnp.abs(z).max()))
+    assert jnp.abs(rolled - z).max() > 1e-2 * jnp.abs(z).max()
+    back = jax.jit(lambda key: decoder.init(key, z, train=False))(jax.random.key(1))
+    decode = jax.jit(lambda z: decoder.apply(back, z, train=False))
+    image = decode(z)
+    np.testing.assert_allclose(
+        decode(jnp.roll(z, (1, 1), (1, 2))),
+        jnp.roll(image, (32, 32), (1, 2)),
+        atol=1e-4 * float(jnp.abs(image).max()),
+    )
+
+
+@pytest.mark.parametrize("offset", [0, 30, 1000, 10_000])
+def test_batch_statistics_against_float64_wherever_the_features_lie(offset):
+    class Norm(nn.Module):
+        @nn.compact
+        def __call__(self, x, valid):
+            return resnet._batch_norm(x, valid, True, "norm")
+
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(6, 5, 5, 3)) + offset).astype(np.float32)
+    valid = np.asarray([1, 1, 1, 1, 0, 1], bool)
+    y, _ = jax.jit(lambda x: Norm().init_with_output(jax.random.key(0), x, valid))(x)
+    counted = x[valid].astype(np.float64)
+    mean, variance = counted.mean(axis=(0, 1, 2)), counted.var(axis=(0, 1, 2))
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-5), atol=1e-6 * (offset + 1))

@@ -1,0 +1,316 @@
+"""One step: parts of a batch, other number types, averages; on networks that are computed in a second."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.extend.core import jaxprs_in_params
+from ml_collections import ConfigDict
+
+from bie_jax.config.schema import check_config
+from bie_jax.models.autoencoder import Autoencoder
+from bie_jax.models.bottleneck import DenseBottleneck
+from bie_jax.models.encoders.residual_stack import ResidualStackDecoder
+from bie_jax.models.encoders.resnet import ResNetEncoder
+from bie_jax.models.encoders.ring import MatrixDecoder, PointsDecoder, RingEncoder
+from bie_jax.objectives.base import build_model
+from bie_jax.training import sharding
+from bie_jax.training.checkpoint import Checkpoints, Progress, find_checkpoints, load_model
+from bie_jax.training.optimizer import build_optimizer
+from bie_jax.training.state import averageable, create_train_state, initial_variables
+from bie_jax.training.step import build_eval_step, build_train_step, frozen_statistics
+from bie_jax.views import images as augment
+from configs import base
+
+IMAGES = np.random.default_rng(0).poisson(300, (16, 16, 16, 2)).astype(np.uint16)
+NAMES = ("a", "b")
+
+
+def _base():
+    config = base.get_config("tiny", "base")
+    config.data.normalization_scope, config.train.batch_size = "set", 16
+    return config
+
+
+def _config(name="ae", quantizer="ema", **train):
+    config = _base()
+    if name == "mae":
+        config.model.encoder, config.model.vit.size, config.model.vit.patch_size = "vit", "Ti", 8
+    config.data.crop_size = (16, 16)
+    config.train.update(train)
+    config.model.name, config.model.quantizer.name = name, quantizer
+    return check_config(ConfigDict(config.to_dict()))
+
+
+def _table():
+    overall = {"mean": [300.0, 300.0], "std": [17.0, 17.0]}
+    described = {"name": "set", "channel_names": list(NAMES), "overall": overall, "plates": {}}
+    return augment.intensity_table([described], NAMES, "zscore", "set")
+
+
+class _Normed(nn.Module):
+    """A convolution and a batch norm: an encoder with statistics that is compiled in a second."""
+
+    @nn.compact
+    def __call__(self, image, channel_mask=None, *, train):
+        x = nn.Conv(8, (3, 3), strides=2)(image)
+        return nn.relu(nn.BatchNorm()(x, use_running_average=not train))
+
+
+NORMED = Autoencoder(_Normed(), DenseBottleneck(4, "dense", 8), ResidualStackDecoder(2, 8, 8, 1, 1))
+
+
+def _steps(config, count, tx=None, images=IMAGES, model=None):
+    """State, losses and parameters with batch statistics after some steps on one batch."""
+    mesh = sharding.data_mesh()
+    split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
+    model = build_model(config, 2) if model is None else model
+    # Plain gradient descent: the parameters' change is the gradient.
+    tx = optax.sgd(1.0) if tx is None else tx
+    init = jax.jit(lambda key: create_train_state(config, model, tx, 2, key), out_shardings=everywhere)
+    state = init(jax.random.key(0))
+    step = build_train_step(config, model, _table(), split, everywhere)
+    zeros = np.zeros(len(images), np.int32)
+    batch = sharding.put_batch({"image": images, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, split)
+    history, losses = [jax.device_get(averageable(state.params, state.model_state))], []
+    for _ in range(count):
+        state, loss = step(state, batch)
+        history.append(jax.device_get(averageable(state.params, state.model_state)))
+        losses.append(float(loss))
+    return jax.device_get(state), losses, history
+
+
+def _assert_close(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+@pytest.mark.eight_devices
+@pytest.mark.parametrize("name", ["ae", "vqvae"])
+def test_a_batch_in_parts_is_the_batch(name):
+    """Gradients, loss, metrics, codebook: all as if it had been computed at once.
+
+    Perplexity alone is that of a part, on average: it is no mean over images.
+    """
+    whole, whole_losses, _ = _steps(_config(name), 2)
+    parts, part_losses, _ = _steps(_config(name, accumulate_steps=2), 2)
+    np.testing.assert_allclose(part_losses, whole_losses, rtol=1e-4)
+    _assert_close(parts.params, whole.params, rtol=1e-3, atol=1e-5)
+    for metric in set(whole.window.sums) - {"perplexity"}:
+        np.testing.assert_allclose(parts.window.sums[metric], whole.window.sums[metric], rtol=1e-4)
+    _assert_close(parts.window.totals, whole.window.totals)
+    assert parts.window.steps == whole.window.steps == 2
+    if name == "vqvae":
+        for key in ("codebook", "cluster_size", "embedding_sum", "distortion"):
+            learnt = [state.model_state["codebook"]["bottleneck"]["quantizer"][key] for state in (parts, whole)]
+            np.testing.assert_allclose(*learnt, rtol=1e-3, atol=1e-5)
+            assert np.abs(learnt[0]).max() > 0
+
+
+def test_every_image_of_a_batch_in_parts_counts():
+    changed = IMAGES.copy()
+    changed[15] += 500
+    _, _, before = _steps(_config(accumulate_steps=2), 1)
+    _, _, after = _steps(_config(accumulate_steps=2), 1, images=changed)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before[1], after[1])
+    assert max(jax.tree.leaves(moved)) > 1e-4
+
+
+@pytest.mark.parametrize("name", ["ae", "vae", "mae"])
+def test_bfloat16_computes_near_float32_and_keeps_float32(name):
+    _, full_losses, full_history = _steps(_config(name), 1)
+    half, half_losses, half_history = _steps(_config(name, compute_dtype="bfloat16"), 1)
+    np.testing.assert_allclose(half_losses, full_losses, rtol=2e-2)
+    assert half_losses != full_losses
+    types = {leaf.dtype for leaf in jax.tree.leaves((half.params, half.opt_state, half.window))}
+    assert types == {np.dtype("float32"), np.dtype("int32")} - ({np.dtype("int32")} - types)
+    half_gradients, full_gradients = (
+        jax.tree.map(np.subtract, history[0]["params"], history[1]["params"])
+        for history in (half_history, full_history)
+    )
+    for a, b in zip(jax.tree.leaves(half_gradients), jax.tree.leaves(full_gradients), strict=True):
+        assert np.linalg.norm(a - b) < 0.12 * np.linalg.norm(b)
+
+
+def test_codes_are_looked_up_in_float32_where_the_network_computes_in_bfloat16():
+    config = _config("vqvae", "gradient", compute_dtype="bfloat16")
+    model, everywhere = build_model(config, 2), sharding.replicated(sharding.data_mesh())
+    state = jax.eval_shape(lambda key: create_train_state(config, model, optax.sgd(1.0), 2, key), jax.random.key(0))
+    step = build_train_step(config, model, _table(), sharding.split_batch(sharding.data_mesh()), everywhere)
+    zeros = np.zeros(len(IMAGES), np.int32)
+    types = {}
+
+    def look(method, args, kwargs, context):
+        for path, leaf in jax.tree.leaves_with_path(context.module.variables.get("params", {})):
+            types.setdefault(path[-1].key, set()).add(leaf.dtype.name)
+        return method(*args, **kwargs)
+
+    with nn.intercept_methods(look):
+        after, _ = jax.eval_shape(
+            step, state, {"image": IMAGES, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}
+        )
+    assert types == {"codebook": {"float32"}, "kernel": {"bfloat16"}, "bias": {"bfloat16"}}
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(after.params)} == {"float32"}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"name": "vae", "spread": "broadcast"},
+        {"name": "vqvae", "encoder": "resnet"},
+        {"name": "vqvae", "quantizer.name": "residual", "quantizer.num_residuals": 1},
+        {"name": "mae", "encoder": "vit", "channels": "tokens", "vit.layer_scale": True},
+        {"name": "ae", "encoder": "vit", "vit.positions": "learnt"},
+    ],
+)
+def test_nothing_is_summed_in_bfloat16(model):
+    """Traced: no sum over more than the four pixels of a doubled map, no row that is added to again."""
+    config = _base()
+    config.data.crop_size, config.train.compute_dtype = (32, 32), "bfloat16"
+    config.model.vit.size, config.model.vit.patch_size = "Ti", 8
+    for key, value in model.items():
+        config.update_from_flattened_dict({f"model.{key}": value})
+    config = check_config(ConfigDict(config.to_dict()))
+    network, mesh = build_model(config, 2), sharding.data_mesh()
+    state = jax.eval_shape(lambda key: create_train_state(config, network, optax.sgd(1.0), 2, key), jax.random.key(0))
+    step = build_train_step(config, network, _table(), sharding.split_batch(mesh), sharding.replicated(mesh))
+    zeros = np.zeros(16, np.int32)
+    batch = {
+        "image": np.zeros((16, 32, 32, 2), np.uint16),
+        "plate": zeros,
+        "origin": np.repeat(zeros[:, None], 4, axis=1),
+    }
+    sums = list(_sums(jax.make_jaxpr(step)(state, batch).jaxpr))
+    assert len(sums) > 10
+    assert [found for found in sums if found[0] == jnp.bfloat16 and found[1] > 4] == []
+
+
+@pytest.mark.parametrize("network", [RingEncoder(8, 2, 5, "nothing"), PointsDecoder(64), MatrixDecoder(64)])
+def test_nothing_of_an_outline_s_networks_is_summed_in_bfloat16(network):
+    given = jax.ShapeDtypeStruct((4, 64, 64, 1), jnp.bfloat16)
+    variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x.astype(jnp.float32), train=True), given)
+    variables = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), variables)
+
+    def total(variables, x):
+        return network.apply(variables, x, train=True).astype(jnp.float32).sum()
+
+    sums = list(_sums(jax.make_jaxpr(jax.grad(total))(variables, given).jaxpr))
+    assert len(sums) > 3
+    assert [found for found in sums if found[0] == jnp.bfloat16 and found[1] > 4] == []
+
+
+def _sums(jaxpr):
+    """Type, and numbers that become one, of all sums of a program."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("reduce_sum", "cumsum", "reduce_window_sum"):
+            summed, result = equation.invars[0].aval, equation.outvars[0].aval
+            yield summed.dtype, summed.size / result.size
+        elif equation.primitive.name == "scatter-add":
+            yield equation.invars[0].aval.dtype, np.inf
+        for part in jaxprs_in_params(equation.params):
+            yield from _sums(part)
+
+
+def test_rematerialised_blocks_give_the_same_step():
+    plain, plain_losses, _ = _steps(_config(), 2)
+    again, again_losses, _ = _steps(_config(remat=True), 2)
+    np.testing.assert_allclose(again_losses, plain_losses, rtol=1e-5)
+    _assert_close(again.params, plain.params, rtol=1e-4, atol=1e-6)
+
+
+def test_averages_by_hand_and_what_is_saved_of_them(tmp_path):
+    """Of parameters and batch statistics: validated, embedded by and resumed."""
+    state, _, history = _steps(_config(ema_decay=0.9), 3, model=NORMED)
+    average = history[0]
+    for newest in history[1:]:
+        average = jax.tree.map(lambda mean, new: 0.9 * mean + 0.1 * new, average, newest)
+    evaluated = {"params": state.eval_params, **state.eval_model_state}
+    assert set(evaluated) == {"params", "batch_stats"}
+    _assert_close(evaluated, average, rtol=1e-4, atol=1e-6)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), average, history[-1])
+    assert min(max(jax.tree.leaves(moved[name])) for name in moved) > 1e-3
+    without, _, _ = _steps(_config(), 1, model=NORMED)
+    assert without.averages is None
+    assert without.eval_params is without.params
+    assert without.eval_model_state == without.model_state
+
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    state = jax.device_put(state, here)
+    with Checkpoints(tmp_path, find_checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(state, Progress(), None)
+    with Checkpoints(tmp_path, find_checkpoints(tmp_path)) as checkpoints:
+        blank = sharding.abstract(jax.eval_shape(lambda: state), here)
+        resumed, _ = checkpoints.restore(blank, 3)
+    embedding, _ = load_model(tmp_path, jax.eval_shape(lambda: evaluated), here)
+    jax.tree.map(np.testing.assert_array_equal, resumed, state)
+    jax.tree.map(np.testing.assert_array_equal, embedding, evaluated)
+
+
+def test_validation_draws_the_same_for_every_step_and_ignores_the_warmup():
+    config = base.get_config("tiny", "base")
+    config.data.crop_size, config.data.normalization_scope = (16, 16), "set"
+    config.model.name, config.train.batch_size = "vae", 16
+    config.objective.kl_warmup_steps = 1000
+    config = check_config(ConfigDict(config.to_dict()))
+    mesh = sharding.data_mesh()
+    split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
+    model = build_model(config, 2)
+    state = create_train_state(config, model, optax.sgd(0.0), 2, jax.random.key(0))
+    evaluate = build_eval_step(config, model, _table(), split, everywhere)
+    zeros = np.zeros(16, np.int32)
+    batch = {
+        "image": IMAGES,
+        "plate": zeros,
+        "origin": np.repeat(zeros[:, None], 4, axis=1),
+        "weight": np.ones(16, np.float32),
+    }
+    metrics, totals, _, _ = evaluate(state.params, state.model_state, sharding.put_batch(batch, split))
+    np.testing.assert_allclose(metrics["loss"], metrics["nll"] + metrics["kl"], rtol=1e-5)
+    assert totals["count"] == 16
+    again, _, _, _ = evaluate(state.params, state.model_state, sharding.put_batch(batch, split))
+    assert float(again["loss"]) == float(metrics["loss"])
+    assert jnp.isfinite(metrics["loss"])
+
+
+def test_frozen_batch_norms_keep_and_use_their_statistics():
+    """Also of scanned layers; of what is not frozen they move."""
+    encoder = ResNetEncoder(18)
+    images = np.random.default_rng(0).normal(size=(4, 32, 32, 2)).astype(np.float32)
+    variables = jax.jit(lambda: encoder.init(jax.random.key(0), images, train=True))()
+    everywhere = tuple(variables["batch_stats"])
+    frozen = everywhere[:-1]
+
+    def after(prefixes):
+        with nn.intercept_methods(frozen_statistics(prefixes)):
+            features, changed = encoder.apply(variables, images, train=True, mutable=["batch_stats"])
+        return features, changed["batch_stats"]
+
+    _, stats = jax.jit(after, static_argnums=0)(frozen)
+    for name, before in variables["batch_stats"].items():
+        moved = jax.tree.map(lambda old, new: float(np.abs(old - new).max()), before, stats[name])
+        assert (max(jax.tree.leaves(moved)) == 0) if name in frozen else (min(jax.tree.leaves(moved)) > 0), name
+    features, _ = jax.jit(after, static_argnums=0)(everywhere)
+    expected = jax.jit(lambda: encoder.apply(variables, images, train=False))()
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("frozen", [(), ("encoder",)])
+def test_a_training_step_leaves_a_frozen_encoder_as_it_is(frozen):
+    """Its parameters and its statistics; without freezing both move."""
+    config = _config("ae")
+    config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"freeze": frozen})})
+    model = NORMED
+    shapes = jax.eval_shape(lambda key: initial_variables(model, jnp.zeros((1, 16, 16, 2)), key), jax.random.key(0))
+    tx, _ = build_optimizer(config.optimizer, shapes["params"], steps_per_epoch=1, epochs=2)
+    everywhere = sharding.replicated(sharding.data_mesh())
+    init = jax.jit(lambda key: create_train_state(config, model, tx, 2, key), out_shardings=everywhere)
+    state = init(jax.random.key(0))
+    before = jax.device_get((state.params["encoder"], state.model_state["batch_stats"]))
+    split = sharding.split_batch(sharding.data_mesh())
+    zeros = np.zeros(len(IMAGES), np.int32)
+    batch = sharding.put_batch({"image": IMAGES, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, split)
+    state, _ = build_train_step(config, model, _table(), split, everywhere)(state, batch)
+    after = jax.device_get((state.params["encoder"], state.model_state["batch_stats"]))
+    moved = jax.tree.leaves(jax.tree.map(lambda old, new: float(np.abs(old - new).max()), before, after))
+    assert max(moved) == 0 if frozen else max(moved[-2:]) > 0 and max(moved[:-2]) > 0
