@@ -6,127 +6,13 @@ threads.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Sequence
 
 import grain
 import jax
 import numpy as np
-import pandas as pd
 
-from bie_jax.config.schema import Config
-from bie_jax.input.image_set import ImageSet
 from bie_jax.input.mixture import Mixture
-from bie_jax.input.wells import names_of_wells
-
-
-def split_rows(
-    metadata: pd.DataFrame, split_by: str, seed: int, val_fraction: float, num_folds: int = 0, fold: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for training and for validation; images of one group never stand on both sides.
-
-    Groups are ordered by a hash of their name and the seed, which is the same on every machine and for every version of
-    numpy. Without folds they are taken into validation until the fraction is reached; with folds each goes, in that
-    order, to the fold that has fewest images so far.
-
-    Args:
-        metadata: the set's table, with `plate`, `well`, `site`.
-        split_by: "image", "site" (of a well), "well" (of a plate), "plate", or a column whose values are the groups.
-        seed: another seed, another split.
-        val_fraction: least share of images to validate on, in (0, 1); read when `num_folds` is 0.
-        num_folds: k of k-fold cross-validation; 0: none.
-        fold: which one is validated on.
-
-    Returns:
-        (train, val), each sorted int64 row numbers.
-
-    Raises:
-        ValueError: for a column that is not there, or if there are too few groups to leave some on each side.
-    """
-    groups = _groups(metadata, split_by)
-    sizes = groups.value_counts()
-    names = sorted(sizes.index, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
-    if num_folds:
-        if len(names) < num_folds:
-            raise ValueError(
-                f"data.split_by={split_by!r} makes {len(names)} groups, too few for data.num_folds={num_folds}; "
-                "split by a finer unit or into fewer folds"
-            )
-        filled = np.zeros(num_folds, int)
-        held_out = []
-        for name in names:
-            emptiest = int(filled.argmin())
-            filled[emptiest] += sizes[name]
-            if emptiest == fold:
-                held_out.append(name)
-    else:
-        before = np.concatenate([[0], np.cumsum([sizes[name] for name in names])[:-1]])
-        held_out = [name for name, images in zip(names, before, strict=True) if images < val_fraction * len(groups)]
-    if len(held_out) == len(names):
-        raise ValueError(
-            f"data.split_by={split_by!r} with data.val_fraction={val_fraction} puts all of {len(names)} groups into "
-            "validation; split by a finer unit or hold out less"
-        )
-    is_val = groups.isin(held_out).to_numpy()
-    return np.flatnonzero(~is_val), np.flatnonzero(is_val)
-
-
-def split_image_set(config: Config, image_set: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of one set to train on and to validate on, as a configuration has it."""
-    data = config.data
-    return split_rows(
-        image_set.metadata, data.split_by, config.train.seed, data.val_fraction, data.num_folds, data.fold
-    )
-
-
-def _groups(metadata: pd.DataFrame, split_by: str) -> pd.Series:
-    """The group of each row, as text."""
-    if split_by == "image":
-        return pd.Series([str(row) for row in range(len(metadata))])
-    columns = {"plate": ["plate"], "well": ["plate", "well"], "site": ["plate", "well", "site"]}.get(
-        split_by, [split_by]
-    )
-    if split_by not in metadata and columns == [split_by]:
-        raise ValueError(
-            f"data.split_by={split_by!r}: expected 'image', 'site', 'well', 'plate' or one of the columns "
-            f"{', '.join(metadata.columns)}"
-        )
-    rows = metadata[columns].astype(str).itertuples(index=False)
-    return pd.Series(["/".join(row) for row in rows])
-
-
-def mixed(rows: np.ndarray, seed: int) -> np.ndarray:
-    """Rows in an order of chance, the same on every machine: neighbors in a set are images of one well."""
-    return np.asarray(sorted(rows, key=lambda row: hashlib.sha256(f"{seed}:{row}".encode()).digest()), np.int64)
-
-
-def describe_split(metadata: pd.DataFrame, train_rows: np.ndarray, val_rows: np.ndarray) -> str:
-    """One line with what stands on each side."""
-    sides = []
-    for side, rows in (("train", train_rows), ("validation", val_rows)):
-        chosen = metadata.iloc[rows]
-        wells, plates = (len(chosen[keys].drop_duplicates()) for keys in (["plate", "well"], ["plate"]))
-        sides.append(f"{side} {len(rows)} images, {wells} wells, {plates} plates")
-    return "; ".join(sides)
-
-
-def describe_overlap(metadata: pd.DataFrame, train_rows: np.ndarray, val_rows: np.ndarray) -> list[str]:
-    """What the two sides share, in one sentence or none: images of one well, crops of one field.
-
-    Args:
-        metadata: of all sets, so that a well which two sets have is seen.
-        train_rows: numbered over all sets, like the next.
-        val_rows: validated on.
-    """
-    wells = names_of_wells(metadata)
-    shared = wells.iloc[val_rows].isin(set(wells.iloc[train_rows]))
-    if not shared.any():
-        return []
-    return [
-        f"{int(shared.sum())} of {len(val_rows)} validation images are of wells (or crops of fields, where no well is "
-        "known) that are trained on too: they are not unseen. data.split_by='well' keeps a set's wells whole, "
-        "data.split_by='plate' its plates"
-    ]
 
 
 @dataclasses.dataclass(frozen=True)

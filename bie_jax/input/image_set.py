@@ -135,7 +135,7 @@ class ImageSet:
 
     @property
     def intensities(self) -> dict[str, Any]:
-        """What `augment.intensity_table` reads: `name`, `channel_names`, `overall`, `plates`."""
+        """What `views.intensities.intensity_table` reads: `name`, `channel_names`, `overall`, `plates`."""
         return {"name": self.name, "channel_names": self.channel_names, **self.statistics}
 
     @functools.cached_property

@@ -9,8 +9,14 @@ import functools
 import numpy as np
 import pandas as pd
 
-from bie_jax.input.image_set import ImageSet
+from bie_jax.config.schema import DataConfig
+from bie_jax.input.image_set import ImageSet, open_image_set
 from bie_jax.input.wells import names_of_wells
+
+
+def open_mixture(config: DataConfig) -> "Mixture":
+    """The sets that a configuration names, opened."""
+    return Mixture(tuple(open_image_set(name, config.data_dir) for name in (config.name, *config.mix_with)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +101,7 @@ class Mixture:
         for number, (row, member) in enumerate(zip(rows, members, strict=True)):
             image = self.sets[member][int(row - self.first_rows[member])]
             free = image.shape[0] - height, image.shape[1] - width
-            # The middle as `augment.center_crop` has it, one pixel nearer the origin.
+            # The middle as `views.images.center_crop` has it, one pixel nearer the origin.
             top, left = (
                 (size // 2 for size in free)
                 if places is None

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Sharding
 from orbax.checkpoint import v1 as ocp
 
 from bie_jax.files import integrity
 from bie_jax.files.integrity import DamagedFileError, disk_errors
-from bie_jax.training.sharding import abstract
 from bie_jax.training.state import TrainState, averageable
 
 # Where every device has the whole state, each copies a part of an array to the host, if the parts are this large:
@@ -192,13 +190,13 @@ class Checkpoints:
             raise failure
 
 
-def load_model(workdir: Path, variables: dict[str, Any], sharding: Sharding) -> tuple[dict[str, Any], int]:
+def load_model(workdir: Path, variables: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """The network of a run at the best step by validation loss (the newest, if none was validated).
 
     Args:
         workdir: of the run; nothing is changed in it, and it may be trained meanwhile.
-        variables: the network's collections, "params" and others, of which shapes and dtypes are looked at.
-        sharding: wanted of all arrays.
+        variables: the network's collections, "params" and others: shapes, dtypes and the shardings that are wanted
+            (`sharding.on_first_device`).
 
     Returns:
         The same collections, loaded, and their step.
@@ -210,8 +208,8 @@ def load_model(workdir: Path, variables: dict[str, Any], sharding: Sharding) -> 
     directory, step = _directory(workdir), best_step(workdir)
     _check_is_there(directory, step)
     _check_is_whole(workdir, step, lambda name: not name.startswith("training/"))
-    wanted = abstract(variables, sharding)
-    model = {"params": wanted.pop("params"), "model_state": wanted}
+    others = {name: part for name, part in variables.items() if name != "params"}
+    model = {"params": variables["params"], "model_state": others}
     loaded = ocp.load_checkpointables(str(directory / str(step)), {"model": model})["model"]
     return {"params": loaded["params"], **loaded["model_state"]}, step
 

@@ -8,13 +8,11 @@ import jax
 import numpy as np
 
 from bie_jax.config.schema import Config, ConfigError, ContrastiveConfig
-from bie_jax.evaluation.scores.plan import plan_scores
 from bie_jax.files import integrity
-from bie_jax.input.batches import split_image_set
 from bie_jax.input.columns import embedding_columns
 from bie_jax.input.covariates import check_known
-from bie_jax.input.image_set import ImageSet
 from bie_jax.input.mixture import Mixture
+from bie_jax.input.splits import split_image_set
 from bie_jax.input.wells import names_of_wells
 from bie_jax.training import run_files
 from bie_jax.training.memory import OutOfMemoryError, available_bytes, check_fits
@@ -101,18 +99,6 @@ def check_components(components: int, dim: int) -> None:
         )
 
 
-def notes_on_scores(config: Config, image_set: ImageSet, val_rows: np.ndarray) -> list[str]:
-    """What of a set will not be scored, and why: said hours before it would be missed.
-
-    Args:
-        config: the checked configuration.
-        image_set: the one that is embedded and scored.
-        val_rows: its rows that are validated on.
-    """
-    sides = np.where(np.isin(np.arange(len(image_set)), val_rows), "val", "train")
-    return list(plan_scores(image_set.metadata, sides, config.eval).notes)
-
-
 def _check_contrastive(contrastive: ContrastiveConfig, mixture: Mixture) -> None:
     """Whether there is anything to compare: the term would be 0 all the time."""
     if not contrastive.weight:
@@ -188,8 +174,8 @@ def _check_size(config: Config, mixture: Mixture) -> None:
             )
 
 
-def notes_on_parts(config: Config, *, has_batch_norm: bool) -> list[str]:
-    """In what a batch that is computed in parts (`train.accumulate_steps`) is not one large batch."""
+def notes_on_microbatches(config: Config, *, has_batch_norm: bool) -> list[str]:
+    """In what a batch that is computed in microbatches (`train.accumulate_steps`) is not one large batch."""
     parts = config.train.accumulate_steps
     learns_codes = config.model.name == "vqvae" and config.model.quantizer.name != "fsq"
     comparing = {

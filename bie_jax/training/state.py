@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import optax
 from flax.training import train_state
 
-from bie_jax.objectives.base import METHODS, Aux, unlabeled_batch
+from bie_jax.config.schema import Config
+from bie_jax.objectives import METHODS
+from bie_jax.objectives.base import Aux, Teacher, unlabeled_batch
 
 
 @flax.struct.dataclass
@@ -79,7 +81,7 @@ def averageable(params: Any, model_state: dict[str, Any]) -> dict[str, Any]:
 
 
 def create_train_state(
-    config: Any, model: nn.Module, tx: optax.GradientTransformation, num_channels: int, key: jax.Array
+    config: Config, model: nn.Module, tx: optax.GradientTransformation, num_channels: int, key: jax.Array
 ) -> TrainState:
     """A fresh state.
 
@@ -94,12 +96,15 @@ def create_train_state(
     variables = initial_variables(model, image, key)
     params = variables.pop("params")
 
+    method = METHODS[config.model.name]
+
     def aux_of(params: Any) -> Aux:  # for the names and shapes of what is summed
-        batch = unlabeled_batch(image, jnp.ones((len(image), num_channels)))
-        if config.objective.contrastive.compares_views:
-            batch = dataclasses.replace(batch, other_view=image)
-        objective = METHODS[config.model.name].objective
-        return objective(model, config.objective, params, variables, batch, jnp.int32(0), key, train=True)[1]
+        others = tuple(jnp.zeros((len(image), *data.crop_size, num_channels)) for data in method.other_views(config))
+        batch = dataclasses.replace(unlabeled_batch(image, jnp.ones((len(image), num_channels))), other_views=others)
+        teacher = Teacher(params, variables) if method.has_teacher else None
+        return method.objective(
+            model, config.objective, params, variables, batch, jnp.int32(0), key, train=True, teacher=teacher
+        )[1]
 
     aux = jax.eval_shape(aux_of, params)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (aux.metrics, aux.totals))

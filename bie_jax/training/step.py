@@ -3,7 +3,6 @@
 No file and no loop here, so that a step can be measured alone.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,26 +12,36 @@ import jax.numpy as jnp
 
 from bie_jax.config.schema import Config
 from bie_jax.losses.contrastive import Origin
-from bie_jax.objectives.base import METHODS, Aux, Batch
+from bie_jax.objectives import METHODS
+from bie_jax.objectives.base import Aux, Batch, Teacher
 from bie_jax.training.optimizer import is_under
+from bie_jax.training.sharding import Layout
 from bie_jax.training.state import TrainState, averageable
-from bie_jax.views import images as augment
+from bie_jax.views.intensities import IntensityTable
 from bie_jax.views.kinds import VIEWS
 
 
 def build_train_step(
-    config: Config, model: Any, table: augment.IntensityTable, split: Any, everywhere: Any
+    config: Config, model: nn.Module, table: IntensityTable, layout: Layout, state: TrainState
 ) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, jax.Array]]:
     """The compiled step: (state, {"image" counts, "plate", "origin"}) -> (state, loss).
 
-    The given state's buffers are reused. With `train.accumulate_steps` = k the batch is computed in k parts whose
-    gradients are averaged, which is the gradient of the whole batch, and codebooks learn once from all of them. What
-    looks at several images together sees B / k of them: batch normalization for its statistics, a contrastive term for
-    its negatives, free nats for a mean divergence, codebooks for a start from k-means and for restarts (`train` says
-    so). What is frozen (`optimizer.freeze`) keeps its batch statistics and uses them.
+    The given state's buffers are reused. With `train.accumulate_steps` = k the batch is computed in k microbatches
+    whose gradients are averaged, which is the gradient of the whole batch, and codebooks learn once from all of them.
+    What looks at several images together sees B / k of them: batch normalization for its statistics, a contrastive
+    term for its negatives, free nats for a mean divergence, codebooks for a start from k-means and for restarts
+    (`train` says so). What is frozen (`optimizer.freeze`) keeps its batch statistics and uses them.
+
+    Args:
+        config: the checked configuration.
+        model: the network.
+        table: intensities of the sets.
+        layout: where arrays lie.
+        state: the state or its shapes.
     """
-    objective = METHODS[config.model.name].objective
+    method = METHODS[config.model.name]
     view = VIEWS[config.data.kind].train
+    others = method.other_views(config)
     dtype = jnp.dtype(config.train.compute_dtype)
     all_there = _all_there(table)
     statistics = frozen_statistics(config.optimizer.freeze)
@@ -42,33 +51,45 @@ def build_train_step(
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         view_key, noise_key = jax.random.split(key)
         weight = table.present[batch["plate"]]
-
-        def look(key: jax.Array) -> jax.Array:
-            return view(key, batch["image"], batch["plate"], table, config.data).astype(dtype)
-
+        counts = (batch["image"], batch["plate"], table)
         seen = Batch(
-            image=look(view_key),
+            image=view(view_key, *counts, config.data).astype(dtype),
             weight=weight,
             channel_mask=None if all_there else weight > 0,
             origin=Origin.of(batch["origin"]),
-            other_view=look(jax.random.fold_in(view_key, 1)) if config.objective.contrastive.compares_views else None,
+            other_views=tuple(
+                view(jax.random.fold_in(view_key, number), *counts, data).astype(dtype)
+                for number, data in enumerate(others, start=1)
+            ),
         )
+        # As it was before this step: the average is taken of what the step makes.
+        teacher = Teacher(_cast(state.eval_params, dtype), state.eval_model_state) if method.has_teacher else None
 
-        def gradients_of(model_state: Any, part: Batch, key: jax.Array) -> tuple[Any, Aux]:
+        def gradients_of(model_state: Any, microbatch: Batch, key: jax.Array) -> tuple[Any, Aux]:
             def loss_of(params):
                 cast = _cast(params, dtype)
                 with nn.intercept_methods(statistics):
-                    return objective(model, config.objective, cast, model_state, part, state.step, key, train=True)
+                    return method.objective(
+                        model,
+                        config.objective,
+                        cast,
+                        model_state,
+                        microbatch,
+                        state.step,
+                        key,
+                        train=True,
+                        teacher=teacher,
+                    )
 
             return jax.grad(loss_of, has_aux=True)(state.params)
 
-        parts = config.train.accumulate_steps
-        if parts == 1:
+        num_microbatches = config.train.accumulate_steps
+        if num_microbatches == 1:
             gradients, aux = gradients_of(state.model_state, seen, noise_key)
             model_state, metrics, totals = aux.model_state, aux.metrics, aux.totals
         else:
             gradients, model_state, metrics, totals = _accumulate(
-                gradients_of, state.model_state, seen, noise_key, parts
+                gradients_of, state.model_state, seen, noise_key, num_microbatches
             )
         state = state.apply_gradients(grads=gradients)
         averages = state.averages
@@ -78,71 +99,91 @@ def build_train_step(
         window = state.window.add(metrics, totals)
         return state.replace(model_state=model_state, window=window, averages=averages), metrics["loss"]
 
+    shardings = layout.of(state)
     return jax.jit(
         train_step,
-        in_shardings=(everywhere, split),
-        out_shardings=(everywhere, everywhere),
+        in_shardings=(shardings, layout.batch),
+        out_shardings=(shardings, layout.host),
         donate_argnames=("state",),
     )
 
 
 def build_eval_step(
-    config: Config, model: Any, table: augment.IntensityTable, split: Any, everywhere: Any
-) -> Callable[..., tuple[dict[str, jax.Array], dict[str, jax.Array], jax.Array, jax.Array]]:
+    config: Config, model: nn.Module, table: IntensityTable, layout: Layout, state: TrainState
+) -> Callable[..., tuple[dict[str, jax.Array], dict[str, jax.Array], jax.Array, jax.Array | None]]:
     """The compiled validation: (params, model_state, batch) -> (metrics, totals, normalized images, reconstructions).
 
-    What a method draws is drawn the same way in every validation, so that two of them compare.
+    What a method draws is drawn the same way in every validation, so that two of them compare. The network is its own
+    teacher here. A method without a decoder has None for reconstructions. Arguments as `build_train_step`.
     """
-    objective = METHODS[config.model.name].objective
+    method = METHODS[config.model.name]
     views = VIEWS[config.data.kind]
+    others = method.other_views(config)
     dtype = jnp.dtype(config.train.compute_dtype)
 
     def eval_step(params, model_state, batch):
         image = views.evaluate(batch["image"], batch["plate"], table, config.data.crop_size, config.data)
         weight = table.present[batch["plate"]] * batch["weight"][:, None]
+        key = jax.random.key(config.train.seed)
         seen = Batch(
             image=image.astype(dtype),
             weight=weight,
             channel_mask=weight > 0,
             origin=Origin.of(batch["origin"]),
+            # The image as it is, and random views of it.
+            other_views=tuple(
+                views.train(
+                    key if number == 0 else jax.random.fold_in(key, number),
+                    batch["image"],
+                    batch["plate"],
+                    table,
+                    data,
+                ).astype(dtype)
+                for number, data in enumerate(others)
+            ),
         )
-        key = jax.random.key(config.train.seed)
-        if config.objective.contrastive.compares_views:  # the image as it is, and a random view of it
-            other = views.train(key, batch["image"], batch["plate"], table, config.data)
-            seen = dataclasses.replace(seen, other_view=other.astype(dtype))
         # The warmup of a loss term is over here: validations before and after its end compare.
-        step = jnp.int32(config.objective.kl_warmup_steps)
+        step = jnp.int32(method.settled_step(config.objective))
         cast = _cast(params, dtype)
-        _, aux = objective(model, config.objective, cast, model_state, seen, step, key, train=False)
-        return aux.metrics, aux.totals, image, aux.reconstruction.astype(jnp.float32)
+        teacher = Teacher(cast, model_state) if method.has_teacher else None
+        _, aux = method.objective(
+            model, config.objective, cast, model_state, seen, step, key, train=False, teacher=teacher
+        )
+        restored = None if aux.reconstruction is None else aux.reconstruction.astype(jnp.float32)
+        return aux.metrics, aux.totals, image, restored
 
-    return jax.jit(eval_step, in_shardings=(everywhere, everywhere, split), out_shardings=everywhere)
+    shardings = layout.of(state)
+    return jax.jit(
+        eval_step,
+        in_shardings=(shardings.eval_params, shardings.eval_model_state, layout.batch),
+        out_shardings=layout.host,
+    )
 
 
 def _accumulate(
-    gradients_of: Callable[..., tuple[Any, Aux]], model_state: Any, batch: Batch, key: jax.Array, parts: int
+    gradients_of: Callable[..., tuple[Any, Aux]], model_state: Any, batch: Batch, key: jax.Array, num: int
 ) -> tuple[Any, Any, dict[str, jax.Array], dict[str, jax.Array]]:
-    """Mean gradients, the last collections, mean metrics and summed totals of equal parts of a batch."""
+    """Mean gradients, the last collections, mean metrics and summed totals of equal microbatches."""
 
-    def in_parts(array: jax.Array) -> jax.Array:
-        # Every part takes rows of every device, so no image moves: [B, ...] -> [parts, B / parts, ...].
-        return array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
+    def into_microbatches(array: jax.Array) -> jax.Array:
+        # Each takes rows of every device, so no image moves: [B, ...] -> [num, B / num, ...].
+        return array.reshape(-1, num, *array.shape[1:]).swapaxes(0, 1)
 
-    split = jax.tree.map(in_parts, batch)
+    split = jax.tree.map(into_microbatches, batch)
     shapes = jax.eval_shape(gradients_of, model_state, jax.tree.map(lambda array: array[0], split), key)
     gradients, metrics, totals = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes[0], shapes[1].metrics, shapes[1].totals)
     )
 
-    def add_part(carry: Any, part: tuple[jax.Array, Batch]) -> tuple[Any, None]:
+    def add_microbatch(carry: Any, numbered: tuple[jax.Array, Batch]) -> tuple[Any, None]:
         gradients, model_state, metrics, totals = carry
-        index, images = part
-        new, aux = gradients_of(model_state, images, jax.random.fold_in(key, index))
-        gradients = jax.tree.map(lambda mean, value: mean + value / parts, gradients, new)
-        metrics = jax.tree.map(lambda mean, value: mean + value / parts, metrics, aux.metrics)
+        index, microbatch = numbered
+        new, aux = gradients_of(model_state, microbatch, jax.random.fold_in(key, index))
+        gradients = jax.tree.map(lambda mean, value: mean + value / num, gradients, new)
+        metrics = jax.tree.map(lambda mean, value: mean + value / num, metrics, aux.metrics)
         return (gradients, aux.model_state, metrics, jax.tree.map(jnp.add, totals, aux.totals)), None
 
-    carry, _ = jax.lax.scan(add_part, (gradients, model_state, metrics, totals), (jnp.arange(parts), split))
+    carry, _ = jax.lax.scan(add_microbatch, (gradients, model_state, metrics, totals), (jnp.arange(num), split))
     return carry
 
 
@@ -175,6 +216,6 @@ def _cast(params: Any, dtype: jnp.dtype) -> Any:
     return jax.tree.map_with_path(cast, params)
 
 
-def _all_there(table: augment.IntensityTable) -> bool:
+def _all_there(table: IntensityTable) -> bool:
     """Whether every image has every channel; then no network needs to look at a mask."""
     return bool((table.present == 1).all())

@@ -14,9 +14,10 @@ import numpy as np
 from flax import traverse_util
 
 from bie_jax.config.schema import Config, ConfigError, load_config
-from bie_jax.objectives.base import build_model
+from bie_jax.objectives import build_model
 from bie_jax.training import run_files
 from bie_jax.training.checkpoint import load_model
+from bie_jax.training.sharding import on_first_device
 from bie_jax.training.state import TrainState, averageable, initial_variables
 
 
@@ -26,7 +27,7 @@ def given_weights(shapes: dict[str, Any], config: Config, channel_names: tuple[s
     Prints what was taken and what starts at random.
 
     Args:
-        shapes: of the network's collections, "params" and others, with types and shardings (`sharding.abstract`).
+        shapes: of the network's collections, "params" and others, with their types.
         config: the checked configuration.
         channel_names: of the network's images.
 
@@ -151,10 +152,10 @@ def _from_run(shapes: dict[str, Any], config: Config, channel_names: tuple[str, 
     workdir = Path(config.train.init_from)
     donor_config = load_config(workdir)
     donor_channels = tuple(run_files.read_dataset(workdir)["channel_names"])
-    abstract = _shapes(donor_config, len(donor_channels))
-    sharding = jax.tree.leaves(shapes)[0].sharding
+    # Read by the host; each array goes to its place in `warm_start`.
+    wanted = on_first_device(_shapes(donor_config, len(donor_channels)))
     try:
-        donor, step = load_model(workdir, abstract, sharding)
+        donor, step = load_model(workdir, wanted)
     except FileNotFoundError as error:
         raise ConfigError(f"config.train.init_from={config.train.init_from!r}: {error}") from None
     ours, theirs = (

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from bie_jax.views import images as augment
+from bie_jax.views import images
 from bie_jax.views import outlines as outline_views
 
 
@@ -22,6 +22,6 @@ class Views(NamedTuple):
 
 
 VIEWS = {
-    "images": Views(augment.train_view, augment.eval_view),
+    "images": Views(images.train_view, images.eval_view),
     "shapes": Views(outline_views.train_view, outline_views.eval_view),
 }

@@ -1,19 +1,18 @@
 """From outlines to distance matrices, on the device, inside the compiled step.
 
-The counterpart of `augment` for sets of shapes: the same two views with the same signatures. A set's outlines [P', 2]
-have equal steps of arc length, so every P'/P-th of their points is an outline of P points with equal steps (and an
-embedding the mean over all such outlines, `num_phases`). A matrix
-does not know how the outline lies, turns or is mirrored; the random changes here are what is left: where it starts, in
-which direction it goes, where its points stand, and its form itself, a little.
+The counterpart of `views.images` for sets of shapes: the same two views with the same signatures. A set's outlines
+[P', 2] have equal steps of arc length, so every P'/P-th of their points is an outline of P points with equal steps (and
+an embedding the mean over all such outlines, `num_phases`). A matrix does not know how the outline lies, turns or is
+mirrored; the random changes here are what is left: where it starts, in which direction it goes, where its points stand,
+and its form itself, a little.
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from bie_jax.config.schema import DataConfig, ModelConfig, OutlineConfig
 from bie_jax.shapes.distance_matrix import normalized_distances
-from bie_jax.views.images import IntensityTable
+from bie_jax.views.intensities import IntensityTable
 
 # Waves around the outline that its boundary is displaced by: from 2, as 1 would move it, to this.
 _MOST_WAVES = 16
@@ -21,7 +20,9 @@ _MOST_WAVES = 16
 _UNEVEN_WAVES = 3
 
 
-def train_view(key: jax.Array, image: jax.Array, plate: jax.Array, table: IntensityTable, config: Any) -> jax.Array:
+def train_view(
+    key: jax.Array, image: jax.Array, plate: jax.Array, table: IntensityTable, config: DataConfig
+) -> jax.Array:
     """The random view that a training step sees; `config.outline` says how random.
 
     Args:
@@ -49,7 +50,7 @@ def train_view(key: jax.Array, image: jax.Array, plate: jax.Array, table: Intens
 
 
 def eval_view(
-    image: jax.Array, plate: jax.Array, table: IntensityTable, size: tuple[int, int], config: Any
+    image: jax.Array, plate: jax.Array, table: IntensityTable, size: tuple[int, int], config: DataConfig
 ) -> jax.Array:
     """The one view of an outline at validation and embedding: [B, P', 2, 1] -> [B, P, P, 1], P = `size[0]`."""
     del plate, table, config
@@ -57,7 +58,7 @@ def eval_view(
     return normalized_distances(image[:, ::step, :, 0])[0][..., None]
 
 
-def num_phases(num_stored: int, size: tuple[int, int], model: Any) -> int:
+def num_phases(num_stored: int, size: tuple[int, int], model: ModelConfig) -> int:
     """How many views of an outline are averaged for its embedding: all that another start could give, or one.
 
     Every k-th of the stored points are k different outlines, and which one is seen depends on where the outline starts:
@@ -75,7 +76,9 @@ def num_phases(num_stored: int, size: tuple[int, int], model: Any) -> int:
     return num_stored // size[0] if model.encoder == "ring" and model.ring.keeps != "start" else 1
 
 
-def _resample(start_key: jax.Array, uneven_key: jax.Array, points: jax.Array, num_points: int, settings: Any):
+def _resample(
+    start_key: jax.Array, uneven_key: jax.Array, points: jax.Array, num_points: int, settings: OutlineConfig
+) -> jax.Array:
     """[B, P', 2] -> [B, P, 2]: points of the closed polygon at equal or uneven steps, from a kept or random start."""
     batch, available, _ = points.shape
     place = jnp.broadcast_to(jnp.arange(num_points) / num_points, (batch, num_points))  # share of the length

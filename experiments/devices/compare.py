@@ -19,12 +19,12 @@ from bie_jax.config.schema import check_config
 from bie_jax.input.batches import train_batches
 from bie_jax.input.image_set import open_image_set
 from bie_jax.input.mixture import Mixture
-from bie_jax.objectives.base import build_model
+from bie_jax.objectives import build_model
 from bie_jax.training.optimizer import build_optimizer
 from bie_jax.training.sharding import put_batch, replicated, split_batch
 from bie_jax.training.state import create_train_state
 from bie_jax.training.step import build_train_step
-from bie_jax.views.images import intensity_table
+from bie_jax.views.intensities import intensity_table
 from configs import base
 
 STEPS = 10

@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from bie_jax.config.schema import load_config
 from bie_jax.input.image_set import open_image_set
-from bie_jax.objectives.base import build_model
+from bie_jax.objectives import build_model
 from bie_jax.training import run_files
 from bie_jax.training.checkpoint import load_model
 from bie_jax.training.state import initial_variables

@@ -23,14 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from bie_jax.config.schema import Config, check_config
-from bie_jax.objectives.base import build_model
+from bie_jax.objectives import build_model
 from bie_jax.training.flops import count_flops
 from bie_jax.training.memory import step_bytes
 from bie_jax.training.optimizer import build_optimizer
 from bie_jax.training.sharding import data_mesh, put_batch, replicated, split_batch
 from bie_jax.training.state import create_train_state, initial_variables
 from bie_jax.training.step import build_train_step
-from bie_jax.views.images import intensity_table
+from bie_jax.views.intensities import intensity_table
 from configs import base
 
 ENCODERS = {

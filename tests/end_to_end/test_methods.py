@@ -15,7 +15,8 @@ from transformers import ViTConfig, ViTModel
 from bie_jax.config.schema import check_config
 from bie_jax.evaluation.embedding.embed import write_embeddings
 from bie_jax.models.pretrained.huggingface import load_huggingface
-from bie_jax.objectives.base import METHODS, Aux, Method, build_model, no_summary
+from bie_jax.objectives import METHODS, build_model
+from bie_jax.objectives.base import Aux, Method, no_summary
 from bie_jax.train import train_and_evaluate
 from bie_jax.training.checkpoint import load_model
 from bie_jax.training.state import initial_variables
@@ -102,7 +103,7 @@ class _Averages(nn.Module):
         return z, {"embedding": z, "features": features}
 
 
-def _absolute_error(model, config, params, model_state, batch, step, key, *, train):
+def _absolute_error(model, config, params, model_state, batch, step, key, *, train, teacher):
     reconstruction, _ = model.apply({"params": params, **model_state}, batch.image, batch.channel_mask, train=train)
     loss = config.reconstruction * jnp.abs(batch.image - reconstruction).mean()
     return loss, Aux({"loss": loss, "recon": loss}, {}, model_state, reconstruction)

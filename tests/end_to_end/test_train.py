@@ -19,10 +19,10 @@ from bie_jax.models.encoders.residual_stack import ResidualStackDecoder
 from bie_jax.train import NonFiniteLossError, train_and_evaluate
 from bie_jax.training import sharding
 from bie_jax.training.optimizer import build_optimizer
-from bie_jax.training.preflight import _check_negatives, check_run, compile_step, notes_on_parts
+from bie_jax.training.preflight import _check_negatives, check_run, compile_step, notes_on_microbatches
 from bie_jax.training.state import create_train_state
 from bie_jax.training.step import build_train_step
-from bie_jax.views.images import intensity_table
+from bie_jax.views.intensities import intensity_table
 
 
 def _lines(workdir):
@@ -53,7 +53,7 @@ def test_what_is_not_one_large_batch_in_parts_is_said(tiny_config):
     tiny_config.objective.contrastive.weight = 0.1
     quantizer = tiny_config.model.quantizer
     quantizer.kmeans_iterations = 5
-    said = notes_on_parts(check_config(tiny_config), has_batch_norm=True)
+    said = notes_on_microbatches(check_config(tiny_config), has_batch_norm=True)
     assert [note.split(": ")[1] for note in said] == [
         "batch normalization takes its statistics from 2 images, not from all 8 of a batch",
         "the contrastive term takes its negatives from 2 images, not from all 8 of a batch",
@@ -62,13 +62,13 @@ def test_what_is_not_one_large_batch_in_parts_is_said(tiny_config):
     ]
     tiny_config.objective.contrastive.weight = 0.0
     quantizer.kmeans_iterations, quantizer.restart_threshold = 0, 0.0
-    assert notes_on_parts(check_config(tiny_config), has_batch_norm=False) == []
+    assert notes_on_microbatches(check_config(tiny_config), has_batch_norm=False) == []
     tiny_config.model.name, quantizer.restart_threshold = "vae", 0.05  # which has no codes
     tiny_config.objective.free_nats = 0.5
-    (note,) = notes_on_parts(check_config(tiny_config), has_batch_norm=False)
+    (note,) = notes_on_microbatches(check_config(tiny_config), has_batch_norm=False)
     assert "the bound of free nats takes its mean divergence from 2 images, not from all 8 of a batch" in note
     tiny_config.train.accumulate_steps = 1
-    assert notes_on_parts(check_config(tiny_config), has_batch_norm=True) == []
+    assert notes_on_microbatches(check_config(tiny_config), has_batch_norm=True) == []
 
 
 def test_running_again_trains_no_further(trained_workdir, tiny_config):
@@ -218,7 +218,7 @@ def test_the_step_is_held_against_the_memory_before_there_is_a_state(tiny_config
         given.extend(jax.tree.leaves(state))
         raise ConfigError("looked at")
 
-    monkeypatch.setattr("bie_jax.train.compile_step", refuse)
+    monkeypatch.setattr("bie_jax.training.prepare.compile_step", refuse)
     with pytest.raises(ConfigError, match="looked at"):
         train_and_evaluate(tiny_config, tmp_path / "run")
     assert len(given) > 20
@@ -282,15 +282,15 @@ def test_sums_over_eight_devices_are_sums_over_one(tiny_config, tiny_set):
     results = []
     for devices in (jax.devices(), jax.devices()[:1]):
         mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
-        split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
-        init = jax.jit(lambda key: create_train_state(config, model, tx, channels, key), out_shardings=everywhere)
+        layout = sharding.Layout(mesh)
+        init = jax.jit(lambda key: create_train_state(config, model, tx, channels, key), out_shardings=layout.host)
         state = init(jax.random.key(0))
-        step = build_train_step(config, model, table, split, everywhere)
+        step = build_train_step(config, model, table, layout, state)
         for number in range(3):
             images = tiny_set.images(range(8 * number, 8 * number + 8))
             zeros = np.zeros(8, np.int32)
             batch = sharding.put_batch(
-                {"image": images, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, split
+                {"image": images, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, layout.batch
             )
             state, loss = step(state, batch)
         results.append(jax.device_get((state.params, state.model_state, loss)))

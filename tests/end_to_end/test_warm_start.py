@@ -13,7 +13,7 @@ from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 import bie_jax
 from bie_jax.config.schema import ConfigError, check_config, save_config
 from bie_jax.files import integrity
-from bie_jax.objectives.base import build_model
+from bie_jax.objectives import build_model
 from bie_jax.train import train_and_evaluate
 from bie_jax.training import sharding
 from bie_jax.training.checkpoint import Checkpoints, Progress, find_checkpoints, load_model
@@ -22,7 +22,6 @@ from bie_jax.training.warm_start import channel_axes_of, check_finite_weights, g
 from configs import mae_idr0093
 
 RNG = np.random.default_rng(0)
-HERE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
 def _shapes(config, channels):
@@ -30,11 +29,11 @@ def _shapes(config, channels):
     model = build_model(checked, channels)
     blank = np.zeros((1, *checked.data.crop_size, channels), np.float32)
     variables = jax.eval_shape(lambda key: initial_variables(model, blank, key), jax.random.key(0))
-    return sharding.abstract(variables, HERE)
+    return sharding.on_first_device(variables)
 
 
 def _params(workdir, config, channels):
-    return jax.device_get(load_model(workdir, _shapes(config, channels), HERE)[0]["params"])
+    return jax.device_get(load_model(workdir, _shapes(config, channels))[0]["params"])
 
 
 def _untrained(workdir, config, channel_names):
@@ -249,8 +248,8 @@ def test_what_cannot_be_started_from_is_refused_before_anything_is_compiled_or_w
         jax.debug.callback(lambda: made.append("random start"))  # when it is run, not when its shapes are asked for
         return create_train_state(*args)
 
-    monkeypatch.setattr("bie_jax.train.create_train_state", seen)
-    monkeypatch.setattr("bie_jax.train.compile_step", lambda *_: pytest.fail("the step was compiled"))
+    monkeypatch.setattr("bie_jax.training.prepare.create_train_state", seen)
+    monkeypatch.setattr("bie_jax.training.prepare.compile_step", lambda *_: pytest.fail("the step was compiled"))
     for key, value in changes.items():
         *groups, name = key.split(".")
         group = tiny_config

@@ -22,19 +22,20 @@ from bie_jax.config.schema import Config, load_config
 from bie_jax.evaluation.embedding.components import Components
 from bie_jax.files import integrity
 from bie_jax.files.integrity import MadeFrom
-from bie_jax.input.batches import eval_batches, split_image_set
+from bie_jax.input.batches import eval_batches
 from bie_jax.input.columns import SPLIT, embedding_columns, h5ad_name
 from bie_jax.input.covariates import known_numbers
 from bie_jax.input.image_set import ImageSet, open_image_set
 from bie_jax.input.mixture import Mixture
 from bie_jax.input.pixels import as_pixels, check_finite_rows
+from bie_jax.input.splits import split_image_set
 from bie_jax.models import encoder_stride, has_fixed_size
 from bie_jax.models.quantizers.lookup import capacity_bits
-from bie_jax.objectives.base import build_model
+from bie_jax.objectives import build_model
 from bie_jax.training import run_files, sharding
 from bie_jax.training.checkpoint import load_model
 from bie_jax.training.state import initial_variables
-from bie_jax.views import images as augment
+from bie_jax.views.intensities import intensity_table, table_rows
 from bie_jax.views.kinds import VIEWS
 from bie_jax.views.outlines import num_phases
 
@@ -69,12 +70,10 @@ class Embedder:
         self._components = components
         self._sets = dataset["sets"]
         self.image_shape: tuple[int, int, int] = tuple(self._sets[0]["image_shape"])
-        self._table_rows = augment.table_rows(self._sets)
-        self._mesh = sharding.data_mesh()
-        split, everywhere = sharding.split_batch(self._mesh), sharding.replicated(self._mesh)
-        self._split = split
-        self._variables = jax.device_put(variables, everywhere)
-        table = augment.intensity_table(
+        self._table_rows = table_rows(self._sets)
+        self._layout = sharding.data_layout()
+        self._variables = jax.device_put(variables, self._layout.of(variables))
+        table = intensity_table(
             self._sets, self.channel_names, config.data.normalization, config.data.normalization_scope
         )
 
@@ -114,7 +113,11 @@ class Embedder:
         self.dim: int = sum(self.widths) if components is None else components.axes.shape[1]
         encoded = jax.eval_shape(lambda v: model.apply(v, blank, train=False, method="encode")[0], self._variables)
         self._map_size = encoded.shape[1:3]
-        shardings = {"in_shardings": (everywhere, split, split), "out_shardings": everywhere}
+        batch = self._layout.batch
+        shardings = {
+            "in_shardings": (self._layout.of(self._variables), batch, batch),
+            "out_shardings": self._layout.host,
+        }
         self._encode = jax.jit(encode, **shardings)
         self._reconstruct = jax.jit(reconstruct, **shardings)
         self._decode = jax.jit(decode)
@@ -207,14 +210,14 @@ class Embedder:
 
     def encode_batch(self, image: np.ndarray, plate: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """[B, H, W, C] counts, [B] rows of the intensity table -> [B, D], and codes [B, ..., G] of a VQ-VAE."""
-        placed = sharding.put_batch({"image": image, "plate": plate}, self._split)
+        placed = sharding.put_batch({"image": image, "plate": plate}, self._layout.batch)
         parts, codes = jax.device_get(self._encode(self._variables, placed["image"], placed["plate"]))
         features = np.concatenate(parts, axis=1)
         return features if self._components is None else self._components(features), codes
 
     def reconstruct_batch(self, image: np.ndarray, plate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """[B, H, W, C] counts -> normalized images and reconstructions, the part that is looked at."""
-        placed = sharding.put_batch({"image": image, "plate": plate}, self._split)
+        placed = sharding.put_batch({"image": image, "plate": plate}, self._layout.batch)
         return jax.device_get(self._reconstruct(self._variables, placed["image"], placed["plate"]))
 
     def decode(self, embeddings: np.ndarray) -> np.ndarray:
@@ -227,7 +230,7 @@ class Embedder:
     def with_variables(self, variables: dict[str, Any]) -> Self:
         """The same network with other weights; what was compiled for this one serves it too."""
         other = copy.copy(self)
-        other._variables = jax.device_put(variables, sharding.replicated(self._mesh))
+        other._variables = jax.device_put(variables, self._layout.of(variables))
         return other
 
     def _set_of(self, count: int, channels: Sequence[str] | None) -> dict[str, Any]:
@@ -327,8 +330,7 @@ def _embedder(workdir: Path, readouts: tuple[str, ...], components: Components |
     """The trained network of a workdir."""
     config, dataset, model, draw = _network(workdir)
     # Of what is loaded the shapes are enough; random numbers take long to compile.
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    variables, _ = load_model(workdir, jax.eval_shape(draw, jax.random.key(0)), here)
+    variables, _ = load_model(workdir, sharding.on_first_device(jax.eval_shape(draw, jax.random.key(0))))
     return Embedder(config, dataset, model, variables, readouts, components)
 
 

@@ -103,6 +103,18 @@ def plan_scores(metadata: pd.DataFrame, sides: np.ndarray, settings: EvalConfig)
     )
 
 
+def notes_on_scores(settings: EvalConfig, metadata: pd.DataFrame, val_rows: np.ndarray) -> tuple[str, ...]:
+    """What of a set will not be scored, and why: said hours before it would be missed.
+
+    Args:
+        settings: the checked `eval` group.
+        metadata: of the set that is embedded and scored.
+        val_rows: its rows that are validated on.
+    """
+    sides = np.where(np.isin(np.arange(len(metadata)), val_rows), "val", "train")
+    return plan_scores(metadata, sides, settings).notes
+
+
 def column(metadata: pd.DataFrame, name: str, key: str) -> np.ndarray:
     """A column as [N] str, "" where it is empty.
 

@@ -13,7 +13,7 @@ from bie_jax.evaluation.embedding.embed import embed_image_set, load_untrained, 
 from bie_jax.files import integrity
 from bie_jax.input.pixels import NonFiniteRowsError
 from bie_jax.models.encoders.residual_stack import ResidualStackEncoder
-from bie_jax.objectives.base import build_model
+from bie_jax.objectives import build_model
 from bie_jax.training.state import initial_variables
 
 

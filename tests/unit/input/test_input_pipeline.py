@@ -6,15 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bie_jax.input.batches import (
-    describe_overlap,
-    describe_split,
-    eval_batches,
-    mixed,
-    split_image_set,
-    split_rows,
-    train_batches,
-)
+from bie_jax.input.batches import eval_batches, train_batches
+from bie_jax.input.splits import describe_overlap, describe_split, mixed, split_image_set, split_rows
 
 
 def _table(plates=3, wells=8, sites=4):

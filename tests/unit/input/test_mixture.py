@@ -127,10 +127,11 @@ def test_batches_of_three_depths_go_on_where_they_were(depths):
 def test_every_depth_is_normalised_by_its_own_numbers(depths, three_depths, normalization, tiny_config):
     """A byte and a float of a million come out alike, and channels that a set lacks as zeros."""
     from bie_jax.views import images as augment
+    from bie_jax.views import intensities
 
     tiny_config.data.update({"normalization": normalization, "normalization_scope": "set"})
     sets = [image_set.intensities for image_set in depths.sets]
-    table = augment.intensity_table(sets, depths.channel_names, normalization, "set")
+    table = intensities.intensity_table(sets, depths.channel_names, normalization, "set")
     numbers = augment.table_rows(sets)
     for member, (name, plate) in enumerate((("simulated", ""), ("bytes", "Q0"), ("floats", "Q1"))):
         row = numbers[name, plate] if plate else next(row for (n, _), row in numbers.items() if n == name)
@@ -246,12 +247,15 @@ def test_a_mixed_run_trains_and_embeds_either_set(mixed_config, mixture, tmp_pat
 def test_what_a_set_lacks_changes_nothing(mixed_config, mixture):
     """Counts in a channel that is masked move neither loss nor gradient."""
     from bie_jax.config.schema import check_config
-    from bie_jax.objectives.base import build_model, unlabeled_batch, vqvae
+    from bie_jax.objectives import build_model
+    from bie_jax.objectives.base import unlabeled_batch
+    from bie_jax.objectives.vqvae import vqvae
     from bie_jax.views import images as augment
+    from bie_jax.views import intensities
 
     config = check_config(mixed_config)
     sets = [image_set.intensities for image_set in mixture.sets]
-    table = augment.intensity_table(sets, mixture.channel_names, "zscore", "plate")
+    table = intensities.intensity_table(sets, mixture.channel_names, "zscore", "plate")
     plate = np.full(2, augment.table_rows(sets)["other", "Q0"], np.int32)
     image = mixture.images(mixture.first_rows[1] + np.arange(2), None)
     model = build_model(config, 6)
@@ -297,23 +301,25 @@ def test_what_cannot_be_mixed(mixed_config, tmp_path, changes, message):
 
 def test_the_training_step_does_not_count_what_a_set_lacks(mixed_config, mixture):
     from bie_jax.config.schema import check_config
-    from bie_jax.objectives.base import build_model, unlabeled_batch, vqvae
+    from bie_jax.objectives import build_model
+    from bie_jax.objectives.base import unlabeled_batch
+    from bie_jax.objectives.vqvae import vqvae
     from bie_jax.training import sharding
     from bie_jax.training.optimizer import build_optimizer
     from bie_jax.training.state import create_train_state
     from bie_jax.training.step import build_train_step
     from bie_jax.views import images as augment
+    from bie_jax.views import intensities
 
     config = check_config(mixed_config)
-    table = augment.intensity_table(
+    table = intensities.intensity_table(
         [image_set.intensities for image_set in mixture.sets], mixture.channel_names, "zscore", "plate"
     )
     rows = np.asarray([0, 1, 2, 3, *(mixture.first_rows[1] + np.arange(4))])
     image, plate = mixture.images(rows, None), np.asarray([1] * 4 + [4] * 4, np.int32)
     model = build_model(config, 6)
     tx, _ = build_optimizer(config.optimizer, {}, steps_per_epoch=4, epochs=4)
-    mesh = sharding.data_mesh()
-    split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
+    layout = sharding.data_layout()
 
     state = create_train_state(config, model, tx, 6, jax.random.key(0))
     view_key, _ = jax.random.split(jax.random.fold_in(jax.random.key(config.train.seed), 0))
@@ -326,10 +332,12 @@ def test_the_training_step_does_not_count_what_a_set_lacks(mixed_config, mixture
         return vqvae(*args, train=True)[0]
 
     counted, all_counted = value(table.present[plate]), value(jnp.ones((8, 6)))
-    step = build_train_step(config, model, table, split, everywhere)
+    step = build_train_step(config, model, table, layout, state)
     _, loss = step(
         state,
-        sharding.put_batch({"image": image, "plate": plate, "origin": np.repeat(plate[:, None], 4, axis=1)}, split),
+        sharding.put_batch(
+            {"image": image, "plate": plate, "origin": np.repeat(plate[:, None], 4, axis=1)}, layout.batch
+        ),
     )
     np.testing.assert_allclose(loss, counted, rtol=1e-4)
     assert abs(float(all_counted) / float(counted) - 1) > 0.05

@@ -9,7 +9,7 @@ from jax import lax
 from bie_jax.models.kernels import winograd
 from bie_jax.models.layers.conv import convolve
 from bie_jax.training.flops import count_flops
-from bie_jax.training.sharding import data_mesh, split_batch
+from bie_jax.training.sharding import data_layout
 
 SAME = ((1, 1), (1, 1))
 CASES = {
@@ -98,8 +98,7 @@ def test_a_batch_stays_split_over_devices(monkeypatch):
     x, kernel, dy = _draw((12, 12), SAME, batch=16, c_in=32, c_out=32, scale=0.1)
     step = jax.jit(lambda x, kernel, dy: jax.vjp(lambda x, kernel: convolve(x, kernel, 1, SAME), x, kernel)[1](dy))
     expected = step(x, kernel, dy)
-    mesh = data_mesh()
-    split = split_batch(mesh)
+    split = data_layout().batch
     given = jax.device_put(x, split), kernel, jax.device_put(dy, split)
     compiled = step.lower(*given).compile()
     assert "all-reduce" in compiled.as_text()

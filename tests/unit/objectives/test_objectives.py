@@ -11,18 +11,12 @@ from ml_collections import ConfigDict
 
 from bie_jax.config.schema import check_config
 from bie_jax.losses.contrastive import Origin
-from bie_jax.objectives.base import (
-    METHODS,
-    Batch,
-    ae,
-    build_model,
-    mae,
-    summarise_codes,
-    summarise_latents,
-    unlabeled_batch,
-    vae,
-    vqvae,
-)
+from bie_jax.objectives import METHODS, build_model
+from bie_jax.objectives.ae import ae
+from bie_jax.objectives.base import Batch, unlabeled_batch
+from bie_jax.objectives.mae import mae
+from bie_jax.objectives.vae import summarize_latents, vae
+from bie_jax.objectives.vqvae import summarize_codes, vqvae
 from bie_jax.training.state import initial_variables
 from configs import base
 
@@ -88,7 +82,7 @@ def test_vqvae_adds_the_commitment():
     np.testing.assert_allclose(loss, np.square(IMAGE[:3]).mean() + 7 / 3, rtol=1e-5)
     np.testing.assert_allclose(aux.metrics["vq"], 7 / 3, rtol=1e-5)
     # 3 images with 15 codes in each of 2 codebooks of 3 codes: five positions.
-    summary = summarise_codes(jax.device_get(aux.totals))
+    summary = summarize_codes(jax.device_get(aux.totals))
     assert summary == {"codes_used": 1.5, "capacity_bits": pytest.approx(5 * 2 * np.log2(3))}
 
 
@@ -106,7 +100,7 @@ def test_vae_is_sums_per_image():
     loss, aux = _value(vae, out, IMAGE, THREE, beta=2.0)
     np.testing.assert_allclose(loss, nll + 2 * kl.sum() / 3, rtol=1e-5)
     np.testing.assert_allclose(aux.metrics["kl"], kl.sum() / 3, rtol=1e-5)
-    summary = summarise_latents(jax.device_get(aux.totals))
+    summary = summarize_latents(jax.device_get(aux.totals))
     np.testing.assert_allclose(summary["kl_per_dim"], kl.mean(axis=0), rtol=1e-4)
     assert summary["active_units"] == (mean[:3].var(axis=0) > 0.01).sum()
     # Half way through the warmup (step 4 is the fifth of ten) half of the KL counts.
@@ -129,7 +123,7 @@ def test_vae_of_channels_sums_over_the_channels_that_there_are():
     assert aux.totals["count"] == 3
     # What is free is a dimension of one vector, in the unit that is logged; there are 1.5 vectors per image.
     per_dim = np.mean([_kl_by_loops(mean[b, c][None], logvar[b, c][None])[0] for b, c in there], axis=0)
-    np.testing.assert_allclose(summarise_latents(jax.device_get(aux.totals))["kl_per_dim"], per_dim, rtol=1e-4)
+    np.testing.assert_allclose(summarize_latents(jax.device_get(aux.totals))["kl_per_dim"], per_dim, rtol=1e-4)
     bound = float(np.median(per_dim))
     free, _ = _value(vae, {"mean": mean, "logvar": logvar}, IMAGE[:2], weight, free_nats=bound)
     np.testing.assert_allclose(free, nll + 1.5 * np.maximum(per_dim, bound).sum(), rtol=1e-5)
@@ -139,7 +133,7 @@ def test_a_collapsed_posterior_has_no_active_unit():
     out = {"mean": np.zeros((4, 3), np.float32), "logvar": np.zeros((4, 3), np.float32)}
     _, aux = _value(vae, out, IMAGE, np.ones((4, 2), np.float32))
     assert aux.metrics["kl"] == 0
-    assert summarise_latents(jax.device_get(aux.totals)) == {"active_units": 0, "kl_per_dim": [0.0, 0.0, 0.0]}
+    assert summarize_latents(jax.device_get(aux.totals)) == {"active_units": 0, "kl_per_dim": [0.0, 0.0, 0.0]}
 
 
 class _KnownPatches(_Known):

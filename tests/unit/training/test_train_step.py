@@ -15,13 +15,13 @@ from bie_jax.models.bottleneck import DenseBottleneck
 from bie_jax.models.encoders.residual_stack import ResidualStackDecoder
 from bie_jax.models.encoders.resnet import ResNetEncoder
 from bie_jax.models.encoders.ring import MatrixDecoder, PointsDecoder, RingEncoder
-from bie_jax.objectives.base import build_model
+from bie_jax.objectives import build_model
 from bie_jax.training import sharding
 from bie_jax.training.checkpoint import Checkpoints, Progress, find_checkpoints, load_model
 from bie_jax.training.optimizer import build_optimizer
 from bie_jax.training.state import averageable, create_train_state, initial_variables
 from bie_jax.training.step import build_eval_step, build_train_step, frozen_statistics
-from bie_jax.views import images as augment
+from bie_jax.views import intensities
 from configs import base
 
 IMAGES = np.random.default_rng(0).poisson(300, (16, 16, 16, 2)).astype(np.uint16)
@@ -47,7 +47,7 @@ def _config(name="ae", quantizer="ema", **train):
 def _table():
     overall = {"mean": [300.0, 300.0], "std": [17.0, 17.0]}
     described = {"name": "set", "channel_names": list(NAMES), "overall": overall, "plates": {}}
-    return augment.intensity_table([described], NAMES, "zscore", "set")
+    return intensities.intensity_table([described], NAMES, "zscore", "set")
 
 
 class _Normed(nn.Module):
@@ -64,16 +64,17 @@ NORMED = Autoencoder(_Normed(), DenseBottleneck(4, "dense", 8), ResidualStackDec
 
 def _steps(config, count, tx=None, images=IMAGES, model=None):
     """State, losses and parameters with batch statistics after some steps on one batch."""
-    mesh = sharding.data_mesh()
-    split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
+    layout = sharding.data_layout()
     model = build_model(config, 2) if model is None else model
     # Plain gradient descent: the parameters' change is the gradient.
     tx = optax.sgd(1.0) if tx is None else tx
-    init = jax.jit(lambda key: create_train_state(config, model, tx, 2, key), out_shardings=everywhere)
+    init = jax.jit(lambda key: create_train_state(config, model, tx, 2, key), out_shardings=layout.host)
     state = init(jax.random.key(0))
-    step = build_train_step(config, model, _table(), split, everywhere)
+    step = build_train_step(config, model, _table(), layout, state)
     zeros = np.zeros(len(images), np.int32)
-    batch = sharding.put_batch({"image": images, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, split)
+    batch = sharding.put_batch(
+        {"image": images, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, layout.batch
+    )
     history, losses = [jax.device_get(averageable(state.params, state.model_state))], []
     for _ in range(count):
         state, loss = step(state, batch)
@@ -135,9 +136,9 @@ def test_bfloat16_computes_near_float32_and_keeps_float32(name):
 
 def test_codes_are_looked_up_in_float32_where_the_network_computes_in_bfloat16():
     config = _config("vqvae", "gradient", compute_dtype="bfloat16")
-    model, everywhere = build_model(config, 2), sharding.replicated(sharding.data_mesh())
+    model = build_model(config, 2)
     state = jax.eval_shape(lambda key: create_train_state(config, model, optax.sgd(1.0), 2, key), jax.random.key(0))
-    step = build_train_step(config, model, _table(), sharding.split_batch(sharding.data_mesh()), everywhere)
+    step = build_train_step(config, model, _table(), sharding.data_layout(), state)
     zeros = np.zeros(len(IMAGES), np.int32)
     types = {}
 
@@ -172,9 +173,9 @@ def test_nothing_is_summed_in_bfloat16(model):
     for key, value in model.items():
         config.update_from_flattened_dict({f"model.{key}": value})
     config = check_config(ConfigDict(config.to_dict()))
-    network, mesh = build_model(config, 2), sharding.data_mesh()
+    network = build_model(config, 2)
     state = jax.eval_shape(lambda key: create_train_state(config, network, optax.sgd(1.0), 2, key), jax.random.key(0))
-    step = build_train_step(config, network, _table(), sharding.split_batch(mesh), sharding.replicated(mesh))
+    step = build_train_step(config, network, _table(), sharding.data_layout(), state)
     zeros = np.zeros(16, np.int32)
     batch = {
         "image": np.zeros((16, 32, 32, 2), np.uint16),
@@ -235,14 +236,13 @@ def test_averages_by_hand_and_what_is_saved_of_them(tmp_path):
     assert without.eval_params is without.params
     assert without.eval_model_state == without.model_state
 
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    state = jax.device_put(state, here)
+    state = jax.device_put(state, jax.local_devices()[0])
     with Checkpoints(tmp_path, find_checkpoints(tmp_path)) as checkpoints:
         checkpoints.save(state, Progress(), None)
     with Checkpoints(tmp_path, find_checkpoints(tmp_path)) as checkpoints:
-        blank = sharding.abstract(jax.eval_shape(lambda: state), here)
+        blank = sharding.on_first_device(state)
         resumed, _ = checkpoints.restore(blank, 3)
-    embedding, _ = load_model(tmp_path, jax.eval_shape(lambda: evaluated), here)
+    embedding, _ = load_model(tmp_path, sharding.on_first_device(evaluated))
     jax.tree.map(np.testing.assert_array_equal, resumed, state)
     jax.tree.map(np.testing.assert_array_equal, embedding, evaluated)
 
@@ -253,11 +253,10 @@ def test_validation_draws_the_same_for_every_step_and_ignores_the_warmup():
     config.model.name, config.train.batch_size = "vae", 16
     config.objective.kl_warmup_steps = 1000
     config = check_config(ConfigDict(config.to_dict()))
-    mesh = sharding.data_mesh()
-    split, everywhere = sharding.split_batch(mesh), sharding.replicated(mesh)
+    layout = sharding.data_layout()
     model = build_model(config, 2)
     state = create_train_state(config, model, optax.sgd(0.0), 2, jax.random.key(0))
-    evaluate = build_eval_step(config, model, _table(), split, everywhere)
+    evaluate = build_eval_step(config, model, _table(), layout, state)
     zeros = np.zeros(16, np.int32)
     batch = {
         "image": IMAGES,
@@ -265,10 +264,10 @@ def test_validation_draws_the_same_for_every_step_and_ignores_the_warmup():
         "origin": np.repeat(zeros[:, None], 4, axis=1),
         "weight": np.ones(16, np.float32),
     }
-    metrics, totals, _, _ = evaluate(state.params, state.model_state, sharding.put_batch(batch, split))
+    metrics, totals, _, _ = evaluate(state.params, state.model_state, sharding.put_batch(batch, layout.batch))
     np.testing.assert_allclose(metrics["loss"], metrics["nll"] + metrics["kl"], rtol=1e-5)
     assert totals["count"] == 16
-    again, _, _, _ = evaluate(state.params, state.model_state, sharding.put_batch(batch, split))
+    again, _, _, _ = evaluate(state.params, state.model_state, sharding.put_batch(batch, layout.batch))
     assert float(again["loss"]) == float(metrics["loss"])
     assert jnp.isfinite(metrics["loss"])
 
@@ -303,14 +302,15 @@ def test_a_training_step_leaves_a_frozen_encoder_as_it_is(frozen):
     model = NORMED
     shapes = jax.eval_shape(lambda key: initial_variables(model, jnp.zeros((1, 16, 16, 2)), key), jax.random.key(0))
     tx, _ = build_optimizer(config.optimizer, shapes["params"], steps_per_epoch=1, epochs=2)
-    everywhere = sharding.replicated(sharding.data_mesh())
-    init = jax.jit(lambda key: create_train_state(config, model, tx, 2, key), out_shardings=everywhere)
+    layout = sharding.data_layout()
+    init = jax.jit(lambda key: create_train_state(config, model, tx, 2, key), out_shardings=layout.host)
     state = init(jax.random.key(0))
     before = jax.device_get((state.params["encoder"], state.model_state["batch_stats"]))
-    split = sharding.split_batch(sharding.data_mesh())
     zeros = np.zeros(len(IMAGES), np.int32)
-    batch = sharding.put_batch({"image": IMAGES, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, split)
-    state, _ = build_train_step(config, model, _table(), split, everywhere)(state, batch)
+    batch = sharding.put_batch(
+        {"image": IMAGES, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, layout.batch
+    )
+    state, _ = build_train_step(config, model, _table(), layout, state)(state, batch)
     after = jax.device_get((state.params["encoder"], state.model_state["batch_stats"]))
     moved = jax.tree.leaves(jax.tree.map(lambda old, new: float(np.abs(old - new).max()), before, after))
     assert max(moved) == 0 if frozen else max(moved[-2:]) > 0 and max(moved[:-2]) > 0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bie_jax.views import images as augment
+from bie_jax.views import intensities
 from configs import base
 
 DESCRIBED = {
@@ -38,7 +39,7 @@ def _config(scale, scope):
 
 def _seen(image, scale, scope, plate=1):
     """The whole image as the network sees it."""
-    table = augment.intensity_table([DESCRIBED], ["x", "flat"], scale, scope)
+    table = intensities.intensity_table([DESCRIBED], ["x", "flat"], scale, scope)
     rows = jnp.full(len(image), plate, jnp.int32)
     return np.asarray(augment.eval_view(jnp.asarray(image), rows, table, image.shape[1:3], _config(scale, scope)))
 
@@ -90,7 +91,7 @@ def test_each_image_by_its_own_numbers(scale):
 
 def test_an_image_is_scaled_by_all_of_it_not_by_the_window_that_is_seen():
     config = _config("zscore", "image")
-    table = augment.intensity_table([DESCRIBED], ["x", "flat"], "zscore", "image")
+    table = intensities.intensity_table([DESCRIBED], ["x", "flat"], "zscore", "image")
     image, rows = jnp.asarray(_images()), jnp.ones(6, jnp.int32)
     whole = augment.eval_view(image, rows, table, (12, 12), config)
     middle = augment.eval_view(image, rows, table, (8, 8), config)
@@ -101,13 +102,13 @@ def test_an_image_is_scaled_by_all_of_it_not_by_the_window_that_is_seen():
 def test_a_ramp_keeps_every_step(dtype):
     """The predecessor turned 300 into 44."""
     ramp = np.arange(256 if dtype == np.uint8 else 65536).astype(dtype).reshape(1, -1, 1, 1)
-    out = augment.normalize(jnp.asarray(ramp), jnp.zeros((1, 1, 1, 1)), jnp.ones((1, 1, 1, 1)), clip=False)
+    out = intensities.normalize(jnp.asarray(ramp), jnp.zeros((1, 1, 1, 1)), jnp.ones((1, 1, 1, 1)), clip=False)
     np.testing.assert_array_equal(np.asarray(out).ravel(), np.arange(ramp.size))
 
 
 @pytest.mark.parametrize("scope", ["set", "image"])
 def test_a_channel_that_a_set_lacks_is_zero_whatever_it_holds(scope):
-    table = augment.intensity_table([DESCRIBED, OTHER], ["x", "flat", "y"], "zscore", scope)
+    table = intensities.intensity_table([DESCRIBED, OTHER], ["x", "flat", "y"], "zscore", scope)
     image = jnp.asarray(_images(c=3))
     seen = augment.eval_view(image, jnp.full(6, 2, jnp.int32), table, (12, 12), _config("zscore", scope))
     np.testing.assert_array_equal(seen[..., 1], 0)
@@ -117,10 +118,10 @@ def test_a_channel_that_a_set_lacks_is_zero_whatever_it_holds(scope):
 def test_the_table_of_several_sets():
     """Whole sets and their plates, in order; each set's numbers under the joined names, nothing under the others."""
     sets = [DESCRIBED, OTHER]
-    assert augment.table_rows(sets) == {("set", ""): 0, ("set", "a"): 1, ("other", ""): 2}
+    assert intensities.table_rows(sets) == {("set", ""): 0, ("set", "a"): 1, ("other", ""): 2}
     unordered = {"name": "set", "plates": {"b": {}, "a": {}}}
-    assert list(augment.table_rows([unordered])) == [("set", ""), ("set", "a"), ("set", "b")]
-    table = augment.intensity_table(sets, ["x", "flat", "y"], "zscore", "plate")
+    assert list(intensities.table_rows([unordered])) == [("set", ""), ("set", "a"), ("set", "b")]
+    table = intensities.intensity_table(sets, ["x", "flat", "y"], "zscore", "plate")
     np.testing.assert_array_equal(table.present, [[1, 1, 0], [1, 1, 0], [1, 0, 1]])
     np.testing.assert_allclose(table.offset, [[100, 7, 0], [80, 7, 0], [2, 0, 1]])
     np.testing.assert_allclose(table.gain, [[1 / 20, 0, 0], [1 / 10, 0, 0], [1 / 5, 0, 1 / 4]])
@@ -164,7 +165,7 @@ def test_brightness_scales_each_channel_of_each_image():
 def test_train_view_is_a_function_of_its_key_and_eval_view_of_nothing_random():
     config = _config("zscore", "set")
     config.crop_size = (8, 8)
-    table = augment.intensity_table([DESCRIBED], ["x", "flat"], "zscore", "set")
+    table = intensities.intensity_table([DESCRIBED], ["x", "flat"], "zscore", "set")
     image, plate = jnp.asarray(_images()), jnp.zeros(6, jnp.int32)
     views = [augment.train_view(jax.random.key(k), image, plate, table, config) for k in (0, 0, 1)]
     np.testing.assert_array_equal(views[0], views[1])
@@ -187,7 +188,7 @@ def _only(config, **changes):
 def test_a_training_view_is_a_window_of_what_the_whole_image_looks_like(scale, scope):
     config = _only(_config(scale, scope))
     config.crop_size = (8, 5)
-    table = augment.intensity_table([DESCRIBED], ["x", "flat"], scale, scope)
+    table = intensities.intensity_table([DESCRIBED], ["x", "flat"], scale, scope)
     image, plate = jnp.asarray(_images()), jnp.zeros(6, jnp.int32)
     whole = np.asarray(augment.eval_view(image, plate, table, (12, 12), config))
     for seen, there in zip(augment.train_view(jax.random.key(0), image, plate, table, config), whole, strict=True):
@@ -198,7 +199,7 @@ def test_a_training_view_is_a_window_of_what_the_whole_image_looks_like(scale, s
 def test_a_training_view_has_the_brightness_that_is_asked_for():
     config = _only(_config("zscore", "set"), brightness=0.3)
     config.crop_size = (12, 12)
-    table = augment.intensity_table([DESCRIBED], ["x", "flat"], "zscore", "set")
+    table = intensities.intensity_table([DESCRIBED], ["x", "flat"], "zscore", "set")
     image, plate = jnp.asarray(_images()), jnp.zeros(6, jnp.int32)
     seen = augment.train_view(jax.random.key(0), image, plate, table, config)[..., 0]
     factors = np.asarray(seen / augment.eval_view(image, plate, table, (12, 12), config)[..., 0])
@@ -209,6 +210,6 @@ def test_a_training_view_has_the_brightness_that_is_asked_for():
 def test_a_set_without_plates_is_the_whole_set():
     """Plate "" is the row of the whole set, and no second one."""
     nameless = DESCRIBED | {"plates": {"": DESCRIBED["plates"]["a"], "b": DESCRIBED["plates"]["a"]}}
-    assert augment.table_rows([nameless]) == {("set", ""): 0, ("set", "b"): 1}
-    table = augment.intensity_table([nameless], ["x", "flat"], "zscore", "plate")
+    assert intensities.table_rows([nameless]) == {("set", ""): 0, ("set", "b"): 1}
+    table = intensities.intensity_table([nameless], ["x", "flat"], "zscore", "plate")
     np.testing.assert_array_equal(table.offset, [[100, 7], [80, 7]])
