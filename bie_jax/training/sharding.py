@@ -5,7 +5,7 @@ need no collective written by hand.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -72,11 +72,16 @@ class Layout:
         raise ValueError(f"no sharding rule has an answer for {name} of shape {leaf.shape}")
 
 
-def data_layout() -> Layout:
-    """All devices of all processes on one axis, "data", the state whole on each."""
+def data_layout(devices: Sequence[Any] | None = None) -> Layout:
+    """Devices on one axis, "data", the state whole on each.
+
+    Args:
+        devices: which; None: all of all processes.
+    """
+    devices = jax.devices() if devices is None else devices
     # Auto, by name: jax's default makes shardings part of the types, and then pairwise operations over a split batch
     # do not trace.
-    return Layout(jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,)))
+    return Layout(jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices))
 
 
 def put_batch(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from bie_jax.input.image_set import open_image_set
 from bie_jax.input.mixture import Mixture
 from bie_jax.objectives import build_model
 from bie_jax.training.optimizer import build_optimizer
-from bie_jax.training.sharding import put_batch, replicated, split_batch
+from bie_jax.training.sharding import data_layout, put_batch
 from bie_jax.training.state import create_train_state
 from bie_jax.training.step import build_train_step
 from bie_jax.views.intensities import intensity_table
@@ -32,23 +32,24 @@ STEPS = 10
 
 def train(config, image_set, devices) -> tuple[dict, dict]:
     """Parameters and model state after STEPS steps on these devices."""
-    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
-    split, everywhere = split_batch(mesh), replicated(mesh)
+    layout = data_layout(devices)
     channels = len(image_set.channel_names)
     model = build_model(config, channels)
     tx, _ = build_optimizer(config.optimizer, {}, steps_per_epoch=2, epochs=config.train.epochs)
     batch_size = config.train.batch_size
-    init = jax.jit(lambda key: create_train_state(config, model, tx, channels, key), out_shardings=everywhere)
+    init = jax.jit(lambda key: create_train_state(config, model, tx, channels, key), out_shardings=layout.host)
     state = init(jax.random.key(0))
     table = intensity_table([image_set.intensities], image_set.channel_names, config.data.normalization, "set")
-    step = build_train_step(config, model, table, split, everywhere)
+    step = build_train_step(config, model, table, layout, state)
     batches = train_batches(Mixture((image_set,)), [np.arange(len(image_set))], [1.0], batch_size, 0, 0, 2)
     for _ in range(STEPS):
         batch = next(batches)
         zeros = np.zeros(batch_size, np.int32)
         state, _ = step(
             state,
-            put_batch({"image": batch["image"], "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, split),
+            put_batch(
+                {"image": batch["image"], "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, layout.batch
+            ),
         )
     return jax.device_get((state.params, state.model_state))
 

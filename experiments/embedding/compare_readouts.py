@@ -27,8 +27,10 @@ from bie_jax.input.image_set import open_image_set
 from bie_jax.objectives import build_model
 from bie_jax.training import run_files
 from bie_jax.training.checkpoint import load_model
+from bie_jax.training.sharding import on_first_device
 from bie_jax.training.state import initial_variables
 from bie_jax.views import images as augment
+from bie_jax.views import intensities
 
 SOFTNESS = (0.3, 1.0, 1.4, 4.0, 7.0)  # widths of the soft assignment, in units of the distortion
 STRENGTHS = (0.03, 0.3, 1.0)  # C of the logistic regression
@@ -86,17 +88,16 @@ def main() -> None:
     image_set = open_image_set(config.data.name, config.data.data_dir)
     labels, plates = (image_set.metadata[column].to_numpy() for column in ("label", "plate"))
     sets = run_files.read_dataset(workdir)["sets"]
-    table_rows = augment.table_rows(sets)
+    table_rows = intensities.table_rows(sets)
     plate_rows = np.asarray([table_rows[image_set.name, plate] for plate in plates], np.int32)
-    table = augment.intensity_table(
+    table = intensities.intensity_table(
         sets, image_set.channel_names, config.data.normalization, config.data.normalization_scope
     )
     model = build_model(config, len(image_set.channel_names))
     blank = jnp.zeros((1, *config.data.crop_size, len(image_set.channel_names)))
     untrained = jax.jit(lambda key: initial_variables(model, blank, key))(jax.random.key(0))
     params = untrained.pop("params")
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    loaded, _ = load_model(workdir, {"params": params, **untrained}, here)
+    loaded, _ = load_model(workdir, on_first_device({"params": params, **untrained}))
     heads = " | ".join(f"LR, C = {strength}" for strength in STRENGTHS)
     print(f"| weights | readout | numbers | {heads} | random forest |\n|---|---|---|{'---|' * (len(STRENGTHS) + 1)}")
     for weights, variables in (

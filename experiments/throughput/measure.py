@@ -27,7 +27,7 @@ from bie_jax.objectives import build_model
 from bie_jax.training.flops import count_flops
 from bie_jax.training.memory import step_bytes
 from bie_jax.training.optimizer import build_optimizer
-from bie_jax.training.sharding import data_mesh, put_batch, replicated, split_batch
+from bie_jax.training.sharding import data_layout, put_batch
 from bie_jax.training.state import create_train_state, initial_variables
 from bie_jax.training.step import build_train_step
 from bie_jax.views.intensities import intensity_table
@@ -68,19 +68,18 @@ def measure(case: str, size: int, batch_size: int, dtype: str, peak: float) -> N
     """Print one row."""
     config = config_of(case, size, batch_size, dtype)
     model = build_model(config, CHANNELS)
-    mesh = data_mesh()
-    split, everywhere = split_batch(mesh), replicated(mesh)
+    layout = data_layout()
     blank = jax.ShapeDtypeStruct((1, size, size, CHANNELS), jnp.float32)
     shapes = jax.eval_shape(lambda key, image: initial_variables(model, image, key), jax.random.key(0), blank)
     tx, _ = build_optimizer(config.optimizer, shapes["params"], steps_per_epoch=100, epochs=config.train.epochs)
-    state = jax.jit(lambda key: create_train_state(config, model, tx, CHANNELS, key), out_shardings=everywhere)(
+    state = jax.jit(lambda key: create_train_state(config, model, tx, CHANNELS, key), out_shardings=layout.host)(
         jax.random.key(0)
     )
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    step = build_train_step(config, model, _table(), split, everywhere)
+    step = build_train_step(config, model, _table(), layout, state)
     counts = np.random.default_rng(0).poisson(MEAN_COUNT, (batch_size, size, size, CHANNELS)).astype(np.uint16)
     zeros = np.zeros(batch_size, np.int32)
-    batch = put_batch({"image": counts, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, split)
+    batch = put_batch({"image": counts, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, layout.batch)
     forward = count_flops(
         lambda variables, image: model.apply(variables, image, train=False, method="encode")[1]["embedding"],
         shapes,

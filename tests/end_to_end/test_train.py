@@ -281,8 +281,7 @@ def test_sums_over_eight_devices_are_sums_over_one(tiny_config, tiny_set):
     table = intensity_table([tiny_set.intensities], tiny_set.channel_names, "zscore", "set")
     results = []
     for devices in (jax.devices(), jax.devices()[:1]):
-        mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
-        layout = sharding.Layout(mesh)
+        layout = sharding.data_layout(devices)
         init = jax.jit(lambda key: create_train_state(config, model, tx, channels, key), out_shardings=layout.host)
         state = init(jax.random.key(0))
         step = build_train_step(config, model, table, layout, state)
