@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 REQUIREMENTS := $(if $(shell nvidia-smi -L 2>/dev/null),requirements-cuda.txt,requirements.txt)
 STAMP := $(VENV)/.installed-$(REQUIREMENTS)
 
-.PHONY: install demo test lint bench
+.PHONY: install demo test test-fast lint bench
 
 install: $(STAMP)
 
@@ -23,6 +23,10 @@ demo: install
 test: install
 	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not eight_devices"
 	JAX_NUM_CPU_DEVICES=8 $(RUN) -m pytest -n 2 -m eight_devices
+
+# Unit tests alone: no training, no build, seconds each.
+test-fast: install
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not eight_devices" tests/unit
 
 lint: install
 	$(RUN) -m ruff check .

@@ -56,7 +56,9 @@ def main() -> None:
     survived = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "tree"
-        tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+        tracked = subprocess.run(
+            ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.split()
         for name in tracked:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, copy / name)
