@@ -1,4 +1,4 @@
-"""Every key there is, with its unit, as the seed's table has it; the files beside this one say what is theirs.
+"""Every key there is, with its unit, as the predecessor's table has it; the files beside this one say what is theirs.
 
 This is no run: `python launch.py --config=configs/vqvae_idr0093.py` is one.
 """
@@ -10,14 +10,14 @@ def get_config(variant: str, file: str) -> ConfigDict:
     """The table, in one of three sizes.
 
     Args:
-        variant: "": the seed's run of idr0093. "simulated": simulated plates like its own, minutes on 2 CPU cores.
+        variant: "": the predecessor's run of idr0093. "simulated": plates like its own, minutes on 2 CPU cores.
             "tiny": the same plates, seconds; what the tests run.
         file: name of the asking file, for the message.
 
     Raises:
         ValueError: for another variant.
     """
-    config = _seed_table()
+    config = _predecessor_table()
     if variant == "":
         return config
     if variant not in ("simulated", "tiny"):
@@ -30,7 +30,7 @@ def get_config(variant: str, file: str) -> ConfigDict:
 
 def get_shape_config() -> ConfigDict:
     """The table for outlines: a network over the ring of their points, and one that draws points."""
-    config = _seed_table()
+    config = _predecessor_table()
     _shapes(config)
     return config
 
@@ -61,7 +61,7 @@ def tables() -> list[ConfigDict]:
     return [*(get_config(variant, "base") for variant in ("", "simulated", "tiny")), *shapes]
 
 
-def _seed_table() -> ConfigDict:
+def _predecessor_table() -> ConfigDict:
     config = ConfigDict()
 
     config.data = ConfigDict()
@@ -135,14 +135,14 @@ def _seed_table() -> ConfigDict:
     config.model.spread = "dense"
     config.model.quantizer = ConfigDict()  # read by "vqvae"
     config.model.quantizer.name = "ema"  # or "gradient", "residual", "fsq"
-    config.model.quantizer.num_codes = config.model.get_oneway_ref("latent_dim")  # the seed's num_embeddings, also 16
+    config.model.quantizer.num_codes = config.model.get_oneway_ref("latent_dim")  # its num_embeddings, also 16
     config.model.quantizer.code_dim = 16  # numbers in a code
     config.model.quantizer.num_groups = 1  # codebooks side by side, each for code_dim numbers
     config.model.quantizer.num_residuals = 4  # codebooks one after the other; read when name = "residual"
     config.model.quantizer.levels = (8, 5, 5)  # values of each number; read when name = "fsq"
     config.model.quantizer.commitment_cost = 0.25  # this and what follows: not read when name = "fsq"
     config.model.quantizer.codebook_cost = 1.0  # of the codebook's own term; read when name = "gradient"
-    config.model.quantizer.ema_decay = 0.99  # the seed's decay
+    config.model.quantizer.ema_decay = 0.99  # the predecessor's decay
     config.model.quantizer.restart_threshold = 0.05  # of an even share of the vectors; 0: never restart a code
     config.model.quantizer.kmeans_iterations = 0  # of k-means on the first batch; 0: codes start at random
     config.model.mae = ConfigDict()  # read by "mae"
@@ -170,13 +170,13 @@ def _seed_table() -> ConfigDict:
     config.objective.matrix.non_negativity = 0.0
     config.objective.matrix.triangle = 0.0
 
-    # The seed's table also has momentum 0.9, t_max 50 and cycle_momentum False: names that its optimizer (LAMB) and its
-    # scheduler never read. Its opt is `name` here, its warmup_lr `warmup_init_lr`.
+    # The predecessor's table also has momentum 0.9, t_max 50 and cycle_momentum False: names that its optimizer (LAMB)
+    # and its scheduler never read. Its opt is `name` here, its warmup_lr `warmup_init_lr`.
     config.optimizer = ConfigDict()
     config.optimizer.name = "lamb"  # or "adamw", "sgd"
     config.optimizer.lr = 1e-3  # peak, for the batch size below; not rescaled
     config.optimizer.weight_decay = 1e-4
-    config.optimizer.decay_biases_and_norms = True  # as in the seed's runs; False: as timm does for a whole module
+    config.optimizer.decay_biases_and_norms = True  # as the predecessor had it; False: as timm does
     config.optimizer.momentum = 0.9  # read by "sgd"
     config.optimizer.beta1 = 0.9  # read by "lamb" and "adamw", like the next
     config.optimizer.beta2 = 0.999
