@@ -71,7 +71,7 @@ class Method(NamedTuple):
     """A way to learn embeddings.
 
     Attributes:
-        build: (checked `model` group, number of channels, *, image_size, remat, parts) -> network; see
+        build: (checked `model` group, number of channels, *, image_size, remat, num_microbatches) -> network; see
             `models.build_autoencoder`.
         objective: see the top of this file.
         summarize: host copies of `Aux.totals` -> numbers to log.
@@ -261,7 +261,7 @@ def build_model(config: Any, num_channels: int) -> nn.Module:
         num_channels,
         image_size=config.data.crop_size,
         remat=config.train.remat,
-        parts=config.train.accumulate_steps,
+        num_microbatches=config.train.accumulate_steps,
     )
 
 

@@ -27,9 +27,12 @@ from transformers import (
 
 from bie_jax.models.autoencoder import IndependentChannels
 from bie_jax.models.encoders.resnet import ResNetEncoder
-from bie_jax.models.encoders.vit import Block, ViTEncoder, ViTSize
+from bie_jax.models.encoders.vit import ViTEncoder
+from bie_jax.models.layers.transformer import Block, ViTSize
 from bie_jax.models.mae import MAE
-from bie_jax.models.pretrained.huggingface import adapt_channels, load_huggingface, resize_positions
+from bie_jax.models.pretrained.channels import adapt_channels
+from bie_jax.models.pretrained.huggingface import load_huggingface
+from bie_jax.models.pretrained.positions import resize_positions
 from bie_jax.objectives import base as objectives
 from configs import mae_idr0093
 

@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 
 from bie_jax.losses.shape import non_negativity, symmetry, triangle_inequality, zero_diagonal
-from bie_jax.models.encoders.ring import (
-    MatrixDecoder,
-    PointsDecoder,
-    RingEncoder,
-    _statistics,
-    chords,
-    ring_steps,
-    turns,
-)
+from bie_jax.models.decoders.matrix import MatrixDecoder
+from bie_jax.models.decoders.points import PointsDecoder
+from bie_jax.models.encoders.ring import RingEncoder, _statistics
+from bie_jax.models.layers.ring import chords, ring_steps, turns
 from bie_jax.shapes.distance_matrix import normalized_distances
 
 POINTS = 32
