@@ -59,7 +59,7 @@ def test_build_optimizer_makes_a_step():
     updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
     moved = optax.apply_updates(params, updates)
     assert float(moved["layer"]["kernel"].max()) < 1
-    np.testing.assert_allclose(schedule(0), config.warmup_init_lr, rtol=1e-6)
+    np.testing.assert_allclose(schedule(0), config.warmup_init_lr, rtol=1e-3)
 
 
 def test_load_huggingface_says_that_a_folder_holds_no_weights(tmp_path):
