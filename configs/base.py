@@ -148,6 +148,9 @@ def _predecessor_table() -> ConfigDict:
     config.model.mae = ConfigDict()  # read by "mae"
     config.model.mae.mask_ratio = 0.75  # share of the patches that is removed
     config.model.mae.norm_pix_loss = True  # patches are predicted less their mean, over their standard deviation
+    # Products and convolutions in forms that are fast on a CPU, equal to rounding; False: the compiler's own on every
+    # device, slower on a CPU, which have forward-mode derivatives (jax.jvp, jax.hessian) too.
+    config.model.cpu_kernels = True
 
     config.objective = ConfigDict()
     config.objective.reconstruction = 1.0  # weight of the reconstruction's term

@@ -17,9 +17,12 @@ from bie_jax.config.faults import Allowed, describe_faults, one_of
 from bie_jax.files import integrity
 from bie_jax.files.foreign_text import visible
 from bie_jax.models import encoder_stride, has_fixed_size
+from bie_jax.models.decoders import matrix
 from bie_jax.models.encoders import ring
 
 CONFIG = "config.json"  # of a run's folder
+# Keys that runs begun before did not have, (group, key), and what those runs did: they go on as they began.
+_ADDED = {("model", "cpu_kernels"): True}
 _RESTORE = "restore it from a copy"
 
 
@@ -290,6 +293,7 @@ class ModelConfig(_Group):
     spread: Literal["dense", "broadcast"]
     quantizer: QuantizerConfig
     mae: MAEConfig
+    cpu_kernels: bool
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -585,7 +589,7 @@ class Config(_Group):
         num_points = self.data.crop_size[0]
         parts_of_ring = self.model.encoder == "ring" and self.model.ring.keeps == "start"
         for needed, divisor, key in (
-            (self.model.decoder == "matrix", ring.GROWTH, "model.decoder='matrix'"),
+            (self.model.decoder == "matrix", matrix.GROWTH, "model.decoder='matrix'"),
             (parts_of_ring, ring.PARTS, "model.ring.keeps='start'"),
         ):
             if needed and num_points % divisor:
@@ -701,6 +705,8 @@ def _read(workdir: Path) -> dict[str, Any]:
     content = integrity.read_json(workdir / CONFIG, _RESTORE)
     if not set(Config.model_fields) <= content.keys():
         raise ConfigError(f"{workdir / CONFIG} is not of a run: expected the groups {', '.join(Config.model_fields)}")
+    for (group, key), value in _ADDED.items():
+        content[group].setdefault(key, value)
     return content
 
 

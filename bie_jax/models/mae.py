@@ -7,84 +7,25 @@ without the cross-attention over all channels before it, so that a decoder of an
 channels meet in the encoder alone.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from bie_jax.models.autoencoder import contract_image, join_channels
-from bie_jax.models.encoders.vit import (
-    Grid,
-    LearntTable,
-    ViTEncoder,
-    ViTSize,
-    dense,
-    layer_norm,
-    patch_grid,
-    sincos_positions,
-    stack_of_blocks,
-    token_init,
-    unpatchify,
-)
-from bie_jax.models.layers.broadcast import broadcast
-
-
-class Masking(NamedTuple):
-    """Which tokens are removed.
-
-    Attributes:
-        ids_shuffle: [B, N] int32, the tokens in a random order, those that are kept first.
-        ids_keep: [B, n] int32, the first n of them.
-        ids_restore: [B, N] int32, the place of each token in that order; the inverse of `ids_shuffle`.
-        token_mask: [B, N] bool, 1 = removed; 0 for tokens that are kept and for those that are not there.
-        kept: [B, N] bool, 1 = kept.
-        filled: [B, n] bool, which of `ids_keep` are kept tokens: the others fill the rows of examples with fewer.
-    """
-
-    ids_shuffle: jax.Array
-    ids_keep: jax.Array
-    ids_restore: jax.Array
-    token_mask: jax.Array
-    kept: jax.Array
-    filled: jax.Array
-
-
-def random_masking(noise: jax.Array, mask_ratio: float, present: jax.Array | None = None) -> Masking:
-    """Remove tokens at random: an example with N of them keeps the int(N (1 - mask_ratio)) with the least noise.
-
-    Args:
-        noise: [B, N] float, finite.
-        mask_ratio: share that is removed, in (0, 1).
-        present: [B, N] bool, the tokens that there are; the share is taken of them. None: all.
-
-    Source:
-        He et al. 2021, section 3 ("Masking"), as their code rounds.
-    """
-    tokens = noise.shape[1]
-    keep_of = np.asarray([int(count * (1 - mask_ratio)) for count in range(tokens + 1)], np.int32)
-    if present is None:
-        present = jnp.ones(noise.shape, bool)
-    keep = jnp.asarray(keep_of)[present.sum(axis=1)][:, None]  # [B, 1]
-    ids_shuffle = jnp.argsort(jnp.where(present, noise, jnp.inf), axis=1)
-    ids_restore = jnp.argsort(ids_shuffle, axis=1)
-    slots = int(keep_of[-1])
-    return Masking(
-        ids_shuffle=ids_shuffle,
-        ids_keep=ids_shuffle[:, :slots],
-        ids_restore=ids_restore,
-        token_mask=present & (ids_restore >= keep),
-        kept=ids_restore < keep,
-        filled=jnp.arange(slots)[None] < keep,
-    )
+from bie_jax.models.decoders.mae import MAEDecoder
+from bie_jax.models.encoders.vit import ViTEncoder
+from bie_jax.models.layers.channels import contract_image, join_channels
+from bie_jax.models.layers.masking import random_masking
+from bie_jax.models.layers.patches import Grid, patch_grid, unpatchify
+from bie_jax.models.layers.transformer import ViTSize, dense
 
 
 class MAE(nn.Module):
     """Masked autoencoder.
 
     Attributes:
-        encoder: of `channel_tokens` or not; its `norm_epsilon` and `remat` hold for the decoder too.
+        encoder: of `channel_tokens` or not; its `norm_epsilon`, `remat` and `cpu_kernels` hold for the decoder too.
         num_channels: C of the images.
         latent_dim: length of the embedding. The encoder's own width: tokens go to the decoder as they are, as
             published. Another: a linear projection to this width stands between the two.
@@ -121,13 +62,15 @@ class MAE(nn.Module):
                     f"model.latent_dim={self.latent_dim} with model.channel_readout='concat': it must be a multiple of "
                     f"the number of channels, {self.num_channels}"
                 )
-        self.latent = None if token_dim == self.encoder.size.width else dense(token_dim)
+        projects = token_dim != self.encoder.size.width
+        self.latent = dense(token_dim, cpu_kernels=self.encoder.cpu_kernels) if projects else None
         self.decoder = MAEDecoder(
             size=ViTSize(self.decoder_width, self.decoder_depth, self.decoder_heads, 4 * self.decoder_width),
             patch_values=self.encoder.patch_size**2 * (1 if self.encoder.channel_tokens else self.num_channels),
             channel_tokens=self.encoder.channel_tokens,
             norm_epsilon=self.encoder.norm_epsilon,
             remat=self.encoder.remat,
+            cpu_kernels=self.encoder.cpu_kernels,
         )
 
     def __call__(
@@ -233,60 +176,6 @@ class MAE(nn.Module):
             return unpatchify(patches, grid, p)
         single = patches.reshape(-1, grid[0] * grid[1], p * p)  # [B C, N, p p]
         return contract_image(unpatchify(single, grid, p), self.num_channels)
-
-
-class MAEDecoder(nn.Module):
-    """Puts a learnt mask token where tokens were removed, and predicts every patch.
-
-    Attributes:
-        size: of its blocks.
-        patch_values: numbers per token that are predicted.
-        channel_tokens: whether each channel is decoded on its own, with a learnt embedding of the channel.
-        norm_epsilon: of its layer norms.
-        remat: see `bie_jax.models.encoders.vit.stack_of_blocks`.
-    """
-
-    size: ViTSize
-    patch_values: int
-    channel_tokens: bool
-    norm_epsilon: float
-    remat: bool
-
-    @nn.compact
-    def __call__(self, latent: jax.Array, masking: Masking, grid: Grid, channels: int) -> jax.Array:
-        """Predict.
-
-        Args:
-            latent: [B, 1 + n, *], class token and kept tokens.
-            masking: of T = channels x N tokens, channel by channel.
-            grid: of the N patches.
-            channels: 1 unless `channel_tokens`.
-
-        Returns:
-            [B, T, patch_values].
-        """
-        width = self.size.width
-        x = dense(width, name="embed")(latent)
-        batch_size, slots = masking.ids_keep.shape
-        positions = grid[0] * grid[1]
-        # Each row has a single 1 (a kept token) or none: the gradient is a matrix product too, where that of a gather
-        # would be a scatter.
-        place = jax.nn.one_hot(jnp.where(masking.kept, masking.ids_restore, -1), slots, dtype=x.dtype)  # [B, T, n]
-        tokens = jnp.einsum("btn,bnd->btd", place, x[:, 1:], precision="highest")
-        mask_token = self.param("mask_token", token_init, (width,))
-        tokens = jnp.where(masking.kept[..., None], tokens, broadcast(mask_token, tokens.shape))
-        tokens = tokens.reshape(batch_size, channels, positions, width)
-        tokens = tokens + jnp.asarray(sincos_positions(grid, width), x.dtype).reshape(1, 1, positions, width)
-        if self.channel_tokens:
-            channel = LearntTable("channels", name="channel_embed")((channels, width))
-            tokens = tokens + broadcast(channel[:, None], tokens.shape)
-        first = broadcast(x[:, None, :1], (batch_size, channels, 1, width))
-        x = jnp.concatenate([first, tokens], axis=2).reshape(batch_size * channels, 1 + positions, width)
-        x, _ = stack_of_blocks(self.size, self.norm_epsilon, layer_scale=False, remat=self.remat, name="blocks")(
-            x, None
-        )
-        x = layer_norm(self.norm_epsilon, name="norm")(x[:, 1:])
-        return dense(self.patch_values, name="pred")(x).reshape(batch_size, channels * positions, -1)
 
 
 def patch_scale(patches: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -24,5 +24,5 @@ def build_model(config: Config, num_channels: int) -> nn.Module:
         num_channels,
         image_size=config.data.crop_size,
         remat=config.train.remat,
-        parts=config.train.accumulate_steps,
+        num_microbatches=config.train.accumulate_steps,
     )

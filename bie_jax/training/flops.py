@@ -11,7 +11,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import jaxprs_in_params
+from jax.core import ShapedArray
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
 
 # Primitives that run the one program they hold exactly once.
@@ -35,7 +36,7 @@ def count_flops(function: Callable[..., Any], *args: Any) -> int:
     nothing, as in the published figures of networks, which are half of this number ("GMAC", often called "GFLOPs"):
     halve it to compare. Taps of a convolution that fall into its padding count, taps into the holes of a dilated input
     do not, so that a convolution, its gradients and the same thing as a matrix product over patches agree. What no
-    result depends on does not count; what rematerialisation computes again does: for a model's share of a device's
+    result depends on does not count; what rematerialization computes again does: for a model's share of a device's
     peak, count it without.
 
     Args:
@@ -52,11 +53,11 @@ def count_flops(function: Callable[..., Any], *args: Any) -> int:
     return _of_jaxpr(used)
 
 
-def _of_jaxpr(jaxpr: Any) -> int:
+def _of_jaxpr(jaxpr: Jaxpr) -> int:
     return sum(_of_equation(equation) for equation in jaxpr.eqns)
 
 
-def _of_equation(equation: Any) -> int:
+def _of_equation(equation: JaxprEqn) -> int:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         return _of_product(equation)
@@ -72,16 +73,16 @@ def _of_equation(equation: Any) -> int:
     return sum(inner)
 
 
-def _of_product(equation: Any) -> int:
+def _of_product(equation: JaxprEqn) -> int:
     (contracted, _), _ = equation.params["dimension_numbers"]
-    lhs_shape = equation.invars[0].aval.shape
-    return 2 * equation.outvars[0].aval.size * math.prod(lhs_shape[axis] for axis in contracted)
+    lhs_shape = _shape(equation.invars[0])
+    return 2 * math.prod(_shape(equation.outvars[0])) * math.prod(lhs_shape[axis] for axis in contracted)
 
 
-def _of_convolution(equation: Any) -> int:
+def _of_convolution(equation: JaxprEqn) -> int:
     params = equation.params
     _, rhs_spec, out_spec = params["dimension_numbers"]
-    kernel_shape, out_shape = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
+    kernel_shape, out_shape = _shape(equation.invars[1]), _shape(equation.outvars[0])
     # The kernel's own input channels are those of one group.
     products = out_shape[out_spec[0]] * out_shape[out_spec[1]] * kernel_shape[rhs_spec[1]]
     for axis, (out_axis, kernel_axis) in enumerate(zip(out_spec[2:], rhs_spec[2:], strict=True)):
@@ -92,3 +93,8 @@ def _of_convolution(equation: Any) -> int:
         )  # [positions of the output, taps], in the dilated input
         products *= int(np.count_nonzero(position % params["lhs_dilation"][axis] == 0))
     return 2 * products
+
+
+def _shape(variable: Var | Literal) -> tuple[int, ...]:
+    assert isinstance(variable.aval, ShapedArray)
+    return variable.aval.shape

@@ -22,7 +22,7 @@ import torch
 from jax import lax
 from products import Functions, finish, seconds
 
-from bie_jax.models.encoders.vit import attention
+from bie_jax.models.layers.transformer import attention
 
 REPEATS = 10
 WIDTH = 64  # of a head

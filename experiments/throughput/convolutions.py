@@ -22,8 +22,7 @@ import numpy as np
 import torch
 from products import Functions, finish, seconds
 
-from bie_jax.models.kernels import winograd
-from bie_jax.models.layers import conv
+from bie_jax.models.kernels import convolution, winograd
 
 SAME = ((1, 1), (1, 1))
 # batch, rows and columns, input and output channels: the layers of ResNet-18 at 224 px, and some of small images
@@ -40,7 +39,7 @@ def ways(batch: int, size: int, c_in: int, c_out: int) -> Functions:
     for name, is_taken in (("direct", False), ("Winograd", True)):
         with (
             mock.patch.object(winograd, "is_faster", return_value=is_taken),
-            mock.patch.object(conv, "_has_few_positions", return_value=False),
+            mock.patch.object(convolution, "_has_few_positions", return_value=False),
         ):
             program = jax.jit(_all_of).lower(x, kernel, dy).compile()
         functions[name] = functools.partial(finish, program, *map(jnp.asarray, (x, kernel, dy)))
@@ -58,7 +57,7 @@ def ways(batch: int, size: int, c_in: int, c_out: int) -> Functions:
 
 
 def _all_of(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, ...]:
-    y, back = jax.vjp(lambda x, kernel: conv.convolve(x, kernel, 1, SAME), x, kernel)
+    y, back = jax.vjp(lambda x, kernel: convolution.convolve(x, kernel, 1, SAME, cpu_kernels=True), x, kernel)
     return y, *back(dy)
 
 

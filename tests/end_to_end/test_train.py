@@ -14,8 +14,8 @@ from bie_jax.input.image_set import SetNotBuiltError
 from bie_jax.input.mixture import Mixture
 from bie_jax.models import build_quantizer
 from bie_jax.models.autoencoder import Autoencoder
-from bie_jax.models.bottleneck import GridBottleneck
-from bie_jax.models.encoders.residual_stack import ResidualStackDecoder
+from bie_jax.models.bottlenecks.quantized import GridBottleneck
+from bie_jax.models.decoders.residual_stack import ResidualStackDecoder
 from bie_jax.train import NonFiniteLossError, train_and_evaluate
 from bie_jax.training import sharding
 from bie_jax.training.optimizer import build_optimizer
@@ -275,7 +275,7 @@ def test_sums_over_eight_devices_are_sums_over_one(tiny_config, tiny_set):
     config = check_config(tiny_config)
     channels = len(tiny_set.channel_names)
     # Small, with batch normalization and a codebook: the two that look across the batch.
-    quantizer = build_quantizer(config.model.quantizer, parts=1)
+    quantizer = build_quantizer(config.model.quantizer, num_microbatches=1)
     model = Autoencoder(_Stem(), GridBottleneck(quantizer), ResidualStackDecoder(channels, 8, 8, 1, 1))
     tx, _ = build_optimizer(config.optimizer, {}, steps_per_epoch=4, epochs=4)
     table = intensity_table([tiny_set.intensities], tiny_set.channel_names, "zscore", "set")

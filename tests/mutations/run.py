@@ -1,4 +1,4 @@
-"""Does the suite notice when the code is broken? Breaks it in one place at a time and runs the tests that should see it.
+"""Does the suite notice broken code? Breaks it in one place at a time and runs the tests that should see it.
 
     python tests/mutations/run.py by_hand                       # the breaks listed in by_hand.py
     python tests/mutations/run.py random --count=30 --seed=1    # breaks drawn at random over the whole code
@@ -171,7 +171,7 @@ def _tests_of(file: str, copy: Path) -> list[list[Path]]:
         path
         for path in sorted((copy / "tests").rglob("test_*.py"))
         if path not in mirrored
-        and (module in (text := path.read_text()) or f"from {package} import" in text and name in text)
+        and (module in (text := path.read_text()) or (f"from {package} import" in text and name in text))
     ]
     end_to_end = sorted((copy / "tests" / "end_to_end").glob("test_*.py"))
     groups = [

@@ -1,1 +1,1 @@
-"""From images to feature maps."""
+"""From images and distance matrices to feature maps."""

@@ -1,4 +1,4 @@
-"""Vision transformer: an encoder of images with any number of channels, and a decoder that mirrors it.
+"""Vision transformer: an encoder of images with any number of channels.
 
 Dosovitskiy et al. 2020 (arXiv 2010.11929): patches, a class token, pre-norm blocks. With the options of the published
 weights: fixed positions (ViTMAE, He et al. 2021, arXiv 2111.06377) and LayerScale (DINOv2, Oquab et al. 2023, arXiv
@@ -6,32 +6,18 @@ weights: fixed positions (ViTMAE, He et al. 2021, arXiv 2111.06377) and LayerSca
 al. 2024, arXiv 2404.10242).
 """
 
-import dataclasses
-import functools
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
-from bie_jax.models.autoencoder import expand, join_channels
 from bie_jax.models.layers.broadcast import broadcast, take
-from bie_jax.models.layers.dense import Dense
-
-Grid = tuple[int, int]  # (rows, columns) of patches
-
-
-@dataclasses.dataclass(frozen=True)
-class ViTSize:
-    """Width of a token, number of blocks, attention heads, width of the hidden layer of each block's MLP."""
-
-    width: int
-    depth: int
-    heads: int
-    mlp_width: int
-
+from bie_jax.models.layers.channels import expand, join_channels
+from bie_jax.models.layers.norm import layer_norm
+from bie_jax.models.layers.patches import Grid, patch_grid, patchify
+from bie_jax.models.layers.positions import LearntTable, sincos_positions, token_init
+from bie_jax.models.layers.transformer import ViTSize, dense, stack_of_blocks
 
 SIZES = {
     "Ti": ViTSize(192, 12, 3, 768),
@@ -40,186 +26,6 @@ SIZES = {
     "L": ViTSize(1024, 24, 16, 4096),
     "H": ViTSize(1280, 32, 16, 5120),
 }
-
-dense = functools.partial(Dense, kernel_init=nn.initializers.xavier_uniform())
-token_init = nn.initializers.normal(0.02)
-# DINOv2 was trained from this value, after Touvron et al. 2021 (arXiv 2103.17239).
-_layer_scale_init = nn.initializers.constant(1e-5)
-
-
-def patchify(image: jax.Array, patch_size: int) -> jax.Array:
-    """[B, H, W, C] -> [B, N, p p C]: patches row by row; in a patch row, column, channel, as He et al. order them.
-
-    Raises:
-        ValueError: if patches do not cover the image.
-    """
-    b, c = image.shape[0], image.shape[-1]
-    rows, columns = patch_grid(image.shape, patch_size)
-    image = image.reshape(b, rows, patch_size, columns, patch_size, c)
-    return image.transpose(0, 1, 3, 2, 4, 5).reshape(b, rows * columns, patch_size * patch_size * c)
-
-
-def unpatchify(patches: jax.Array, grid: Grid, patch_size: int) -> jax.Array:
-    """The inverse of `patchify`: [B, N, p p C] -> [B, H, W, C], from N = rows x columns of `grid`."""
-    b = patches.shape[0]
-    rows, columns = grid
-    image = patches.reshape(b, rows, columns, patch_size, patch_size, -1)
-    return image.transpose(0, 1, 3, 2, 4, 5).reshape(b, rows * patch_size, columns * patch_size, -1)
-
-
-def patch_grid(image_shape: tuple[int, ...], patch_size: int) -> Grid:
-    """Rows and columns of patches of an image [..., H, W, C].
-
-    Raises:
-        ValueError: if patches do not cover the image.
-    """
-    height, width = image_shape[-3:-1]
-    if height % patch_size or width % patch_size:
-        raise ValueError(
-            f"an image of {height} x {width} pixels cannot be cut into patches of model.vit.patch_size={patch_size}; "
-            "its sides must be multiples of it"
-        )
-    return height // patch_size, width // patch_size
-
-
-@functools.cache
-def sincos_positions(grid: Grid, width: int) -> np.ndarray:
-    """Fixed positions [rows, columns, width] float32.
-
-    With w_i = 10000 ** (-i / (width / 4)), i = 0 .. width/4 - 1, the vector at (row y, column x) is
-    [sin(x w), cos(x w), sin(y w), cos(y w)]: columns first, as in the code of He et al. (MoCo v3's and big_vision's
-    divide i by width/4 - 1 instead).
-
-    Raises:
-        ValueError: if `width` is not a multiple of 4.
-    """
-    if width % 4:
-        raise ValueError(f"positions of width {width}: it must be a multiple of 4, for a sine and a cosine per axis")
-    frequencies = 10_000.0 ** -(np.arange(width // 4) / (width // 4))
-    y, x = np.meshgrid(*(np.arange(length) for length in grid), indexing="ij")
-    angles = [axis[..., None] * frequencies for axis in (x, y)]  # [rows, columns, width / 4]
-    waves = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
-    return np.concatenate(waves, axis=-1).astype(np.float32)
-
-
-def attention(query: jax.Array, key: jax.Array, value: jax.Array, present: jax.Array | None = None) -> jax.Array:
-    """softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, arXiv 1706.03762, eq. 1), the softmax in float32.
-
-    Args:
-        query: [B, heads, N, d].
-        key: as `query`.
-        value: as `query`.
-        present: [B, N] bool, the tokens that are looked at, at least one; None: all. What the others hold has no
-            influence on the output of any token but themselves.
-
-    Returns:
-        [B, heads, N, d], of `query`'s type.
-    """
-    query = query * query.shape[-1] ** -0.5
-    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
-    if present is not None:
-        scores = jnp.where(present[:, None, None, :], scores, -jnp.inf)
-    shares = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("bhqk,bhkd->bhqd", shares, value)
-
-
-def gelu(x: jax.Array) -> jax.Array:
-    """x Phi(x) of the normal distribution (Hendrycks & Gimpel 2016, arXiv 1606.08415), in float32, of `x`'s type.
-
-    Phi by the error function. `jax.nn.gelu` takes the complementary one, which keeps all digits below -5, where the
-    value is under 2e-6, for exponentials and divisions that take twice the time on a CPU.
-    """
-    wide = x.astype(jnp.float32)
-    return (0.5 * wide * (1 + lax.erf(wide * 2**-0.5))).astype(x.dtype)
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block, as the body of a scan: attention, then an MLP, each added to its input.
-
-    Attributes:
-        heads: of the attention; they divide the width.
-        mlp_width: hidden units of the MLP.
-        norm_epsilon: added to the variance.
-        layer_scale: whether both outputs are multiplied by a learnt factor per feature before they are added.
-    """
-
-    heads: int
-    mlp_width: int
-    norm_epsilon: float
-    layer_scale: bool
-
-    @nn.compact
-    def __call__(self, x: jax.Array, present: jax.Array | None) -> tuple[jax.Array, None]:
-        """[B, N, D] and `present` [B, N] bool (see `attention`) -> [B, N, D]."""
-        b, n, width = x.shape
-        h = layer_norm(self.norm_epsilon, name="attention_norm")(x)
-        h = dense((3, self.heads, width // self.heads), name="qkv")(h)  # [B, N, 3, heads, d]
-        query, key, value = (part.squeeze(2).swapaxes(1, 2) for part in jnp.split(h, 3, axis=2))
-        h = attention(query, key, value, present).swapaxes(1, 2).reshape(b, n, width)
-        x = x + self._scaled(dense(width, name="attention_out")(h), "attention_scale")
-        h = layer_norm(self.norm_epsilon, name="mlp_norm")(x)
-        h = gelu(dense(self.mlp_width, name="mlp_in")(h))
-        return x + self._scaled(dense(width, name="mlp_out")(h), "mlp_scale"), None
-
-    def _scaled(self, h: jax.Array, name: str) -> jax.Array:
-        if not self.layer_scale:
-            return h
-        return h * broadcast(self.param(name, _layer_scale_init, (h.shape[-1],)), h.shape)
-
-
-def layer_norm(epsilon: float, name: str | None = None) -> nn.LayerNorm:
-    """Layer normalization over the features of a token; its mean and variance are float32."""
-    return nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, name=name)
-
-
-def stack_of_blocks(
-    size: ViTSize, norm_epsilon: float, *, layer_scale: bool, remat: bool, name: str | None = None
-) -> nn.Module:
-    """`size.depth` blocks as one scanned layer: their parameters carry a leading axis of that length.
-
-    For the gradient a block keeps what its dense layers made and computes norms, attention and GELU again: they cost
-    little, and keeping what they need costs more memory than all the rest.
-
-    Args:
-        size: of the blocks.
-        norm_epsilon: see `Block`.
-        layer_scale: see `Block`.
-        remat: whether a block keeps nothing but its input, and matrix products are computed again too.
-        name: of the module, where it is made inside a compact method.
-    """
-    policies = jax.checkpoint_policies
-    policy = policies.nothing_saveable if remat else policies.dots_with_no_batch_dims_saveable
-    block: Any = nn.remat(Block, prevent_cse=False, policy=policy)
-    return nn.scan(
-        block,
-        variable_axes={"params": 0, "intermediates": 0},
-        split_rngs={"params": True},
-        in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
-        length=size.depth,
-    )(size.heads, size.mlp_width, norm_epsilon, layer_scale, name=name)
-
-
-class LearntTable(nn.Module):
-    """A learnt array [..., D] of the shape that is asked for first.
-
-    Attributes:
-        axes: what its axes but the last count, for the message that refuses another shape.
-    """
-
-    axes: str
-
-    @nn.compact
-    def __call__(self, shape: tuple[int, ...]) -> jax.Array:
-        """The array.
-
-        Raises:
-            ValueError: if it has another shape.
-        """
-        if self.has_variable("params", "embedding"):
-            learnt = self.get_variable("params", "embedding").shape
-            if learnt != shape:
-                raise ValueError(f"this network has learnt {learnt[:-1]} and is given {shape[:-1]} {self.axes}")
-        return self.param("embedding", token_init, shape)
 
 
 class ViTEncoder(nn.Module):
@@ -238,6 +44,7 @@ class ViTEncoder(nn.Module):
         norm_epsilon: of every layer norm: 1e-6 in DINOv2 and in the code of He et al., 1e-12 in `transformers`' ViT
             and ViTMAE.
         remat: see `stack_of_blocks`.
+        cpu_kernels: see `bie_jax.models.kernels`.
     """
 
     size: ViTSize
@@ -248,18 +55,25 @@ class ViTEncoder(nn.Module):
     channel_dropout: float = 0.0
     norm_epsilon: float = 1e-6
     remat: bool = False
+    cpu_kernels: bool = True
 
     def setup(self) -> None:
         """Make the parts; which arrays there are depends on the attributes."""
         width = self.size.width
-        self.patch_embed = dense(width, axes=3)
+        self.patch_embed = dense(width, axes=3, cpu_kernels=self.cpu_kernels)
         self.class_token = self.param("class_token", token_init, (width,))
         if self.positions == "learnt":
             self.class_pos_embed = self.param("class_pos_embed", token_init, (width,))
             self.pos_embed = LearntTable("rows and columns of patches; positions='sincos' takes any size")
         if self.channel_tokens:
             self.channel_embed = LearntTable("channels")
-        self.blocks = stack_of_blocks(self.size, self.norm_epsilon, layer_scale=self.layer_scale, remat=self.remat)
+        self.blocks = stack_of_blocks(
+            self.size,
+            self.norm_epsilon,
+            layer_scale=self.layer_scale,
+            remat=self.remat,
+            cpu_kernels=self.cpu_kernels,
+        )
         self.norm = layer_norm(self.norm_epsilon)
 
     def __call__(self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool) -> jax.Array:
@@ -360,34 +174,6 @@ class ViTEncoder(nn.Module):
             present = jnp.concatenate([jnp.ones((batch_size, 1), bool), present], axis=1)
         tokens, _ = self.blocks(tokens, present)
         return self.norm(tokens)
-
-
-class ViTDecoder(nn.Module):
-    """[B, h, w, *] -> [B, p h, p w, num_channels]: blocks over the map's positions, linear output.
-
-    Any map size; positions are `sincos_positions`. Width, depth and heads are by default those of He et al.'s decoder.
-    """
-
-    num_channels: int
-    patch_size: int
-    width: int = 512
-    depth: int = 8
-    heads: int = 16
-    norm_epsilon: float = 1e-6
-    remat: bool = False
-
-    @nn.compact
-    def __call__(self, z: jax.Array, valid: jax.Array | None = None, *, train: bool) -> jax.Array:
-        """Decode a grid of latents; there are no batch statistics, so `valid` and `train` change nothing."""
-        del valid, train
-        b, rows, columns, _ = z.shape
-        positions = jnp.asarray(sincos_positions((rows, columns), self.width), z.dtype)
-        x = (dense(self.width, name="embed")(z) + positions[None]).reshape(b, rows * columns, self.width)
-        size = ViTSize(self.width, self.depth, self.heads, 4 * self.width)
-        x, _ = stack_of_blocks(size, self.norm_epsilon, layer_scale=False, remat=self.remat, name="blocks")(x, None)
-        x = layer_norm(self.norm_epsilon, name="norm")(x)
-        x = dense(self.patch_size**2 * self.num_channels, name="pred")(x)
-        return unpatchify(x, (rows, columns), self.patch_size)
 
 
 def drop_channels(noise: jax.Array, present: jax.Array, rate: float) -> jax.Array:

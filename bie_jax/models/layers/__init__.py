@@ -1,1 +1,1 @@
-"""Convolutions, dense layers and broadcasting that the networks share."""
+"""Layers and blocks that encoders, decoders and bottlenecks share."""

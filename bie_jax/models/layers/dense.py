@@ -18,12 +18,14 @@ class Dense(nn.Module):
         axes: how many axes of the input go in.
         use_bias: whether a bias is added.
         kernel_init: initializer of the kernel, as a matrix of all that goes in and all that comes out.
+        cpu_kernels: see `bie_jax.models.kernels.product.product`.
     """
 
     features: int | tuple[int, ...]
     axes: int = 1
     use_bias: bool = True
     kernel_init: jax.nn.initializers.Initializer = nn.initializers.lecun_normal()
+    cpu_kernels: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -36,7 +38,8 @@ class Dense(nn.Module):
 
         kernel = self.param("kernel", init, (*taken, *features), jnp.float32)
         rows = x.reshape(*x.shape[: -self.axes], -1)
-        y = product(rows, kernel.reshape(rows.shape[-1], -1)).reshape(*rows.shape[:-1], *features)
+        y = product(rows, kernel.reshape(rows.shape[-1], -1), cpu_kernels=self.cpu_kernels)
+        y = y.reshape(*rows.shape[:-1], *features)
         if self.use_bias:
             y = y + broadcast(self.param("bias", nn.initializers.zeros, features), y.shape)
         return y

@@ -52,10 +52,10 @@ class FiniteScalarQuantizer(nn.Module):
 
         Returns:
             z_q: [B, ..., D], numbers in [-1, 1], multiples of 1 / (L_i // 2); rounding hands its gradient on unchanged.
-            out: as `VectorQuantizer`, G = 1: `codes` sum_i digit_i prod_{j<i} L_j with digits from 0; `commitment` 0;
-                `shares` softmax(-||b - l||^2 / (4 D / 12)) of the bounded vector b over all combinations l of levels,
-                which is what the other quantizers have with the distortion of rounding, 1/12 per number, in the place
-                of a measured one. (Shares of 0 and 1 would leave an embedding made of them without a gradient.)
+            out: as `VectorQuantizer`, G = 1: `codes` sum_i digit_i prod_{j<i} L_j with digits from 0; `commitment` and
+                `loss` 0; `shares` softmax(-||b - l||^2 / (4 D / 12)) of the bounded vector b over all combinations l of
+                levels, which is what the other quantizers have with the distortion of rounding, 1/12 per number, in the
+                place of a measured one. (Shares of 0 and 1 would leave an embedding made of them without a gradient.)
 
         Raises:
             ValueError: if the last axis is not D or `valid` is not [B].
@@ -75,6 +75,7 @@ class FiniteScalarQuantizer(nn.Module):
         return z_q.reshape(z_e.shape).astype(z_e.dtype), {
             "codes": codes.reshape(*positions, 1),
             "commitment": jnp.zeros(positions),
+            "loss": jnp.zeros(()),
             "perplexity": perplexity(code_counts),
             "code_counts": code_counts,
             "shares": self._shares(bounded).reshape(*positions, 1, self.num_codes),

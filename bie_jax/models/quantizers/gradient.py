@@ -4,15 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bie_jax.models.quantizers.lookup import (
-    accumulate,
-    as_vectors,
-    kmeans,
-    look_up,
-    outputs,
-    plan_restart,
-    straight_through,
-)
+from bie_jax.models.quantizers.kmeans import kmeans
+from bie_jax.models.quantizers.lookup import as_vectors, look_up, outputs, straight_through
+from bie_jax.models.quantizers.microbatches import accumulate
+from bie_jax.models.quantizers.restart import plan_restart
 
 
 class GradientVectorQuantizer(nn.Module):

@@ -1,4 +1,4 @@
-"""Looking vectors up in codebooks: what the quantizers that have one share.
+"""Looking vectors up in codebooks, and what that gives.
 
 G codebooks side by side are one array `[G, K, D]`, and vectors are `[M, G, D]`: a vector of G D numbers is cut into G
 parts, each looked up in a codebook of its own (product quantization, Jégou et al. 2011, doi 10.1109/TPAMI.2010.57).
@@ -7,7 +7,7 @@ counts and distances lose codes in bfloat16, and in the TensorFloat-32 that a GP
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -154,116 +154,11 @@ def outputs(
     return {
         "codes": found.codes.reshape(*positions, -1),
         "commitment": commitment.reshape(positions),
+        "loss": commitment.mean(),
         "perplexity": perplexity(found.code_counts),
         "code_counts": found.code_counts,
         "shares": soft_shares(found.relative_distances, distortion).reshape(*positions, *found.code_counts.shape),
     }
-
-
-def kmeans(
-    vectors: jax.Array, counted: jax.Array, num_codes: int, iterations: int, key: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Codebooks fitted to one batch.
-
-    Centers are drawn one after the other from the vectors, each with probability proportional to the squared distance
-    to the nearest center so far (k-means++, Arthur & Vassilvitskii 2007), then moved to the means of their vectors
-    (Lloyd 1982). A center without vectors stays where it is.
-
-    Args:
-        vectors: [M, G, D].
-        counted: [M], 1 for vectors that count, else 0; at least one must.
-        num_codes: K.
-        iterations: of Lloyd's, at least 1.
-        key: for the draws.
-
-    Returns:
-        centers: [G, K, D].
-        code_counts: [G, K], how many vectors are nearest to each.
-        distortion: [G], mean squared distance to the nearest center.
-    """
-    _, num_groups, code_dim = vectors.shape
-    # Means of thousands of vectors that all lie far out on one side would be rounded like numbers of that size.
-    middle = (counted[:, None, None] * vectors).sum(axis=0) / counted.sum()  # [G, D]
-    vectors = vectors - middle[None]
-
-    def draw(index: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        centers, nearest = carry
-        weight = counted[:, None] * jnp.where(jnp.isinf(nearest), 1.0, nearest)  # [M, G]
-        # Where all vectors are centers already, there are fewer different vectors than codes: any will do.
-        weight = jnp.where(weight.sum(axis=0, keepdims=True) > 0, weight, counted[:, None])
-        row = jax.random.categorical(jax.random.fold_in(key, index), jnp.log(weight), axis=0)  # [G]
-        chosen = jnp.take_along_axis(vectors, row[None, :, None], axis=0)[0]  # [G, D]
-        nearest = jnp.minimum(nearest, jnp.square(vectors - chosen[None]).sum(axis=-1))
-        return centers.at[:, index].set(chosen), nearest
-
-    def move(_: jax.Array, centers: jax.Array) -> jax.Array:
-        found = look_up(vectors, counted, centers)
-        counts = found.code_counts[..., None]
-        return jnp.where(counts > 0, sums_by_code(found.assigned, vectors) / jnp.maximum(counts, 1.0), centers)
-
-    drawn = (jnp.zeros((num_groups, num_codes, code_dim)), jnp.full(vectors.shape[:2], jnp.inf))
-    centers, _ = jax.lax.fori_loop(0, num_codes, draw, drawn)
-    centers = jax.lax.fori_loop(0, iterations, move, centers)
-    found = look_up(vectors, counted, centers)
-    error = counted[:, None] * jnp.square(vectors - found.nearest).sum(axis=-1)
-    return centers + middle[:, None], found.code_counts, error.sum(axis=0) / counted.sum()
-
-
-class Restart(NamedTuple):
-    """Codes that are hardly used, and where they begin anew.
-
-    Attributes:
-        dead: [G, K] bool.
-        even_share: [G, 1], what each code's average count were if all had the same.
-        vectors: [G, K, D], a random vector of the batch for every code.
-    """
-
-    dead: jax.Array
-    even_share: jax.Array
-    vectors: jax.Array
-
-
-def plan_restart(
-    counts: jax.Array, vectors: jax.Array, counted: jax.Array, updates: jax.Array, threshold: float
-) -> Restart:
-    """Find codes of too small an average count, and vectors to move them to.
-
-    With an even share as its new count a restarted code has some hundred steps to prove itself.
-
-    Args:
-        counts: [G, K], moving averages of how many vectors of an update each code gets.
-        vectors: [M, G, D].
-        counted: [M], 1 for vectors that count, else 0; without any, nothing is dead.
-        updates: int32, updates before this one. It is the key of the draws, so that a resumed run restarts the same
-            codes at the same vectors.
-        threshold: dead is what is under this fraction of an even share.
-    """
-    even_share = counts.sum(axis=-1, keepdims=True) / counts.shape[-1]
-    key = jax.random.fold_in(jax.random.key(0), updates)
-    # Row n of those that count, for a random n.
-    drawn = jax.random.randint(key, counts.shape, 0, counted.sum().astype(jnp.int32))
-    rows = jnp.searchsorted(jnp.cumsum(counted), drawn.astype(jnp.float32) + 1)
-    chosen = jax.vmap(lambda group, row: group[row], in_axes=(1, 0))(vectors, rows)
-    return Restart((counts < threshold * even_share) & (counted.sum() > 0), even_share, chosen)
-
-
-def accumulate(pending: Any, new: Any, calls: jax.Array, num_microbatches: int) -> tuple[Any, Any, jax.Array]:
-    """Add up what the calls of one update bring.
-
-    Args:
-        pending: tree of sums since the last update.
-        new: the same of this call.
-        calls: int32, calls before this one.
-        num_microbatches: calls per update.
-
-    Returns:
-        total: `pending` and `new`.
-        pending: what to keep for the next call: `total`, or zeros after an update.
-        due: bool, whether this call ends an update.
-    """
-    due = (calls + 1) % num_microbatches == 0
-    total = jax.tree.map(jnp.add, pending, new)
-    return total, jax.tree.map(lambda leaf: jnp.where(due, 0, leaf), total), due
 
 
 def capacity_bits(num_positions: int, num_codebooks: int, num_codes: int) -> float:

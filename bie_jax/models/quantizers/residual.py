@@ -56,6 +56,7 @@ class ResidualQuantizer(nn.Module):
             residual, total = carry
             nearest, out = quantizer(residual, valid, train=train)
             nearest = jax.lax.stop_gradient(nearest)
+            del out["loss"]  # of a level alone, it would be stacked with those of the others
             return (residual - nearest, total + nearest), out
 
         levels = nn.scan(
@@ -67,9 +68,11 @@ class ResidualQuantizer(nn.Module):
         (_, total), outs = levels(self.quantizer, (vectors, jnp.zeros_like(vectors)), None)
         positions = z_e.shape[:-1]
         shares = jnp.moveaxis(outs["shares"], 0, -3)  # [B, ..., L, G, K]
+        commitment = outs["commitment"].sum(axis=0)
         out = {
             "codes": jnp.moveaxis(outs["codes"], 0, -2).reshape(*positions, -1),
-            "commitment": outs["commitment"].sum(axis=0),
+            "commitment": commitment,
+            "loss": commitment.mean(),
             "perplexity": outs["perplexity"].mean(),
             "code_counts": outs["code_counts"].reshape(-1, self.num_codes),
             "shares": shares.reshape(*positions, -1, self.num_codes),

@@ -7,16 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bie_jax.models.quantizers.lookup import (
-    accumulate,
-    as_vectors,
-    kmeans,
-    look_up,
-    outputs,
-    plan_restart,
-    straight_through,
-    sums_by_code,
-)
+from bie_jax.models.quantizers.kmeans import kmeans
+from bie_jax.models.quantizers.lookup import as_vectors, look_up, outputs, straight_through, sums_by_code
+from bie_jax.models.quantizers.microbatches import accumulate
+from bie_jax.models.quantizers.restart import plan_restart
 
 
 class VectorQuantizer(nn.Module):
@@ -86,9 +80,9 @@ class VectorQuantizer(nn.Module):
             z_q: [B, ..., G D], equal to the nearest codes; its gradient is handed to z_e unchanged (straight through).
             out: `codes` [B, ..., G] int32 in [0, K); `commitment` [B, ...] float32, what quantization adds to the loss
                 at this position: beta ||z_e - sg[e]||^2, squared norm over all G D numbers (the codebook term is absent
-                because the codebook is not learnt by gradient); `perplexity` in [1, K], mean over codebooks, and
-                `code_counts` [G, K] of this batch; `shares` [B, ..., G, K], each part of z_e shared out over its codes
-                by softmax(-||z_e - e_k||^2 / (4 distortion)).
+                because the codebook is not learnt by gradient); `loss`, its mean over batch and positions;
+                `perplexity` in [1, K], mean over codebooks, and `code_counts` [G, K] of this batch; `shares` [B, ...,
+                G, K], each part of z_e shared out over its codes by softmax(-||z_e - e_k||^2 / (4 distortion)).
 
         Raises:
             ValueError: if the last axis is not G D or `valid` is not [B].

@@ -5,13 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bie_jax.models.bottleneck import (
-    DenseBottleneck,
-    GaussianBottleneck,
-    GridBottleneck,
-    PooledBottleneck,
-    Spread,
-)
+from bie_jax.models.bottlenecks.dense import DenseBottleneck
+from bie_jax.models.bottlenecks.gaussian import GaussianBottleneck
+from bie_jax.models.bottlenecks.quantized import GridBottleneck, PooledBottleneck
+from bie_jax.models.layers.spread import Spread
 from bie_jax.models.quantizers.finite_scalar import FiniteScalarQuantizer
 from bie_jax.models.quantizers.gradient import GradientVectorQuantizer
 from bie_jax.models.quantizers.residual import ResidualQuantizer

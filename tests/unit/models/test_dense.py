@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bie_jax.models.encoders.ring import _RingConv
-from bie_jax.models.kernels.product import product
+from bie_jax.models.kernels.product import cpu_product
 from bie_jax.models.layers.broadcast import broadcast, take
 from bie_jax.models.layers.dense import Dense
 
@@ -65,7 +65,7 @@ def test_a_product_has_the_gradients_of_a_sum_over_rows(shape):
     rng = np.random.default_rng(0)
     x, kernel, dy = rng.normal(size=shape), rng.normal(size=(6, 7)), rng.normal(size=(*shape[:-1], 7))
     with jax.enable_x64(True):
-        y, back = jax.vjp(product, jnp.asarray(x), jnp.asarray(kernel))
+        y, back = jax.vjp(cpu_product, jnp.asarray(x), jnp.asarray(kernel))
         dx, dkernel = back(jnp.asarray(dy))
     np.testing.assert_allclose(y, np.einsum("...k,km->...m", x, kernel), rtol=1e-12)
     np.testing.assert_allclose(dx, np.einsum("...m,km->...k", dy, kernel), rtol=1e-12, atol=1e-12)

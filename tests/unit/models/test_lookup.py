@@ -2,7 +2,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.cluster import KMeans
 
 from bie_jax.models.quantizers import lookup
 
@@ -40,18 +39,6 @@ def test_the_nearest_code_is_that_of_a_loop_in_float64_wherever_the_codebook_lie
     np.testing.assert_allclose(
         shares, weights / weights.sum(axis=-1, keepdims=True), atol=5e-2 if apart.max() > 99 else 1e-4
     )
-
-
-@pytest.mark.parametrize("offset", [0, 1000, 10_000])
-def test_kmeans_finds_the_same_clusters_far_from_the_origin(kmeans, offset):
-    data, _ = _clusters(16, 4000)
-    far = (data + offset).astype(np.float32)
-    near = (far.astype(np.float64) - offset).astype(np.float32)  # exact: what the far ones are
-    expected = kmeans(jnp.asarray(near)[:, None], jnp.ones(4000), 16, 5, jax.random.key(0))
-    centers, counts, distortion = kmeans(jnp.asarray(far)[:, None], jnp.ones(4000), 16, 5, jax.random.key(0))
-    np.testing.assert_array_equal(counts, expected[1])
-    np.testing.assert_allclose(centers - offset, expected[0], atol=2e-7 * offset + 1e-5)
-    np.testing.assert_allclose(distortion, expected[2], rtol=1e-4)
 
 
 def test_examples_that_are_not_valid_are_zeros_and_do_not_count():
@@ -98,95 +85,10 @@ def test_straight_through_is_the_code_to_the_last_bit():
     np.testing.assert_array_equal(lookup.straight_through(vectors, nearest), nearest)
 
 
-def test_a_restart_takes_other_vectors_every_time_and_the_same_again():
-    counts, vectors = jnp.asarray([[6.0, 0.0, 0.1, 5.9]]), jnp.asarray(RNG.normal(size=(40, 1, 2)), jnp.float32)
-    counted = jnp.ones(40).at[20:].set(0)
-    plans = [lookup.plan_restart(counts, vectors, counted, jnp.int32(updates), 0.05) for updates in (0, 1, 0)]
-    for plan in plans:
-        np.testing.assert_array_equal(plan.dead, [[False, True, True, False]])
-        np.testing.assert_allclose(plan.even_share, [[3.0]])
-        assert {tuple(v) for v in np.asarray(plan.vectors[0])} <= {tuple(v) for v in np.asarray(vectors[:20, 0])}
-    np.testing.assert_array_equal(plans[0].vectors, plans[2].vectors)
-    assert (np.asarray(plans[0].vectors) != np.asarray(plans[1].vectors)).any()
-
-
-def test_without_vectors_no_code_is_dead():
-    plan = lookup.plan_restart(jnp.asarray([[9.0, 0.0]]), jnp.ones((5, 1, 2)), jnp.zeros(5), jnp.int32(0), 0.05)
-    assert not np.asarray(plan.dead).any()
-
-
 def test_capacity():
     assert lookup.capacity_bits(7 * 7, 4, 512) == 49 * 4 * 9
-
-
-def _clusters(num_codes, size, code_dim=4, seed=0):
-    """Far apart and narrow; each vector's cluster."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(size) % num_codes
-    return rng.normal(size=(num_codes, code_dim))[labels] * 20 + rng.normal(size=(size, code_dim)) * 0.1, labels
 
 
 @pytest.fixture(scope="module")
 def look_up():
     return jax.jit(lookup.look_up)
-
-
-@pytest.fixture(scope="module")
-def kmeans():
-    return jax.jit(lookup.kmeans, static_argnums=(2, 3))
-
-
-def test_kmeans_splits_separate_clusters_in_every_group(kmeans):
-    groups = [_clusters(32, 512, seed=seed) for seed in (1, 2)]
-    vectors = jnp.asarray(np.stack([data for data, _ in groups], axis=1), jnp.float32)
-    centers, counts, distortion = kmeans(vectors, jnp.ones(512), 32, 5, jax.random.key(0))
-    for g, (data, labels) in enumerate(groups):
-        means = np.stack([data[labels == k].mean(axis=0) for k in range(32)])
-        found = np.linalg.norm(means[:, None] - np.asarray(centers)[g][None], axis=-1).min(axis=1) < 0.5
-        assert found.sum() >= 30
-        assert counts[g].sum() == 512
-    assert (distortion < 20).all()  # squared distances between clusters are about 3,000
-
-
-def test_kmeans_ends_at_means_and_as_low_as_scikit_learns(kmeans):
-    data = RNG.normal(size=(400, 3)).astype(np.float32)  # no clusters at all
-    centers, counts, distortion = kmeans(jnp.asarray(data)[:, None], jnp.ones(400), 8, 50, jax.random.key(0))
-    nearest = np.square(data[:, None] - np.asarray(centers[0])[None]).sum(-1)
-    np.testing.assert_allclose(distortion[0], nearest.min(1).mean(), rtol=1e-4)
-    for k in range(8):
-        mine = data[nearest.argmin(1) == k]
-        assert len(mine) == counts[0, k]
-        np.testing.assert_allclose(centers[0, k], mine.mean(axis=0), atol=1e-4)
-    other = KMeans(8, n_init=1, random_state=0).fit(data).inertia_ / 400
-    assert distortion[0] < 1.1 * other
-
-
-def test_kmeans_never_looks_at_vectors_that_do_not_count(kmeans):
-    data, _ = _clusters(32, 512)
-    data[::2] = 1e4
-    counted = jnp.asarray(np.arange(512) % 2, jnp.float32)
-    centers, counts, distortion = kmeans(jnp.asarray(data, jnp.float32)[:, None], counted, 32, 5, jax.random.key(0))
-    assert np.abs(centers).max() < 100
-    assert counts.sum() == 256
-    nearest = np.square(data[1::2, None] - np.asarray(centers[0])[None]).sum(-1).min(axis=1)
-    np.testing.assert_allclose(distortion[0], nearest.mean(), rtol=1e-2)  # 0.04 of coordinates up to 50, in float32
-
-
-def test_kmeans_of_fewer_vectors_than_codes_is_finite(kmeans):
-    data = RNG.normal(size=(6, 1, 4)).astype(np.float32)
-    data[0] = 1e4  # does not count
-    centers, counts, distortion = kmeans(data, (np.arange(6) > 0).astype(np.float32), 8, 2, jax.random.key(0))
-    assert counts.sum() == 5
-    np.testing.assert_allclose(distortion, 0, atol=1e-5)
-    distances = np.square(data[1:] - np.asarray(centers)).sum(-1)  # [5, 8]
-    assert (distances.min(axis=0) < 1e-5).all()  # every center is some vector
-
-
-def test_accumulated_calls_are_one_update():
-    pending = {"sums": jnp.zeros(2)}
-    total, pending, due = lookup.accumulate(pending, {"sums": jnp.asarray([1.0, 2])}, jnp.int32(4), 2)
-    assert not due
-    total, pending, due = lookup.accumulate(pending, {"sums": jnp.asarray([10.0, 20])}, jnp.int32(5), 2)
-    assert due
-    np.testing.assert_array_equal(total["sums"], [11, 22])
-    np.testing.assert_array_equal(pending["sums"], [0, 0])

@@ -5,8 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bie_jax.models.encoders.vit import ViTEncoder, ViTSize, patchify, unpatchify
-from bie_jax.models.mae import MAE, MAEDecoder, patch_scale, random_masking
+from bie_jax.models.decoders.mae import MAEDecoder
+from bie_jax.models.encoders.vit import ViTEncoder
+from bie_jax.models.layers.masking import random_masking
+from bie_jax.models.layers.patches import patchify, unpatchify
+from bie_jax.models.layers.transformer import ViTSize
+from bie_jax.models.mae import MAE, patch_scale
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
@@ -34,6 +38,9 @@ def _image(*shape):
 def _variables(module, *inputs, **settings):
     shapes = jax.eval_shape(lambda: module.init({"params": KEY, "noise": KEY}, *inputs, **settings))
     return jax.tree.map(lambda leaf: RNG.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
+
+
+DECODER = {"channel_tokens": True, "norm_epsilon": 1e-6, "remat": False, "cpu_kernels": True}
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -273,7 +280,7 @@ def test_blocks_of_the_decoder_computed_again_give_the_same_gradient():
     """Which then multiplies more matrices; of the encoder see `test_vit.py`."""
     masking = random_masking(RNG.uniform(size=(1, C * N)).astype(np.float32), 0.4)
     inputs = _image(1, 1 + masking.ids_keep.shape[1], 16), masking, (H // P, W // P), C
-    decoder = MAEDecoder(ViTSize(8, 2, 2, 16), P * P, channel_tokens=True, norm_epsilon=1e-6, remat=False)
+    decoder = MAEDecoder(ViTSize(8, 2, 2, 16), P * P, **DECODER)
     variables = _variables(decoder, *inputs)
     products, gradients = {}, {}
     for remat in (False, True):
@@ -290,7 +297,7 @@ def test_blocks_of_the_decoder_computed_again_give_the_same_gradient():
 
 def test_each_channel_is_decoded_on_its_own():
     """From its own tokens and the class token, and knowing which channel it is."""
-    decoder = MAEDecoder(ViTSize(8, 1, 2, 16), P * P, channel_tokens=True, norm_epsilon=1e-6, remat=False)
+    decoder = MAEDecoder(ViTSize(8, 1, 2, 16), P * P, **DECODER)
     masking = random_masking(RNG.uniform(size=(1, C * N)).astype(np.float32), 0.4)
     latent = _image(1, 1 + masking.ids_keep.shape[1], 16)
     variables = _variables(decoder, latent, masking, (H // P, W // P), C)

@@ -1,3 +1,4 @@
+import functools
 import json
 
 import jax
@@ -26,11 +27,16 @@ from transformers import (
 )
 
 from bie_jax.models.autoencoder import IndependentChannels
+from bie_jax.models.encoders import resnet
 from bie_jax.models.encoders.resnet import ResNetEncoder
-from bie_jax.models.encoders.vit import Block, ViTEncoder, ViTSize
+from bie_jax.models.encoders.vit import ViTEncoder
+from bie_jax.models.layers.transformer import Block, ViTSize
 from bie_jax.models.mae import MAE
-from bie_jax.models.pretrained.huggingface import adapt_channels, load_huggingface, resize_positions
-from bie_jax.objectives import base as objectives
+from bie_jax.models.pretrained.channels import adapt_channels
+from bie_jax.models.pretrained.huggingface import load_huggingface
+from bie_jax.models.pretrained.positions import resize_positions
+from bie_jax.objectives.base import unlabeled_batch
+from bie_jax.objectives.mae import mae as mae_objective
 from configs import mae_idr0093
 
 KEY = jax.random.key(0)
@@ -43,6 +49,7 @@ OF_DECODER = {
     "decoder_num_attention_heads": 2,
     "decoder_intermediate_size": 64,
 }
+WIDTHS = (8, 16, 32, 64)  # of the ResNets here, instead of 64 to 512: what is compared knows no width
 RESNETS = {
     18: ("basic", [2, 2, 2, 2], 1),
     34: ("basic", [3, 4, 6, 3], 1),
@@ -66,10 +73,16 @@ def _randomized(model):
     return model.eval()
 
 
+@pytest.fixture(autouse=True)
+def _narrow_resnets(monkeypatch):
+    monkeypatch.setattr(resnet, "WIDTHS", WIDTHS)
+
+
 def _resnet(depth, kind=ResNetModel, **changes):
     layer_type, depths, expansion = RESNETS[depth]
-    sizes = [expansion * width for width in (64, 128, 256, 512)]
-    return kind(ResNetConfig(layer_type=layer_type, depths=depths, hidden_sizes=sizes, **changes))
+    sizes = [expansion * width for width in WIDTHS]
+    config = {"layer_type": layer_type, "depths": depths, "embedding_size": WIDTHS[0], "hidden_sizes": sizes}
+    return kind(ResNetConfig(**config, **changes))
 
 
 def _vit(kind=ViTModel, **changes):
@@ -101,10 +114,15 @@ def _torch(image):
     return torch.from_numpy(image.transpose(0, 3, 1, 2).copy())
 
 
-def _shapes(module, image, **settings):
+def _shapes(module, image):
     """The tree of an encoder or a whole network, unfilled; an encoder is put under "encoder"."""
-    key = {"params": KEY, "noise": KEY}
-    shapes = jax.eval_shape(lambda image: module.init(key, image, train=False, **settings), image)
+    return _shapes_of(module, image.shape)
+
+
+@functools.cache
+def _shapes_of(module, shape):
+    key, image = {"params": KEY, "noise": KEY}, jax.ShapeDtypeStruct(shape, np.float32)
+    shapes = jax.eval_shape(lambda image: module.init(key, image, train=False), image)
     whole = isinstance(module, MAE | IndependentChannels)
     trees = (shapes["params"], shapes.get("batch_stats", {}))
     return trees if whole else tuple({"encoder": tree} if tree else {} for tree in trees)
@@ -125,12 +143,12 @@ def _agree(ours, theirs):
     [
         pytest.param(
             lambda: _vit(
-                hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536, patch_size=16
+                hidden_size=24, num_hidden_layers=12, num_attention_heads=6, intermediate_size=96, patch_size=16
             ),
-            ViTEncoder(ViTSize(384, 12, 6, 1536), 16, "learnt", norm_epsilon=1e-12),
+            ViTEncoder(ViTSize(24, 12, 6, 96), 16, "learnt", norm_epsilon=1e-12),
             (2, 32, 32, 3),
             {},
-            id="ViT-S",
+            id="ViT of 12 blocks",
         ),
         pytest.param(
             _vit,
@@ -179,9 +197,10 @@ def test_hidden_states_of_every_block_agree(model, encoder, shape, settings, tmp
 
 @pytest.mark.parametrize("depth", RESNETS)
 def test_every_resnet_agrees(depth, tmp_path):
+    """On one image of 3 x 2 positions in its last map, where the borders are in all of them."""
     model = _randomized(_resnet(depth))
     model.save_pretrained(tmp_path)
-    image = _image(1, 64, 32, 3)
+    image = _image(1, 96, 64, 3)
     encoder = ResNetEncoder(depth)
     variables = _loaded(tmp_path, encoder, image)
     with torch.no_grad():
@@ -211,8 +230,8 @@ def test_masked_autoencoders_agree(norm_pix_loss, tmp_path):
     with torch.no_grad():
         theirs = model(_torch(image), noise=torch.from_numpy(removed.astype(np.float32)))
     settings = mae_idr0093.get_config().objective
-    batch = objectives.unlabeled_batch(image, np.ones((2, 3), np.float32))
-    objective = jax.jit(lambda params: objectives.mae(mae, settings, params, {}, batch, 0, KEY, train=True)[0])
+    batch = unlabeled_batch(image, np.ones((2, 3), np.float32))
+    objective = jax.jit(lambda params: mae_objective(mae, settings, params, {}, batch, 0, KEY, train=True)[0])
     _agree(objective(variables["params"]), theirs.loss)
 
 
@@ -237,10 +256,10 @@ def test_a_grey_image_gives_what_it_gave(channels, tmp_path):
     with torch.no_grad():
         theirs = model(_torch(np.repeat(grey, 3, axis=-1))).last_hidden_state[:, 1:]
     _agree(encoder.apply(variables, image, train=False).reshape(1, 16, 32), theirs)
-    resnet = _randomized(_resnet(18))
-    resnet.save_pretrained(tmp_path / "resnet")
+    published = _randomized(_resnet(18))
+    published.save_pretrained(tmp_path / "resnet")
     stem = _loaded(tmp_path / "resnet", ResNetEncoder(18), image)["params"]["stem"]["kernel"]
-    kernel = resnet.embedder.embedder.convolution.weight.detach().numpy()
+    kernel = published.embedder.embedder.convolution.weight.detach().numpy()
     for c in range(channels):
         np.testing.assert_allclose(stem[:, :, c, 7] * channels, kernel[7].sum(axis=0), rtol=1e-5, atol=1e-6)
 
@@ -350,6 +369,10 @@ def test_positions_are_resized_as_torch_does(old, new):
 VIT = ViTEncoder(SMALL, 8, "learnt")
 
 
+def _of_blocks(*depths):
+    return ResNetModel(ResNetConfig(depths=depths, embedding_size=8, hidden_sizes=[16, 16, 16, 16]))
+
+
 @pytest.mark.parametrize(
     ("make", "encoder", "message"),
     [
@@ -372,7 +395,7 @@ VIT = ViTEncoder(SMALL, 8, "learnt")
         (lambda: _resnet(18), ResNetEncoder(50), "model.resnet.depth=50, and these weights need 18"),
         (lambda: _resnet(18, hidden_act="gelu"), ResNetEncoder(18), "hidden_act='gelu'"),
         (lambda: _resnet(50, downsample_in_bottleneck=True), ResNetEncoder(50), "downsample_in_bottleneck=True"),
-        (lambda: ResNetModel(ResNetConfig(depths=[1, 1, 1, 1])), ResNetEncoder(50), r"\(1, 1, 1, 1\) blocks of 3 con"),
+        (lambda: _of_blocks(1, 1, 1, 1), ResNetEncoder(50), r"\(1, 1, 1, 1\) blocks of 3 con"),
     ],
 )
 def test_another_architecture_is_refused(make, encoder, message, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from bie_jax.models.quantizers import kmeans as starts
 from bie_jax.models.quantizers import lookup
 from bie_jax.models.quantizers.vector import VectorQuantizer
 
@@ -279,7 +280,7 @@ def test_a_start_from_kmeans_uses_all_codes_from_the_first_call():
 
 def test_kmeans_sets_the_averages_once_and_the_equations_take_over():
     _, first, rng = _random(2)
-    kmeans = jax.jit(lookup.kmeans, static_argnums=(2, 3))
+    kmeans = jax.jit(starts.kmeans, static_argnums=(2, 3))
     found = kmeans(first.reshape(16, 2, 3), jnp.ones(16), 4, 3, jax.random.key(0))
     out, state = _train(STARTED, _fresh(STARTED), first, ALL)
     np.testing.assert_array_equal(out["code_counts"], found[1])  # the first call is quantized with them already

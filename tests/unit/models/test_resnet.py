@@ -1,6 +1,7 @@
 """Counts, sizes and masks; the numbers themselves are held against Hugging Face's in `test_pretrained.py`."""
 
 import functools
+import sys
 
 import flax.linen as nn
 import jax
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bie_jax.models.encoders import resnet
-from bie_jax.models.encoders.resnet import ResNetDecoder, ResNetEncoder
+from bie_jax.models.decoders.resnet import ResNetDecoder
+from bie_jax.models.encoders.resnet import ResNetEncoder
+from bie_jax.models.layers.resnet import batch_norm
 
 CLASSIFIER = {18: 513_000, 34: 513_000, 50: 2_049_000, 101: 2_049_000, 152: 2_049_000}
 
@@ -50,8 +52,9 @@ def test_equal_blocks_are_one_scanned_block():
 @pytest.mark.parametrize(("network", "blocks"), [(ResNetEncoder(18), 2), (ResNetDecoder(18, 1), 3)])
 def test_blocks_computed_again_give_the_same_gradient_and_statistics(network, blocks, monkeypatch):
     """In one narrow stage: the blocks after its first are unrolled if there is one, and scanned if there are two."""
-    monkeypatch.setattr(resnet, "WIDTHS", (4,))
-    monkeypatch.setattr(resnet, "STAGE_SIZES", {18: (blocks,)})
+    room = sys.modules[type(network).__module__]
+    monkeypatch.setattr(room, "WIDTHS", (4,))
+    monkeypatch.setattr(room, "STAGE_SIZES", {18: (blocks,)})
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 16, 16, 2)).astype(np.float32)
     shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), x, train=True))
@@ -115,7 +118,7 @@ def test_batch_statistics_against_float64_wherever_the_features_lie(offset):
     class Norm(nn.Module):
         @nn.compact
         def __call__(self, x, valid):
-            return resnet._batch_norm(x, valid, True, "norm")
+            return batch_norm(x, valid, True, "norm")
 
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(6, 5, 5, 3)) + offset).astype(np.float32)

@@ -1,20 +1,17 @@
 """The encoder over the ring of an outline's points, and the decoders that make matrices of a latent vector."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bie_jax.losses.shape import non_negativity, symmetry, triangle_inequality, zero_diagonal
-from bie_jax.models.encoders.ring import (
-    MatrixDecoder,
-    PointsDecoder,
-    RingEncoder,
-    _statistics,
-    chords,
-    ring_steps,
-    turns,
-)
+from bie_jax.models.decoders.matrix import MatrixDecoder
+from bie_jax.models.decoders.points import PointsDecoder
+from bie_jax.models.encoders.ring import RingEncoder, _statistics
+from bie_jax.models.layers.ring import chords, ring_steps, turns
 from bie_jax.shapes.distance_matrix import normalized_distances
 
 POINTS = 32
@@ -37,10 +34,22 @@ def _encoder(keeps):
     return RingEncoder(width=8, depth=3, kernel_size=5, keeps=keeps)
 
 
+def _initialized(network, x):
+    return jax.jit(lambda x: network.init(jax.random.key(0), x, train=False))(x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(network, variables, x):
+    return network.apply(variables, x, train=False)
+
+
+@functools.cache
+def _variables(keeps):
+    return _initialized(_encoder(keeps), jnp.zeros((1, POINTS, POINTS, 1)))
+
+
 def _features(keeps, d):
-    encoder = _encoder(keeps)
-    variables = encoder.init(jax.random.key(0), jnp.zeros((1, POINTS, POINTS, 1)), train=False)
-    return np.asarray(jax.jit(lambda d: encoder.apply(variables, d, train=False))(d))[:, 0, 0]
+    return np.asarray(_apply(_encoder(keeps), _variables(keeps), d))[:, 0, 0]
 
 
 def _cross(u, v):
@@ -172,10 +181,10 @@ def test_half_precision_sees_how_an_outline_turns(outlines):
     """Turns are small differences of points: computed in bfloat16 they were noise."""
     d = _matrices(outlines)
     encoder = _encoder("nothing")
-    variables = encoder.init(jax.random.key(0), d, train=False)
-    features = encoder.apply(variables, d, train=False)[:, 0, 0]
+    variables = _variables("nothing")
+    features = _apply(encoder, variables, d)[:, 0, 0]
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), variables)
-    found = encoder.apply(half, d.astype(jnp.bfloat16), train=False)[:, 0, 0]
+    found = _apply(encoder, half, d.astype(jnp.bfloat16))[:, 0, 0]
     assert found.dtype == jnp.bfloat16
     between = np.sqrt(2 * features.var(axis=0).sum())
     assert np.linalg.norm(found.astype(jnp.float32) - features, axis=1).mean() < 0.25 * between
@@ -186,16 +195,14 @@ def test_gradients_are_finite_where_nothing_varies(keeps):
     """Of a circle, where all statistics' spreads are 0, and of points that are all in one place."""
     encoder = _encoder(keeps)
     d = jnp.concatenate([_matrices(_circle()), jnp.zeros((1, POINTS, POINTS, 1))])
-    variables = encoder.init(jax.random.key(0), d, train=False)
-    gradient = jax.jit(jax.grad(lambda v: jnp.square(encoder.apply(v, d, train=True)).sum()))(variables)
+    gradient = jax.jit(jax.grad(lambda v: jnp.square(encoder.apply(v, d, train=True)).sum()))(_variables(keeps))
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
 
 
 def test_the_distances_of_decoded_points_have_the_four_properties():
     decoder = PointsDecoder(POINTS)
     z = jax.random.normal(jax.random.key(1), (4, 1, 1, 16))
-    variables = decoder.init(jax.random.key(0), z, train=False)
-    d = decoder.apply(variables, z, train=False)
+    d = _apply(decoder, _initialized(decoder, z), z)
     assert d.shape == (4, POINTS, POINTS, 1)
     for term in (zero_diagonal, symmetry, non_negativity, triangle_inequality):
         assert float(term(d[..., 0])) < 1e-9
@@ -207,15 +214,13 @@ def test_the_distances_of_decoded_points_have_the_four_properties():
 def test_points_begin_as_a_circle():
     decoder = PointsDecoder(POINTS)
     z = jnp.zeros((1, 1, 1, 4))
-    variables = decoder.init(jax.random.key(0), z, train=False)
-    np.testing.assert_allclose(chords(decoder.apply(variables, z, train=False)[..., 0]), 0, atol=1e-5)
+    np.testing.assert_allclose(chords(_apply(decoder, _initialized(decoder, z), z)[..., 0]), 0, atol=1e-5)
 
 
 def test_a_decoded_matrix_has_the_size_of_the_outline_and_may_be_any():
     decoder = MatrixDecoder(POINTS)
     z = jax.random.normal(jax.random.key(1), (2, 1, 1, 16))
-    variables = decoder.init(jax.random.key(0), z, train=False)
-    d = decoder.apply(variables, z, train=False)
+    d = _apply(decoder, _initialized(decoder, z), z)
     assert d.shape == (2, POINTS, POINTS, 1)
     assert float(symmetry(d[..., 0])) > 1e-4
     assert float(non_negativity(d[..., 0])) > 1e-6
@@ -236,7 +241,6 @@ def test_layers_that_stand_far_from_zero_are_normalised_as_those_around_it(outli
     encoder, decoder = _encoder("nothing"), MatrixDecoder(POINTS, width=8)
     z = jax.random.normal(jax.random.key(1), (3, 1, 1, 6))
     for network, x in ((encoder, d), (decoder, z)):
-        variables = network.init(jax.random.key(0), x, train=False)
-        call = jax.jit(lambda variables, x: network.apply(variables, x, train=False))  # noqa: B023
-        near, far = call(variables, x), call(shifted(variables), x)
+        variables = _initialized(network, x)
+        near, far = _apply(network, variables, x), _apply(network, shifted(variables), x)
         np.testing.assert_allclose(far, near, atol=2e-6 * offset * float(jnp.abs(near).max()))

@@ -6,18 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bie_jax.models.encoders.vit import (
-    SIZES,
-    ViTDecoder,
-    ViTEncoder,
-    ViTSize,
-    attention,
-    drop_channels,
-    gelu,
-    patchify,
-    sincos_positions,
-    unpatchify,
-)
+from bie_jax.models.decoders.vit import ViTDecoder
+from bie_jax.models.encoders.vit import SIZES, ViTEncoder, drop_channels
+from bie_jax.models.layers.patches import patchify, unpatchify
+from bie_jax.models.layers.positions import sincos_positions
+from bie_jax.models.layers.transformer import ViTSize, attention, gelu
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)

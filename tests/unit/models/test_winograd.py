@@ -1,17 +1,19 @@
 """Winograd's algorithm beside sums over taps in float64, and where `convolve` takes it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
-from bie_jax.models.kernels import winograd
-from bie_jax.models.layers.conv import convolve
+from bie_jax.models.kernels import convolution, winograd
 from bie_jax.training.flops import count_flops
 from bie_jax.training.sharding import data_layout
 
 SAME = ((1, 1), (1, 1))
+convolve = functools.partial(convolution.convolve, cpu_kernels=True)
 CASES = {
     "even": ((6, 8), SAME),
     "odd": ((7, 9), SAME),

@@ -9,7 +9,8 @@ import torch
 
 from bie_jax.models.encoders.residual_stack import ResidualStackEncoder
 from bie_jax.models.encoders.resnet import ResNetEncoder
-from bie_jax.models.encoders.vit import ViTEncoder, ViTSize
+from bie_jax.models.encoders.vit import ViTEncoder
+from bie_jax.models.layers.transformer import ViTSize
 from bie_jax.training.optimizer import STACKS, build_optimizer, build_schedule, layer_factors
 
 STEPS_PER_EPOCH, EPOCHS = 3, 5

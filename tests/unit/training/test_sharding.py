@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 
 from bie_jax.config.schema import check_config
 from bie_jax.models.autoencoder import Autoencoder
-from bie_jax.models.bottleneck import DenseBottleneck
-from bie_jax.models.encoders.residual_stack import ResidualStackDecoder, ResidualStackEncoder
+from bie_jax.models.bottlenecks.dense import DenseBottleneck
+from bie_jax.models.decoders.residual_stack import ResidualStackDecoder
+from bie_jax.models.encoders.residual_stack import ResidualStackEncoder
 from bie_jax.training.sharding import RULES, Layout, data_layout, on_first_device, put_batch, replicate
 from bie_jax.training.state import create_train_state
 from bie_jax.training.step import build_train_step

@@ -11,10 +11,12 @@ from ml_collections import ConfigDict
 
 from bie_jax.config.schema import check_config
 from bie_jax.models.autoencoder import Autoencoder
-from bie_jax.models.bottleneck import DenseBottleneck
-from bie_jax.models.encoders.residual_stack import ResidualStackDecoder
+from bie_jax.models.bottlenecks.dense import DenseBottleneck
+from bie_jax.models.decoders.matrix import MatrixDecoder
+from bie_jax.models.decoders.points import PointsDecoder
+from bie_jax.models.decoders.residual_stack import ResidualStackDecoder
 from bie_jax.models.encoders.resnet import ResNetEncoder
-from bie_jax.models.encoders.ring import MatrixDecoder, PointsDecoder, RingEncoder
+from bie_jax.models.encoders.ring import RingEncoder
 from bie_jax.objectives import build_model
 from bie_jax.training import sharding
 from bie_jax.training.checkpoint import Checkpoints, Progress, find_checkpoints, load_model

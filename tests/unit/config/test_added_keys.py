@@ -1,0 +1,25 @@
+import json
+
+import pytest
+
+from bie_jax.config.schema import ConfigError, check_config, check_workdir, load_config, save_config
+from bie_jax.files import integrity
+from configs import base
+
+
+def test_a_run_from_before_a_key_was_added_goes_on(tmp_path):
+    """As it began: with the value that it had without the key, and refused with another one."""
+    config = base.get_config("tiny", "base")
+    save_config(check_config(config), tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    del stored["model"]["cpu_kernels"]
+    integrity.write_json(tmp_path / "config.json", stored)
+    assert load_config(tmp_path) == check_config(config)
+    check_workdir(check_config(config), tmp_path)
+    config.model.cpu_kernels = False
+    with pytest.raises(ConfigError, match=r"config.model.cpu_kernels: the workdir has True, this run False"):
+        check_workdir(check_config(config), tmp_path)
+    del stored["model"]["spread"]
+    integrity.write_json(tmp_path / "config.json", stored)
+    with pytest.raises(ConfigError, match=r"config.model.spread: missing"):
+        load_config(tmp_path)
