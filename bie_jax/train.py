@@ -13,7 +13,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from bie_jax.config.schema import Config, ConfigError, check_config, check_workdir, save_config
+from bie_jax.config.rules import check_config
+from bie_jax.config.schema import Config, ConfigError
+from bie_jax.config.set_rules import check_components, check_run
+from bie_jax.config.stored import check_workdir, save_config
 from bie_jax.files import integrity
 from bie_jax.files.foreign_text import visible
 from bie_jax.input.batches import describe_overlap, describe_split, eval_batches, mixed, train_batches
@@ -23,14 +26,7 @@ from bie_jax.objectives.base import METHODS, build_model
 from bie_jax.training import run_files, sharding
 from bie_jax.training.checkpoint import Checkpoints, Progress, find_checkpoints
 from bie_jax.training.optimizer import build_optimizer
-from bie_jax.training.preflight import (
-    check_components,
-    check_run,
-    compile_step,
-    describe_dataset,
-    notes_on_parts,
-    notes_on_scores,
-)
+from bie_jax.training.preflight import compile_step, describe_dataset, notes_on_parts, notes_on_scores
 from bie_jax.training.state import TrainState, create_train_state, initial_variables
 from bie_jax.training.step import build_eval_step, build_train_step
 from bie_jax.training.warm_start import given_weights, warm_start

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from bie_jax.config.schema import Config, ConfigError, ContrastiveConfig, EvalConfig, load_config
+from bie_jax.config.schema import Config, ConfigError, ContrastiveConfig, EvalConfig
+from bie_jax.config.stored import load_config
 from bie_jax.evaluation.baselines.baselines import rotate_to_span
 from bie_jax.evaluation.baselines.image_features import image_features
 from bie_jax.evaluation.baselines.shape_features import shape_features
