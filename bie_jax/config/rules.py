@@ -1,7 +1,7 @@
 """Which values of a configuration go together: one function a rule, between keys that are each in their range.
 
-A rule reads one group, or the whole configuration, and yields the line that a person reads if it is broken.
-`RULES`, at the end, lists them all.
+A rule reads one group, or the whole configuration, and yields the line that a person reads if it is broken. Two tables
+at the end list them all.
 """
 
 import math
@@ -44,10 +44,12 @@ def check_config(config: ConfigDict) -> Config:
         checked, lines = Config.model_validate(given), []
     except ValidationError as error:
         checked, lines = None, describe_faults(Config, given, error.errors())
-    for path, rules in RULES.items():
+    for path, rules in RULES_OF_GROUPS.items():
         group = _typed(path, given)
         if group is not None:
             lines += [line for rule in rules for line in rule(group)]
+    if checked is not None and not lines:  # of a group that is wrong in itself they would say what only follows
+        lines = [line for rule in RULES_OF_ALL for line in rule(checked)]
     if checked is None or lines:
         raise ConfigError("\n".join(lines))
     return checked
@@ -56,7 +58,7 @@ def check_config(config: ConfigDict) -> Config:
 def _typed(path: str, given: Any) -> BaseModel | None:
     """The group at a path; None where one of its values is not of its type or range, which has been said."""
     schema: Any = Config
-    for name in path.split(".") if path else ():
+    for name in path.split("."):
         schema = schema.model_fields[name].annotation
         given = given.get(name) if isinstance(given, dict) else None
     try:
@@ -202,9 +204,11 @@ def _codes_can_differ(model: ModelConfig) -> Iterator[str]:
 
 def _latent_counts_the_codes_of_a_grid(model: ModelConfig) -> Iterator[str]:
     quantizer = model.quantizer
+    if model.name != "vqvae" or model.bottleneck != "grid" or quantizer.num_codes < 2:
+        return
     codebooks = {"residual": quantizer.num_residuals, "fsq": 1}.get(quantizer.name, quantizer.num_groups)
     width = codebooks * quantizer.num_codes
-    if model.name == "vqvae" and model.bottleneck == "grid" and model.latent_dim != width:
+    if model.latent_dim != width:
         yield (
             f"config.model: latent_dim={model.latent_dim} with quantizer.num_codes={quantizer.num_codes} in "
             f"{codebooks} codebooks: bottleneck='grid' embeds an image by how often each code occurs in it, so it "
@@ -272,7 +276,7 @@ def _masking_leaves_a_patch(config: Config) -> Iterator[str]:
         return
     crop_size, patch_size, mask_ratio = config.data.crop_size, config.model.vit.patch_size, config.model.mae.mask_ratio
     patches = crop_size[0] * crop_size[1] // patch_size**2
-    if int(patches * (1 - mask_ratio)) == 0:
+    if patches > 0 and int(patches * (1 - mask_ratio)) == 0:
         yield (
             f"config: model.mae.mask_ratio={mask_ratio} leaves none of the {patches} patches that "
             f"data.crop_size={crop_size} has with model.vit.patch_size={patch_size}"
@@ -287,7 +291,8 @@ def _no_side_alone_is_whole(config: Config) -> Iterator[str]:
 
 def _network_of_one_size_embeds_that_size(config: Config) -> Iterator[str]:
     image_size, crop_size = config.eval.image_size, config.data.crop_size
-    if config.data.kind == "images" and has_fixed_size(config.model) and image_size not in ((0, 0), crop_size):
+    is_part = config.data.kind == "images" and 0 not in image_size
+    if is_part and has_fixed_size(config.model) and image_size != crop_size:
         yield (
             f"config: eval.image_size={image_size}: with model.spread='dense' or learnt positions a network has one "
             f"size, so only data.crop_size={crop_size} (or (0, 0), which means it) is possible"
@@ -417,8 +422,8 @@ def _only_vit_has_layers(config: Config) -> Iterator[str]:
         )
 
 
-# The group that the rules read -> rules; "": all groups.
-RULES: dict[str, tuple[Callable[..., Iterator[str]], ...]] = {
+# The group that the rules read -> rules.
+RULES_OF_GROUPS: dict[str, tuple[Callable[..., Iterator[str]], ...]] = {
     "data": (
         _outlines_are_square_and_of_one_set,
         _every_set_has_a_weight,
@@ -448,25 +453,26 @@ RULES: dict[str, tuple[Callable[..., Iterator[str]], ...]] = {
     ),
     "optimizer": (_peak_is_highest,),
     "train": (_microbatches_are_equal,),
-    "": (
-        _warmup_ends_before_the_last_epoch,
-        _sizes_are_multiples_of_the_stride,
-        _masking_leaves_a_patch,
-        _no_side_alone_is_whole,
-        _network_of_one_size_embeds_that_size,
-        _only_squares_are_turned,
-        _images_are_no_matrices,
-        _images_have_no_terms_of_matrices,
-        _outlines_are_seen_whole,
-        _outlines_are_learnt_by_autoencoders,
-        _outlines_have_one_channel,
-        _outlines_are_drawn_from_a_vector,
-        _points_suit_the_network,
-        _what_the_ring_keeps_is_not_random,
-        _terms_are_of_the_method,
-        _weights_come_from_one_place,
-        _compared_channels_have_embeddings,
-        _ring_is_not_computed_again,
-        _only_vit_has_layers,
-    ),
 }
+
+RULES_OF_ALL: tuple[Callable[[Config], Iterator[str]], ...] = (
+    _warmup_ends_before_the_last_epoch,
+    _sizes_are_multiples_of_the_stride,
+    _masking_leaves_a_patch,
+    _no_side_alone_is_whole,
+    _network_of_one_size_embeds_that_size,
+    _only_squares_are_turned,
+    _images_are_no_matrices,
+    _images_have_no_terms_of_matrices,
+    _outlines_are_seen_whole,
+    _outlines_are_learnt_by_autoencoders,
+    _outlines_have_one_channel,
+    _outlines_are_drawn_from_a_vector,
+    _points_suit_the_network,
+    _what_the_ring_keeps_is_not_random,
+    _terms_are_of_the_method,
+    _weights_come_from_one_place,
+    _compared_channels_have_embeddings,
+    _ring_is_not_computed_again,
+    _only_vit_has_layers,
+)
