@@ -10,6 +10,7 @@ from bie_jax.config.rules import check_config
 from bie_jax.config.schema import ConfigError
 from bie_jax.config.set_rules import check_negatives, check_run
 from bie_jax.input.mixture import Mixture
+from configs import shape_vae_mnist
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,38 @@ def test_a_treatment_that_no_contrast_reads_need_not_be_a_column(tiny_config, ti
     tiny_config.model.channels = "independent"
     tiny_config.objective.contrastive.update({"weight": 0.1, "form": "channels", "treatment": "gene"})
     check_run(check_config(tiny_config), Mixture((tiny_set,)))
+
+
+def _sets(kind, *shapes):
+    sets = [SimpleNamespace(kind=kind, name=f"set_{shape[0]}", image_shape=shape) for shape in shapes]
+    channels = tuple(f"stain_{number}" for number in range(shapes[0][2]))
+    return SimpleNamespace(sets=sets, name="mine", window=shapes[0][:2], channel_names=channels)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sets", "message"),
+    [
+        ({"data.kind": "images"}, _sets("shapes", (32, 32, 5)), "kind='images', but 'mine' is a set of shapes"),
+        (
+            {"model.name": "vae", "model.channels": "independent", "model.channel_readout": "concat"},
+            _sets("images", (32, 32, 5)),
+            "latent_dim=16 with channel_readout='concat' is not a multiple of the 5 channels of 'mine'",
+        ),
+    ],
+)
+def test_what_images_cannot_do_is_refused(changes, sets, message, tiny_config):
+    tiny_config.update_from_flattened_dict(changes)
+    with pytest.raises(ConfigError, match=message):
+        check_run(check_config(tiny_config), sets)
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (_sets("shapes", (64, 64, 1), (32, 32, 1)), r"different numbers of points \(set_64 64, set_32 32\)"),
+        (_sets("shapes", (100, 100, 1)), r"crop_size=\(64, 64\): the outlines of 'mine' have 100 points"),
+    ],
+)
+def test_what_outlines_cannot_do_is_refused(sets, message):
+    with pytest.raises(ConfigError, match=message):
+        check_run(check_config(shape_vae_mnist.get_config()), sets)
