@@ -18,7 +18,9 @@ from ml_collections import ConfigDict, config_flags
 from bie_jax.config.faults import allowed_values
 from bie_jax.config.files import load_config_file
 from bie_jax.config.readers import refuse_unread
-from bie_jax.config.schema import Config, ConfigError, check_config, check_trained, save_config
+from bie_jax.config.rules import check_config
+from bie_jax.config.schema import Config, ConfigError
+from bie_jax.config.stored import check_trained, save_config
 from bie_jax.files.foreign_text import visible
 from bie_jax.files.integrity import disk_errors
 from bie_jax.files.lock import LockedError

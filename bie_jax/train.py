@@ -8,7 +8,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from bie_jax.config.schema import Config, check_config, check_workdir, save_config
+from bie_jax.config.rules import check_config
+from bie_jax.config.schema import Config
+from bie_jax.config.set_rules import check_run
+from bie_jax.config.stored import check_workdir, save_config
 from bie_jax.evaluation.scores.plan import notes_on_scores
 from bie_jax.files import integrity
 from bie_jax.files.foreign_text import visible
@@ -18,7 +21,7 @@ from bie_jax.input.splits import describe_overlap, describe_split
 from bie_jax.training import run_files
 from bie_jax.training.checkpoint import Checkpoints, Found, Progress, find_checkpoints
 from bie_jax.training.finite import LossWatch, NonFiniteLossError
-from bie_jax.training.preflight import check_run, describe_dataset
+from bie_jax.training.preflight import describe_dataset
 from bie_jax.training.prepare import Run, prepare
 from bie_jax.training.state import TrainState
 from bie_jax.training.writers.log import MetricLogger

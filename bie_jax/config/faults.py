@@ -12,20 +12,11 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-
-class Allowed(typing.NamedTuple):
-    """What may stand at a key: in words, an example, and in words as a part of a list ("whole numbers from 1 to 9").
-
-    Noted at a type in the schema where the type alone does not say it.
-    """
-
-    words: str
-    example: Any
-    several: str = ""
+from bie_jax.config.schema import Allowed
 
 
 def describe_faults(schema: type[BaseModel], given: Mapping[str, Any], faults: Sequence[Any]) -> list[str]:
-    """One line for each key at fault, or for each combination of keys.
+    """One line for each key at fault.
 
     Args:
         schema: of the whole configuration.
@@ -45,7 +36,12 @@ def allowed_values(schema: type[BaseModel], key: str) -> str:
         first = next(iter(_leaves(place, f"{key}.")))
         return f"expected a group of keys, which are set one by one, e.g. {_flag(*first)}"
     allowed = _allowed(key.rsplit(".", 1)[-1], place.annotation, place.metadata)
-    return f"expected {allowed.words}, e.g. {_flag(key, allowed.example)}"
+    return _expected(key, allowed)
+
+
+def refusal(key: str, value: Any, allowed: Allowed) -> str:
+    """The line on a value that the schema takes, of which somebody else knows that it is none of those allowed."""
+    return f"config.{key}={_shown(value)}: {_expected(key, allowed)}"
 
 
 def one_of(values: Sequence[Any]) -> Allowed:
@@ -70,8 +66,6 @@ def _describe(schema: type[BaseModel], given: Mapping[str, Any], fault: Any) -> 
     # Where a fault lies within a list is no part of the key, and the whole list is what was written.
     path = [part for part in fault["loc"] if isinstance(part, str)]
     key = ".".join(path)
-    if fault["type"] == "value_error":  # a combination: its message names the keys
-        return f"config{'.' + key if key else ''}: {fault['msg'].removeprefix('Value error, ')}"
     if fault["type"] == "extra_forbidden":
         return f"config.{key}={fault['input']!r}: there is no such key"
     if fault["type"] == "missing" and fault["loc"] == tuple(path):
@@ -80,6 +74,10 @@ def _describe(schema: type[BaseModel], given: Mapping[str, Any], fault: Any) -> 
     for part in path:
         value = value[part]
     return f"config.{key}={_shown(value)}: {allowed_values(schema, key)}"
+
+
+def _expected(key: str, allowed: Allowed) -> str:
+    return f"expected {allowed.words}, e.g. {_flag(key, allowed.example)}"
 
 
 def _shown(value: Any) -> str:

@@ -3,13 +3,17 @@
 import importlib.util
 import inspect
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TypeVar
 
 from ml_collections import ConfigDict
 
 from bie_jax.config.schema import ConfigError
 from bie_jax.files.foreign_text import visible
+
+_Result = TypeVar("_Result")
 
 
 def load_config_file(name: str) -> ConfigDict:
@@ -42,7 +46,7 @@ def load_config_file(name: str) -> ConfigDict:
     return config
 
 
-def _run(name: str, path: str) -> Any:
+def _run(name: str, path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location("config_file", path)
     assert spec is not None
     assert spec.loader is not None  # of a file that ends in .py
@@ -51,7 +55,7 @@ def _run(name: str, path: str) -> Any:
     return module
 
 
-def _guarded(name: str, path: str, call: Any) -> Any:
+def _guarded(name: str, path: str, call: Callable[[], _Result]) -> _Result:
     """Somebody's code: whatever it raises becomes one line, with the last line of their file that was run."""
     try:
         return call()

@@ -1,7 +1,8 @@
 """When a key of a configuration is read: by which method, encoder, quantizer, optimizer or kind of set.
 
 Every file states every key, so most files hold values that their run never looks at. That is no fault; a value that
-somebody changed, and that changes nothing, is one.
+somebody changed, and that changes nothing, is one. A key that has to be off where nobody reads it (0, "", 1.0) is not
+listed here: `rules` refuse any other value.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +10,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from bie_jax.config.schema import Config, ConfigError, flatten
+from bie_jax.config.schema import Config, ConfigError
+from bie_jax.config.stored import flatten
 
 
 class Reader(NamedTuple):
@@ -43,39 +45,26 @@ READERS = (
         lambda c: c.data.kind == "images",
     ),
     Reader(
-        ("data.outline", "objective.matrix", "eval.invariance_objects", "eval.invariance_side_px"),
+        ("data.outline", "eval.invariance_objects", "eval.invariance_side_px"),
         "data.kind='shapes'",
         lambda c: c.data.kind == "shapes",
     ),
     Reader(("data.mix_weights",), "a mixture (data.mix_with)", lambda c: bool(c.data.mix_with)),
     Reader(("data.val_fraction",), "data.num_folds=0", lambda c: c.data.num_folds == 0),
-    Reader(("data.fold",), "data.num_folds of 2 and more", lambda c: c.data.num_folds > 0),
     Reader(("model.residual_stack",), "model.encoder='residual_stack'", lambda c: c.model.encoder == "residual_stack"),
     Reader(("model.resnet",), "model.encoder='resnet'", lambda c: c.model.encoder == "resnet"),
     Reader(("model.ring",), "model.encoder='ring'", lambda c: c.model.encoder == "ring"),
-    Reader(("model.vit", "optimizer.layer_decay"), "model.encoder='vit'", lambda c: c.model.encoder == "vit"),
+    Reader(("model.vit",), "model.encoder='vit'", lambda c: c.model.encoder == "vit"),
     Reader(
         ("model.vit.decoder_width", "model.vit.decoder_depth", "model.vit.decoder_heads"),
         "model.decoder='mirror'",
         lambda c: c.model.decoder == "mirror",
     ),
-    Reader(("model.pretrained",), "model.encoder='resnet' and 'vit'", lambda c: c.model.encoder in ("resnet", "vit")),
-    Reader(
-        ("model.channel_readout",),
-        "model.channels='independent' and 'tokens'",
-        lambda c: c.model.channels != "joint",
-    ),
-    Reader(("model.channel_dropout",), "model.channels='tokens'", lambda c: c.model.channels == "tokens"),
     Reader(("model.bottleneck", "model.quantizer"), "model.name='vqvae'", lambda c: c.model.name == "vqvae"),
     Reader(
         ("model.spread",),
         "model.name='ae', 'vae', and 'vqvae' with model.bottleneck='pooled'",
         _spreads_a_vector,
-    ),
-    Reader(
-        ("model.quantizer.num_groups",),
-        "model.quantizer.name='ema' and 'gradient'",
-        lambda c: _learns_codes(c, "ema", "gradient"),
     ),
     Reader(
         ("model.quantizer.num_residuals",),
@@ -88,7 +77,6 @@ READERS = (
             "model.quantizer.commitment_cost",
             "model.quantizer.ema_decay",
             "model.quantizer.restart_threshold",
-            "model.quantizer.kmeans_iterations",
         ),
         "model.quantizer.name='ema', 'gradient' and 'residual'",
         lambda c: _learns_codes(c, "ema", "gradient", "residual"),
@@ -98,12 +86,8 @@ READERS = (
         "model.quantizer.name='gradient'",
         lambda c: _learns_codes(c, "gradient"),
     ),
-    Reader(("model.mae", "objective.fourier_weight"), "model.name='mae'", lambda c: c.model.name == "mae"),
-    Reader(
-        ("objective.beta", "objective.free_nats", "objective.kl_warmup_steps"),
-        "model.name='vae'",
-        lambda c: c.model.name == "vae",
-    ),
+    Reader(("model.mae",), "model.name='mae'", lambda c: c.model.name == "mae"),
+    Reader(("objective.beta",), "model.name='vae'", lambda c: c.model.name == "vae"),
     Reader(
         ("objective.contrastive.form", "objective.contrastive.temperature", "objective.contrastive.treatment"),
         "objective.contrastive.weight above 0",

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from bie_jax.config.schema import Config, ConfigError, ContrastiveConfig, EvalConfig, load_config
+from bie_jax.config.schema import Config, ConfigError, ContrastiveConfig, EvalConfig
+from bie_jax.config.stored import load_config
 from bie_jax.evaluation.baselines.baselines import rotate_to_span
 from bie_jax.evaluation.baselines.image_features import image_features
 from bie_jax.evaluation.baselines.shape_features import shape_features
@@ -35,6 +36,7 @@ from bie_jax.files.parquet import read_parquet
 from bie_jax.input.covariates import known_numbers
 from bie_jax.input.image_set import ImageSet, open_image_set
 from bie_jax.input.pixels import check_finite_rows
+from bie_jax.objectives.contrast import compared_treatment
 from bie_jax.training import run_files
 from bie_jax.training.writers.log import LOG
 
@@ -364,7 +366,7 @@ def transductive_note(
     """
     total = len(metadata)
     train = int((metadata["split"] == "train").sum())
-    taught = contrastive.compares_treatments
+    taught = compared_treatment(contrastive) is not None
     how = (
         f"with the column {contrastive.treatment}, whose equal values it draws together,"
         if taught

@@ -115,6 +115,7 @@ class Method:
         treatment: `objective` group -> the column by which the objective compares treatments; None: it does not.
         settled_step: `objective` group -> the step from which on every term has its final weight. Validations are as of
             then, so that two of them compare.
+        terms: keys of the `objective` group that nobody else reads; 0 turns each off.
         has_teacher: whether the objective is handed a `Teacher`, which `train.ema_decay` makes.
         has_decoder: whether there are reconstructions to look at.
     """
@@ -125,5 +126,6 @@ class Method:
     other_views: Callable[[Config], tuple[DataConfig, ...]] = no_other_views
     treatment: Callable[[ObjectiveConfig], str | None] = no_treatment
     settled_step: Callable[[ObjectiveConfig], int] = settled_at_once
+    terms: tuple[str, ...] = ()
     has_teacher: bool = False
     has_decoder: bool = True

@@ -20,10 +20,14 @@ def contrasted_views(config: Config) -> tuple[DataConfig, ...]:
     return (config.data,) if compares_views(config.objective.contrastive) else ()
 
 
-def contrasted_treatment(config: ObjectiveConfig) -> str | None:
+def compared_treatment(settings: ContrastiveConfig) -> str | None:
     """The column whose equal values are drawn together, where replicates are compared."""
-    settings = config.contrastive
     return settings.treatment if settings.weight > 0 and settings.form == "replicates" else None
+
+
+def contrasted_treatment(config: ObjectiveConfig) -> str | None:
+    """The same of a whole `objective` group, as `Method.treatment` asks for it."""
+    return compared_treatment(config.contrastive)
 
 
 def contrast(settings: ContrastiveConfig, batch: Batch, out: dict[str, jax.Array]) -> jax.Array:

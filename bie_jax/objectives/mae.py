@@ -46,4 +46,4 @@ def mae(
     return with_shared_terms(loss, terms, {}, config, batch, out, model_state, reconstruction)
 
 
-MAE = Method(build_mae, mae, other_views=contrasted_views, treatment=contrasted_treatment)
+MAE = Method(build_mae, mae, other_views=contrasted_views, treatment=contrasted_treatment, terms=("fourier_weight",))

@@ -78,4 +78,5 @@ VAE = Method(
     other_views=contrasted_views,
     treatment=contrasted_treatment,
     settled_step=end_of_warmup,
+    terms=("free_nats", "kl_warmup_steps"),
 )

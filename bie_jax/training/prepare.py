@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bie_jax.config.schema import Config, ConfigError
+from bie_jax.config.set_rules import check_components
 from bie_jax.input.mixture import Mixture
 from bie_jax.objectives import METHODS, build_model
 from bie_jax.training import sharding
 from bie_jax.training.calendar import Calendar
 from bie_jax.training.optimizer import build_optimizer
-from bie_jax.training.preflight import check_components, compile_step, notes_on_microbatches
+from bie_jax.training.preflight import compile_step, notes_on_microbatches
 from bie_jax.training.state import MetricWindow, TrainState, create_train_state, initial_variables
 from bie_jax.training.step import build_eval_step, build_train_step
 from bie_jax.training.validation import Validation

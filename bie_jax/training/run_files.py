@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bie_jax.config.schema import CONFIG, EvalConfig
+from bie_jax.config.schema import EvalConfig
+from bie_jax.config.stored import CONFIG
 from bie_jax.files import integrity
 from bie_jax.files.integrity import MadeFrom
 from bie_jax.files.lock import locked

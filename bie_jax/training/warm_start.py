@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from bie_jax.config.schema import Config, ConfigError, load_config
+from bie_jax.config.schema import Config, ConfigError
+from bie_jax.config.stored import load_config
 from bie_jax.objectives import build_model
 from bie_jax.training import run_files
 from bie_jax.training.checkpoint import load_model

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import jax
 import numpy as np
 
-from bie_jax.config.schema import check_config
+from bie_jax.config.rules import check_config
 from bie_jax.input.batches import train_batches
 from bie_jax.input.image_set import open_image_set
 from bie_jax.input.mixture import Mixture

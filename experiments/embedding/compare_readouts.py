@@ -22,7 +22,7 @@ from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bie_jax.config.schema import load_config
+from bie_jax.config.stored import load_config
 from bie_jax.input.image_set import open_image_set
 from bie_jax.objectives import build_model
 from bie_jax.training import run_files

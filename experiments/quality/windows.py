@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from bie_jax.config.schema import load_config
+from bie_jax.config.stored import load_config
 from bie_jax.evaluation.embedding import embed
 from bie_jax.evaluation.evaluate import RANDOM_DRAWS, read_embeddings, score_features
 from bie_jax.evaluation.feature_set import FeatureSet

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from bie_jax.config.schema import load_config
+from bie_jax.config.stored import load_config
 from bie_jax.evaluation.evaluate import embed_untrained, read_embeddings
 from bie_jax.evaluation.scores import probe
 from bie_jax.input.covariates import known_numbers

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from bie_jax.config.schema import load_config
+from bie_jax.config.stored import load_config
 from bie_jax.evaluation.embedding import embed
 from bie_jax.input.image_set import open_image_set
 from bie_jax.shapes.resample import resample_contour

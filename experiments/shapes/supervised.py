@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from quality import f1, predict
 
-from bie_jax.config.schema import load_config
+from bie_jax.config.stored import load_config
 from bie_jax.evaluation.evaluate import read_embeddings
 from bie_jax.evaluation.scores import probe
 from bie_jax.input.image_set import open_image_set

@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bie_jax.config.schema import Config, check_config
+from bie_jax.config.rules import check_config
+from bie_jax.config.schema import Config
 from bie_jax.objectives import build_model
 from bie_jax.training.flops import count_flops
 from bie_jax.training.memory import step_bytes

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import bie_jax
-from bie_jax.config.schema import ConfigError, load_config, save_config
+from bie_jax.config.schema import ConfigError
+from bie_jax.config.stored import load_config, save_config
 from bie_jax.evaluation.embedding.embed import write_embeddings
 from bie_jax.evaluation.evaluate import evaluate
 from bie_jax.files import integrity

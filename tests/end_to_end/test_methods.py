@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import ViTConfig, ViTModel
 
-from bie_jax.config.schema import check_config
+from bie_jax.config.rules import check_config
 from bie_jax.evaluation.embedding.embed import write_embeddings
 from bie_jax.models.pretrained.huggingface import load_huggingface
 from bie_jax.objectives import METHODS, build_model

@@ -7,7 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from bie_jax.config.schema import ConfigError, check_config
+from bie_jax.config.rules import check_config
+from bie_jax.config.schema import ConfigError
 from bie_jax.evaluation import evaluate as evaluate_module
 from bie_jax.evaluation.baselines.shape_features import shape_features
 from bie_jax.evaluation.embedding import embed

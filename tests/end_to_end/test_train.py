@@ -1,17 +1,15 @@
 """The loop, in this process."""
 
 import json
-from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
 import numpy as np
-import pandas as pd
 import pytest
 
-from bie_jax.config.schema import ConfigError, check_config
+from bie_jax.config.rules import check_config
+from bie_jax.config.schema import ConfigError
 from bie_jax.input.image_set import SetNotBuiltError
-from bie_jax.input.mixture import Mixture
 from bie_jax.models import build_quantizer
 from bie_jax.models.autoencoder import Autoencoder
 from bie_jax.models.bottlenecks.quantized import GridBottleneck
@@ -19,7 +17,7 @@ from bie_jax.models.decoders.residual_stack import ResidualStackDecoder
 from bie_jax.train import NonFiniteLossError, train_and_evaluate
 from bie_jax.training import sharding
 from bie_jax.training.optimizer import build_optimizer
-from bie_jax.training.preflight import _check_negatives, check_run, compile_step, notes_on_microbatches
+from bie_jax.training.preflight import compile_step, notes_on_microbatches
 from bie_jax.training.state import create_train_state
 from bie_jax.training.step import build_train_step
 from bie_jax.views.intensities import intensity_table
@@ -183,31 +181,6 @@ def test_a_contrast_with_nothing_to_compare_is_refused(
     with pytest.raises(ConfigError, match=message):
         train_and_evaluate(tiny_config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_a_treatment_that_no_contrast_reads_need_not_be_a_column(tiny_config, tiny_set):
-    tiny_config.model.channels = "independent"
-    tiny_config.objective.contrastive.update({"weight": 0.1, "form": "channels", "treatment": "gene"})
-    check_run(check_config(tiny_config), Mixture((tiny_set,)))
-
-
-@pytest.mark.parametrize(
-    ("form", "wells", "labels", "message"),
-    [
-        ("views", ["B02"] * 4, ["a", "b"] * 2, "form='views' tells wells apart .*are of one; .*weight=0 is possible"),
-        ("replicates", list("abcd"), ["x", "x", "", "x"], "form='replicates' tells treatments apart, and 'label'"),
-    ],
-)
-def test_a_contrast_without_any_negative_is_refused(form, wells, labels, message, tiny_config):
-    """The term would be 0, and nothing would say so."""
-    tiny_config.objective.contrastive.update({"weight": 0.1, "form": form})
-    table = pd.DataFrame({"plate": list("ppqq"), "well": wells, "site": 1, "label": labels, "source": list("wxyz")})
-    table = table.assign(plate="p") if form == "views" else table
-    settings = check_config(tiny_config).objective.contrastive
-    with pytest.raises(ConfigError, match=message):
-        _check_negatives(settings, SimpleNamespace(metadata=table, name="mine"), np.arange(4))
-    told_apart = table.assign(well=["", "", "B02", "B03"], label=list("xxxy"))
-    _check_negatives(settings, SimpleNamespace(metadata=told_apart, name="mine"), np.arange(4))
 
 
 def test_the_step_is_held_against_the_memory_before_there_is_a_state(tiny_config, tmp_path, monkeypatch):

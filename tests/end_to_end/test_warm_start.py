@@ -11,7 +11,9 @@ from flax import traverse_util
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
 import bie_jax
-from bie_jax.config.schema import ConfigError, check_config, save_config
+from bie_jax.config.rules import check_config
+from bie_jax.config.schema import ConfigError
+from bie_jax.config.stored import save_config
 from bie_jax.files import integrity
 from bie_jax.objectives import build_model
 from bie_jax.train import train_and_evaluate

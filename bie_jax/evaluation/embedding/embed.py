@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from bie_jax.config.schema import Config, load_config
+from bie_jax.config.schema import Config
+from bie_jax.config.stored import load_config
 from bie_jax.evaluation.embedding.components import Components
 from bie_jax.files import integrity
 from bie_jax.files.integrity import MadeFrom

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.mixture import GaussianMixture
 
-from bie_jax.config.schema import load_config
+from bie_jax.config.stored import load_config
 from bie_jax.evaluation.embedding import embed
 from bie_jax.evaluation.report.figures import Picture, outline_grid
 from bie_jax.input.image_set import ImageSet

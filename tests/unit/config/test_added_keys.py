@@ -2,7 +2,9 @@ import json
 
 import pytest
 
-from bie_jax.config.schema import ConfigError, check_config, check_workdir, load_config, save_config
+from bie_jax.config.rules import check_config
+from bie_jax.config.schema import ConfigError
+from bie_jax.config.stored import check_workdir, load_config, save_config
 from bie_jax.files import integrity
 from configs import base
 

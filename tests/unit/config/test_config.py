@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from bie_jax.config.schema import ConfigError, check_config, load_config, save_config
+from bie_jax.config.rules import check_config
+from bie_jax.config.schema import ConfigError
+from bie_jax.config.stored import load_config, save_config
 from bie_jax.files import integrity
 from bie_jax.files.integrity import DamagedFileError
 from configs import (

@@ -8,7 +8,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from bie_jax.config.faults import allowed_values, numbers_of
-from bie_jax.config.schema import Config, ConfigError, check_config, flatten
+from bie_jax.config.rules import check_config
+from bie_jax.config.schema import Config, ConfigError
+from bie_jax.config.stored import flatten
 from configs import vqvae_idr0093
 
 TABLE = vqvae_idr0093.get_config().to_dict()

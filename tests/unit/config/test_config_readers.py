@@ -5,7 +5,9 @@ from ml_collections import ConfigDict
 
 from bie_jax.config.faults import numbers_of
 from bie_jax.config.readers import READERS, refuse_unread, unread
-from bie_jax.config.schema import Config, ConfigError, check_config, flatten
+from bie_jax.config.rules import check_config
+from bie_jax.config.schema import Config, ConfigError
+from bie_jax.config.stored import flatten
 from configs import base, shape_vqvae_mnist, vqvae_idr0093
 from tests.unit.config.test_config import ALL
 
@@ -112,3 +114,23 @@ def test_a_list_is_as_good_as_a_tuple():
     config = vqvae_idr0093.get_config().to_dict()
     config["data"]["mix_weights"] = [1.0]
     refuse_unread(check_config(ConfigDict(config)), base.tables())
+
+
+@pytest.mark.parametrize(
+    ("stated", "changed"),
+    [
+        (
+            {"model.quantizer.kmeans_iterations": 5},
+            {"model.quantizer.name": "fsq", "model.quantizer.kmeans_iterations": 0},
+        ),
+        ({"data.num_folds": 3, "data.fold": 1}, {"data.num_folds": 0, "data.fold": 0}),
+        ({"model.name": "vae", "objective.free_nats": 0.5}, {"model.name": "ae", "objective.free_nats": 0.0}),
+    ],
+)
+def test_what_must_be_off_can_be_switched_off(stated, changed):
+    """What a rule asks for is not refused as something that nobody reads."""
+    config = vqvae_idr0093.get_config()
+    config.update_from_flattened_dict({"model.quantizer.levels": (8, 2), "model.quantizer.code_dim": 2} | stated)
+    file = ConfigDict(config.to_dict())
+    config.update_from_flattened_dict(changed)
+    refuse_unread(check_config(config), [file])

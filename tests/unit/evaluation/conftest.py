@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bie_jax.config.schema import check_config, save_config
+from bie_jax.config.rules import check_config
+from bie_jax.config.stored import save_config
 from bie_jax.files import integrity
 from bie_jax.training import run_files
 from configs import vqvae_idr0093

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import bie_jax
-from bie_jax.config.schema import load_config
+from bie_jax.config.stored import load_config
 from bie_jax.evaluation.embedding.embed import embed_image_set, load_untrained, write_embeddings
 from bie_jax.files import integrity
 from bie_jax.input.pixels import NonFiniteRowsError

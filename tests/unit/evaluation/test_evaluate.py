@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bie_jax.config.schema import ConfigError, check_config
+from bie_jax.config.rules import check_config
+from bie_jax.config.schema import ConfigError
 from bie_jax.evaluation import evaluate
 from bie_jax.evaluation.baselines import image_features
 from bie_jax.evaluation.scores import probe

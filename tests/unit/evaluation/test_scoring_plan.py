@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bie_jax.config.schema import ConfigError, check_config
+from bie_jax.config.rules import check_config
+from bie_jax.config.schema import ConfigError
 from bie_jax.evaluation.scores.plan import NEIGHBOURS, STRATIFIED, UNSEEN, plan_scores
 from configs import vqvae_idr0093
 

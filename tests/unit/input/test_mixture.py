@@ -246,7 +246,7 @@ def test_a_mixed_run_trains_and_embeds_either_set(mixed_config, mixture, tmp_pat
 
 def test_what_a_set_lacks_changes_nothing(mixed_config, mixture):
     """Counts in a channel that is masked move neither loss nor gradient."""
-    from bie_jax.config.schema import check_config
+    from bie_jax.config.rules import check_config
     from bie_jax.objectives import build_model
     from bie_jax.objectives.base import unlabeled_batch
     from bie_jax.objectives.vqvae import vqvae
@@ -300,7 +300,7 @@ def test_what_cannot_be_mixed(mixed_config, tmp_path, changes, message):
 
 
 def test_the_training_step_does_not_count_what_a_set_lacks(mixed_config, mixture):
-    from bie_jax.config.schema import check_config
+    from bie_jax.config.rules import check_config
     from bie_jax.objectives import build_model
     from bie_jax.objectives.base import unlabeled_batch
     from bie_jax.objectives.vqvae import vqvae

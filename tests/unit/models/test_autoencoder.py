@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from bie_jax.config.schema import check_config
-from bie_jax.models.layers.channels import contract, contract_image, expand, join_channels
+from bie_jax.config.rules import check_config
+from bie_jax.models.autoencoder import contract, contract_image, expand, join_channels
 from bie_jax.objectives import build_model
 from bie_jax.training.state import initial_variables
 from configs import base

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from bie_jax.config.schema import check_config
+from bie_jax.config.rules import check_config
 from bie_jax.models.kernels.convolution import cpu_convolution, plain_convolution, product_over_patches
 from bie_jax.models.kernels.product import cpu_product, plain_product
-from bie_jax.objectives.base import build_model
+from bie_jax.objectives import build_model
 from bie_jax.shapes.distance_matrix import normalized_distances
 from bie_jax.training.state import initial_variables
 from configs import base

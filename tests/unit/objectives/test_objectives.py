@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from bie_jax.config.schema import check_config
+from bie_jax.config.rules import check_config
 from bie_jax.losses.contrastive import Origin
 from bie_jax.objectives import METHODS, build_model
 from bie_jax.objectives.ae import ae

@@ -9,7 +9,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 from ml_collections import ConfigDict
 
-from bie_jax.config.schema import check_config
+from bie_jax.config.rules import check_config
 from bie_jax.models.autoencoder import Autoencoder
 from bie_jax.models.bottlenecks.dense import DenseBottleneck
 from bie_jax.models.decoders.matrix import MatrixDecoder

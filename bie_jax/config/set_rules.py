@@ -1,0 +1,226 @@
+"""Whether a configuration suits the sets that it names, the devices that there are and the network that it makes.
+
+What the values of a configuration say of each other is in `rules`; here the images are known.
+"""
+
+import jax
+import numpy as np
+
+from bie_jax.config.schema import (
+    Config,
+    ConfigError,
+    ContrastiveConfig,
+    DataConfig,
+    EvalConfig,
+    ModelConfig,
+    TrainConfig,
+)
+from bie_jax.input.columns import embedding_columns
+from bie_jax.input.covariates import check_known
+from bie_jax.input.image_set import ImageSet
+from bie_jax.input.mixture import Mixture
+from bie_jax.input.splits import split_image_set
+from bie_jax.input.wells import names_of_wells
+from bie_jax.objectives.contrast import compared_treatment
+
+_MOST_STEPS = 2**31  # the step is counted in 32 bits
+
+
+def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Hold a configuration against the sets and the devices.
+
+    Returns:
+        Rows to train on and rows to validate on, of each set, numbered over all sets.
+
+    Raises:
+        ConfigError: naming the key, its value and what is possible.
+    """
+    main = mixture.sets[0]
+    _check_devices_share_a_batch(config.train, jax.device_count())
+    _check_kind(config.data, mixture)
+    if config.data.kind == "shapes":
+        _check_points(config.data, mixture)
+    else:
+        _check_window("data.crop_size", config.data.crop_size, mixture)
+        _check_window("eval.image_size", config.eval.image_size, mixture)
+    _check_channels_share_the_latent(config.model, mixture)
+    _check_something_is_compared(config.objective.contrastive, mixture)
+    _check_images_of_one_size(config.data, mixture)
+    _check_columns(config.eval, main)
+    train_rows, val_rows = _split(config, mixture)
+    check_negatives(config.objective.contrastive, mixture, np.concatenate(train_rows))
+    _check_batch_is_filled(config.train, mixture, train_rows, val_rows)
+    _check_components_are_fitted(config.eval, main, train_rows[0])
+    _check_steps_are_counted(config, sum(map(len, train_rows)))
+    return train_rows, val_rows
+
+
+def check_components(components: int, dim: int) -> None:
+    """Raise ConfigError for more components than the readout [dim] has numbers."""
+    if components > dim:
+        raise ConfigError(
+            f"config.eval.components={components} is more than the {dim} numbers that config.eval.readout gives"
+        )
+
+
+def check_negatives(contrastive: ContrastiveConfig, mixture: Mixture, train_rows: np.ndarray) -> None:
+    """Raise ConfigError if no batch can hold two images to be told apart: the contrastive term would always be 0.
+
+    Args:
+        contrastive: the checked group.
+        mixture: the sets.
+        train_rows: the rows that are trained on, numbered over all sets.
+    """
+    if not contrastive.weight or contrastive.form == "pull":
+        return
+    metadata = mixture.metadata.iloc[train_rows]
+    if compared_treatment(contrastive) is not None:
+        metadata = metadata[metadata[contrastive.treatment].fillna("") != ""]
+        if metadata[contrastive.treatment].nunique() < 2:
+            raise ConfigError(
+                f"config.objective.contrastive.form='replicates' tells treatments apart, and {contrastive.treatment!r} "
+                f"of the images that {mixture.name!r} has to train on holds fewer than two; 'views' is possible"
+            )
+    if names_of_wells(metadata).nunique() < 2:
+        raise ConfigError(
+            f"config.objective.contrastive.form={contrastive.form!r} tells wells apart (fields, where no well is "
+            f"known), and all images that {mixture.name!r} has to train on are of one; "
+            "config.objective.contrastive.weight=0 is possible"
+        )
+
+
+def _check_devices_share_a_batch(train: TrainConfig, devices: int) -> None:
+    shares = devices * train.accumulate_steps
+    if train.batch_size % shares:
+        in_parts = f" in {train.accumulate_steps} parts" if train.accumulate_steps > 1 else ""
+        raise ConfigError(
+            f"config.train.batch_size={train.batch_size} cannot be shared by {devices} devices{in_parts}; the nearest "
+            f"that can: {max(1, train.batch_size // shares) * shares} or {-(-train.batch_size // shares) * shares}"
+        )
+
+
+def _check_kind(data: DataConfig, mixture: Mixture) -> None:
+    kinds = {image_set.kind for image_set in mixture.sets}
+    if kinds != {data.kind}:
+        raise ConfigError(
+            f"config.data.kind={data.kind!r}, but {mixture.name!r} is a set of {' and '.join(sorted(kinds))}"
+        )
+
+
+def _check_points(data: DataConfig, mixture: Mixture) -> None:
+    numbers = {image_set.name: image_set.image_shape[0] for image_set in mixture.sets}
+    if len(set(numbers.values())) > 1:
+        told = ", ".join(f"{name} {points}" for name, points in numbers.items())
+        raise ConfigError(
+            f"config.data.mix_with: the sets' outlines have different numbers of points ({told}), and no part of "
+            "an outline is one; build them with one --points"
+        )
+    if mixture.window[0] % data.crop_size[0]:
+        raise ConfigError(
+            f"config.data.crop_size={data.crop_size}: the outlines of {mixture.name!r} have {mixture.window[0]} "
+            "points, of which every one, every second, every third, ... is taken: expected (P, P), P a divisor of that"
+        )
+
+
+def _check_window(key: str, size: tuple[int, int], mixture: Mixture) -> None:
+    if size[0] > mixture.window[0] or size[1] > mixture.window[1]:
+        raise ConfigError(
+            f"config.{key}={size} is larger than the images of {mixture.name!r}, "
+            f"{mixture.window[0]} x {mixture.window[1]} pixels"
+        )
+
+
+def _check_channels_share_the_latent(model: ModelConfig, mixture: Mixture) -> None:
+    channels = len(mixture.channel_names)
+    if model.channel_readout == "concat" and model.latent_dim % channels:
+        raise ConfigError(
+            f"config.model.latent_dim={model.latent_dim} with channel_readout='concat' is not a multiple of the "
+            f"{channels} channels of {mixture.name!r}: each gives an equal part"
+        )
+
+
+def _check_something_is_compared(contrastive: ContrastiveConfig, mixture: Mixture) -> None:
+    """The contrastive term would be 0 all the time."""
+    if not contrastive.weight:
+        return
+    if contrastive.form in ("channels", "pull") and len(mixture.channel_names) == 1:
+        raise ConfigError(
+            f"config.objective.contrastive.form={contrastive.form!r} compares the channels of an image, and "
+            f"{mixture.name!r} has one, {mixture.channel_names[0]!r}; 'views' and 'replicates' are possible"
+        )
+    if compared_treatment(contrastive) is None:
+        return
+    treatment, metadata = contrastive.treatment, mixture.metadata
+    if treatment not in metadata.columns:
+        raise ConfigError(
+            f"config.objective.contrastive.treatment={treatment!r} is no column of {mixture.name!r}; "
+            f"there are {', '.join(metadata.columns)}"
+        )
+    known = metadata[metadata[treatment] != ""]
+    if known.empty or known.groupby(treatment)["plate"].nunique().max() < 2:
+        raise ConfigError(
+            f"config.objective.contrastive.form='replicates' compares a treatment on one plate with itself on another, "
+            f"and no value of {treatment!r} in {mixture.name!r} is on two plates; 'views' is possible"
+        )
+
+
+def _check_images_of_one_size(data: DataConfig, mixture: Mixture) -> None:
+    sizes = {image_set.image_shape[:2] for image_set in mixture.sets}
+    if data.normalization_scope == "image" and len(sizes) > 1:
+        raise ConfigError(
+            f"config.data.normalization_scope='image' with sets of different sizes {sorted(sizes)}: windows of the "
+            "larger images reach the device, and their numbers are not the images'; 'plate' and 'set' are possible"
+        )
+
+
+def _check_columns(settings: EvalConfig, image_set: ImageSet) -> None:
+    for key, column in (("label", settings.label), ("group", settings.group)):
+        if column not in image_set.metadata.columns:
+            raise ConfigError(
+                f"config.eval.{key}={column!r} is no column of {image_set.name!r}; "
+                f"there are {', '.join(image_set.metadata.columns)}"
+            )
+    embedding_columns(image_set.metadata)
+    check_known(image_set, settings.append)
+
+
+def _split(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Rows to train on and rows to validate on, of each set, numbered over all sets."""
+    train_rows, val_rows = [], []
+    for member, image_set in enumerate(mixture.sets):
+        try:
+            train, val = split_image_set(config, image_set)
+        except ValueError as error:
+            raise ConfigError(f"config.data: {image_set.name!r}: {error}") from None
+        train_rows.append(train + mixture.first_rows[member])
+        val_rows.append(val + mixture.first_rows[member])
+    return train_rows, val_rows
+
+
+def _check_batch_is_filled(
+    train: TrainConfig, mixture: Mixture, train_rows: list[np.ndarray], val_rows: list[np.ndarray]
+) -> None:
+    count = sum(map(len, train_rows))
+    if train.batch_size > count:
+        raise ConfigError(
+            f"config.train.batch_size={train.batch_size} is more than the {count} images of {mixture.name!r} "
+            f"that are left to train on ({sum(map(len, val_rows))} are for validation)"
+        )
+
+
+def _check_components_are_fitted(settings: EvalConfig, image_set: ImageSet, train_rows: np.ndarray) -> None:
+    if settings.components > len(train_rows):
+        raise ConfigError(
+            f"config.eval.components={settings.components} is more than the {len(train_rows)} images of "
+            f"{image_set.name!r} that they are fitted to"
+        )
+
+
+def _check_steps_are_counted(config: Config, count: int) -> None:
+    steps = max(count // config.train.batch_size, config.train.min_epoch_steps)
+    total = (config.train.epochs + config.optimizer.cooldown_epochs) * steps
+    if total >= _MOST_STEPS:
+        raise ConfigError(
+            f"config.train.epochs={config.train.epochs} and config.optimizer.cooldown_epochs="
+            f"{config.optimizer.cooldown_epochs} of {steps} steps each are {total} steps, {_MOST_STEPS - 1} at most"
+        )

@@ -1,0 +1,119 @@
+"""The configuration of a run's folder, `config.json`: writing it, holding another against it, reading it again."""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from bie_jax.config.rules import check_config
+from bie_jax.config.schema import Config, ConfigError
+from bie_jax.files import integrity
+from bie_jax.files.foreign_text import visible
+
+CONFIG = "config.json"
+# Keys that runs begun before did not have, (group, key), and what those runs did: they go on as they began.
+_ADDED = {("model", "cpu_kernels"): True}
+_RESTORE = "restore it from a copy"
+
+# Keys that may differ between two runs of one workdir: where things lie and how they are scored, not what is trained.
+_FREE_KEYS = ("data.data_dir", "data.read_threads", "train.wandb", "train.profile_steps")
+
+
+def check_workdir(config: Config, workdir: Path) -> None:
+    """Hold the configuration against the one that a workdir was made by, if it was made by any.
+
+    The `eval` group may change between calls, and so may keys that say only where things lie.
+
+    Raises:
+        ConfigError: naming every key that differs; or if the folder holds something, and that is no run.
+    """
+    _check_is_of_a_run(workdir)
+    if not (workdir / CONFIG).exists():
+        return
+    before, now = flatten(_read(workdir)), flatten(config.model_dump(mode="json"))
+    differing = [
+        f"config.{key}: the workdir has {before.get(key, 'no such key')!r}, this run {now.get(key, 'no such key')!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith("eval.") and key not in _FREE_KEYS
+    ]
+    if differing:
+        raise ConfigError(
+            f"{workdir} was made by another configuration; choose another --workdir, or remove that one:\n"
+            + "\n".join(differing)
+        )
+
+
+def save_config(config: Config, workdir: Path) -> None:
+    """Write `config.json`.
+
+    Raises:
+        ConfigError: if the workdir was made by another configuration; nothing is overwritten.
+    """
+    check_workdir(config, workdir)
+    integrity.write_json(workdir / CONFIG, config.model_dump(mode="json"))
+
+
+def load_config(workdir: Path) -> Config:
+    """The configuration that made a workdir.
+
+    Raises:
+        ConfigError: if there is none, or if it is of another version of this program.
+        DamagedFileError: if it is not what was written.
+    """
+    stored = ConfigDict(_read(Path(workdir)))
+    try:
+        return check_config(stored)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{Path(workdir) / CONFIG} is not of this version; give the configuration too (--config=FILE) to "
+            f"have its eval group written anew:\n{error}"
+        ) from None
+
+
+def check_trained(workdir: Path) -> None:
+    """Raise ConfigError unless a run was begun in a folder, by whatever version of this program."""
+    if not (workdir / CONFIG).is_file():
+        raise ConfigError(f"{workdir} holds no {CONFIG}: nothing was trained there")
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups as one table: "model.latent_dim" -> value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _check_is_of_a_run(workdir: Path) -> None:
+    """A folder is a run's if it is not there yet, empty, or holds config.json; hidden files do not count."""
+    for path in (workdir, *workdir.parents):
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"--workdir={workdir}: {path} is a file; a run needs a folder of its own")
+    if not workdir.is_dir() or (workdir / CONFIG).is_file():
+        return
+    others = sorted(path.name for path in workdir.iterdir() if not path.name.startswith("."))
+    others = [name for name in others if name != integrity.CHECKSUMS]  # a kill while the first file was written
+    left = [name for name in ("checkpoints", "dataset.json", "metrics.jsonl") if name in others]
+    if left:
+        raise ConfigError(
+            f"{workdir / CONFIG} is missing beside {', '.join(left)} of a run: {_RESTORE}, or choose another --workdir"
+        )
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise ConfigError(
+            f"--workdir={workdir}: the folder holds other things than a run ({visible(', '.join(others[:3]))}{more}); "
+            "choose one that is empty or not there yet, e.g. --workdir=runs/first"
+        )
+
+
+def _read(workdir: Path) -> dict[str, Any]:
+    check_trained(workdir)
+    content = integrity.read_json(workdir / CONFIG, _RESTORE)
+    if not set(Config.model_fields) <= content.keys():
+        raise ConfigError(f"{workdir / CONFIG} is not of a run: expected the groups {', '.join(Config.model_fields)}")
+    for (group, key), value in _ADDED.items():
+        content[group].setdefault(key, value)
+    return content

@@ -1,0 +1,233 @@
+"""Every rule between keys: what it refuses, and that several faults are said at once."""
+
+import dataclasses
+
+import pytest
+from ml_collections import ConfigDict
+
+from bie_jax.config import rules
+from bie_jax.config.rules import RULES_OF_ALL, RULES_OF_GROUPS, check_config
+from bie_jax.config.schema import ConfigError
+from bie_jax.objectives import METHODS
+from configs import mae_idr0093, shape_vae_mnist, vqvae_idr0093
+
+IMAGES, MASKED, OUTLINES = vqvae_idr0093.get_config(), mae_idr0093.get_config("tiny"), shape_vae_mnist.get_config()
+
+# rule -> a configuration, what is changed of it, and the start of the line.
+BROKEN = {
+    "_outlines_are_square_and_of_one_set": (OUTLINES, {"data.crop_size": (64, 32)}, "data: crop_size=(64, 32), "),
+    "_every_set_has_a_weight": (IMAGES, {"data.mix_with": ("other",)}, "data: mix_weights=(1.0,) for 2 sets"),
+    "_no_set_is_named_twice": (
+        IMAGES,
+        {"data.mix_with": ("idr0093",), "data.mix_weights": (1.0, 1.0)},
+        "data: mix_with=('idr0093',) with name='idr0093': a set is named twice",
+    ),
+    "_fold_is_one_of_them": (IMAGES, {"data.num_folds": 3, "data.fold": 3}, "data: fold=3 of num_folds=3: "),
+    "_heads_divide_the_width": (IMAGES, {"model.vit.decoder_heads": 7}, "model.vit: decoder_width=512 is not a mul"),
+    "_only_plain_codebooks_have_groups": (
+        IMAGES,
+        {"model.quantizer.name": "residual", "model.quantizer.num_groups": 2},
+        "model.quantizer: num_groups=2 with name='residual': 1 is possible",
+    ),
+    "_levels_make_the_codes_of_fsq": (
+        IMAGES,
+        {"model.quantizer.name": "fsq", "model.quantizer.levels": (4, 4)},
+        "model.quantizer: num_codes=16 and code_dim=16 with name='fsq', levels=(4, 4): they are 16, ",
+    ),
+    "_codes_of_fsq_start_where_they_stay": (
+        IMAGES,
+        {"model.quantizer.name": "fsq", "model.quantizer.kmeans_iterations": 5},
+        "model.quantizer: kmeans_iterations=5 with name='fsq': its codes are fixed; 0 is possible",
+    ),
+    "_method_is_known": (
+        IMAGES,
+        {"model.name": "gan"},
+        "model.name='gan': expected 'ae', 'vae', 'vqvae', 'mae' or 'taught', ",
+    ),
+    "_mae_has_patches_to_leave_out": (MASKED, {"model.encoder": "resnet"}, "model: encoder='resnet' with name='mae'"),
+    "_mae_sees_channels_together": (MASKED, {"model.channels": "independent"}, "model: channels='independent' with"),
+    "_only_vit_has_tokens": (IMAGES, {"model.channels": "tokens"}, "model: channels='tokens' with encoder='residual_"),
+    "_only_separate_channels_are_concatenated": (
+        IMAGES,
+        {"model.channel_readout": "concat"},
+        "model: channel_readout='concat' with name='vqvae', channels='joint': ",
+    ),
+    "_only_tokens_are_dropped": (IMAGES, {"model.channel_dropout": 0.5}, "model: channel_dropout=0.5 with channels="),
+    "_only_published_encoders_are_pretrained": (
+        IMAGES,
+        {"model.pretrained": "weights"},
+        "model: pretrained with encoder='residual_stack': only 'resnet' and 'vit' are published",
+    ),
+    "_ring_has_no_mirror": (OUTLINES, {"model.decoder": "mirror"}, "model: decoder='mirror' with encoder='ring': "),
+    "_matrices_are_decoded_by_autoencoders": (
+        OUTLINES,
+        {"model.channels": "independent"},
+        "model: decoder='points' with name='vae', channels='independent': it makes one matrix",
+    ),
+    "_matrices_are_decoded_from_a_vector": (
+        OUTLINES,
+        {"model.name": "vqvae", "model.bottleneck": "grid"},
+        "model: decoder='points' with bottleneck='grid': it needs one latent vector; 'pooled' is possible",
+    ),
+    "_codes_can_differ": (IMAGES, {"model.quantizer.num_codes": 1}, "model: quantizer.num_codes=1: one code says no"),
+    "_latent_counts_the_codes_of_a_grid": (
+        IMAGES,
+        {"model.quantizer.num_groups": 3},
+        "model: latent_dim=16 with quantizer.num_codes=16 in 3 codebooks: bottleneck='grid' embeds",
+    ),
+    "_latent_is_the_groups_of_a_pooled_vector": (
+        IMAGES,
+        {"model.bottleneck": "pooled", "model.quantizer.code_dim": 3},
+        "model: latent_dim=16 with quantizer.num_groups=1 of quantizer.code_dim=3 numbers: ",
+    ),
+    "_peak_is_highest": (IMAGES, {"optimizer.min_lr": 1.0}, "optimizer: min_lr=1.0 above lr=0.001, the peak: "),
+    "_microbatches_are_equal": (IMAGES, {"train.accumulate_steps": 3}, "train: batch_size=64 is not a multiple of ac"),
+    "_warmup_ends_before_the_last_epoch": (IMAGES, {"train.epochs": 5}, ": optimizer.warmup_epochs=5 leaves nothing"),
+    "_sizes_are_multiples_of_the_stride": (
+        IMAGES,
+        {"eval.image_size": (30, 32), "model.spread": "broadcast"},
+        ": eval.image_size=(30, 32): its sides must be multiples of 4, the stride of model.encoder='residual_stack'",
+    ),
+    "_masking_leaves_a_patch": (
+        MASKED,
+        {"data.crop_size": (16, 8), "data.augment.rotate90": False},
+        ": model.mae.mask_ratio=0.75 leaves none of the 2 patches that data.crop_size=(16, 8) has with ",
+    ),
+    "_no_side_alone_is_whole": (IMAGES, {"eval.image_size": (0, 64)}, ": eval.image_size=(0, 64): (0, 0) means the"),
+    "_network_of_one_size_embeds_that_size": (
+        IMAGES,
+        {"model.name": "ae", "eval.image_size": (64, 64)},
+        ": eval.image_size=(64, 64): with model.spread='dense' or learnt positions a network has one size",
+    ),
+    "_only_squares_are_turned": (
+        IMAGES,
+        {"data.crop_size": (224, 128)},
+        ": data.crop_size=(224, 128) with data.augment.rotate90=True: only squares can be turned",
+    ),
+    "_images_are_no_matrices": (OUTLINES, {"data.kind": "images"}, ": model.encoder='ring', model.decoder='points' "),
+    "_images_have_no_terms_of_matrices": (
+        IMAGES,
+        {"objective.matrix.triangle": 1.0},
+        ": objective.matrix with data.kind='images': its terms are of distance matrices",
+    ),
+    "_outlines_are_seen_whole": (OUTLINES, {"eval.image_size": (32, 32)}, ": eval.image_size=(32, 32) with data.kin"),
+    "_outlines_are_learnt_by_autoencoders": (
+        MASKED,
+        {"data.kind": "shapes"},
+        ": model.name='mae' with data.kind='shapes': 'ae', 'vae' and 'vqvae' are possible",
+    ),
+    "_outlines_have_one_channel": (
+        IMAGES,
+        {"data.kind": "shapes", "model.name": "vae", "model.channels": "independent"},
+        ": model.channels='independent' with data.kind='shapes': a matrix is one channel; 'joint' is possible",
+    ),
+    "_outlines_are_drawn_from_a_vector": (
+        IMAGES,
+        {"data.kind": "shapes"},
+        ": model.bottleneck='grid' with data.kind='shapes': an outline is drawn from one vector; 'pooled' is possible",
+    ),
+    "_points_suit_the_network": (
+        OUTLINES,
+        {"data.crop_size": (20, 20), "model.decoder": "matrix"},
+        ": data.crop_size=(20, 20) with model.decoder='matrix': the number of points must be a multiple of ",
+    ),
+    "_what_the_ring_keeps_is_not_random": (
+        OUTLINES,
+        {"model.ring.keeps": "direction"},
+        ": model.ring.keeps='direction' with data.outline.reindex='start_and_direction': what it keeps would be random",
+    ),
+    "_terms_are_of_the_method": (
+        IMAGES,
+        {"objective.kl_warmup_steps": 10},
+        ": objective.kl_warmup_steps=10 with model.name='vqvae': only 'vae' reads it; 0 is possible",
+    ),
+    "_teacher_is_an_average": (
+        IMAGES,
+        {"model.name": "taught"},
+        ": train.ema_decay=0.0 with model.name='taught': its teacher is a moving average of the network; ",
+    ),
+    "_weights_come_from_one_place": (
+        IMAGES,
+        {"model.encoder": "resnet", "model.pretrained": "weights", "train.init_from": "runs/other"},
+        ": model.pretrained='weights' with train.init_from='runs/other': weights come from one of them",
+    ),
+    "_compared_channels_have_embeddings": (
+        IMAGES,
+        {"objective.contrastive.weight": 1.0},
+        ": objective.contrastive.form='channels' with model.channels='joint': it compares the embeddings of channels",
+    ),
+    "_ring_is_not_computed_again": (OUTLINES, {"train.remat": True}, ": train.remat=True with model.encoder='ring'"),
+    "_only_vit_has_layers": (IMAGES, {"optimizer.layer_decay": 0.5}, ": optimizer.layer_decay=0.5 with model.encode"),
+}
+
+
+def _changed(config, changes):
+    changed = config.copy_and_resolve_references()
+    changed.update_from_flattened_dict(changes)
+    return changed
+
+
+def _lines(config, changes):
+    try:
+        check_config(_changed(config, changes))
+    except ConfigError as error:
+        return str(error).splitlines()
+    return []
+
+
+def test_every_rule_is_broken_below():
+    listed = [*(rule for group in RULES_OF_GROUPS.values() for rule in group), *RULES_OF_ALL]
+    assert [rule.__name__ for rule in listed] == list(BROKEN)
+
+
+@pytest.fixture(autouse=True)
+def taught(monkeypatch):
+    """A method with a teacher, of which there is none yet."""
+    monkeypatch.setitem(METHODS, "taught", dataclasses.replace(METHODS["ae"], has_teacher=True))
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_breaks_a_rule_is_said_by_it_alone(name, monkeypatch):
+    config, changes, start = BROKEN[name]
+    check_config(config)
+    start = f"config{start}" if start.startswith(":") else f"config.{start}"
+    assert len([line for line in _lines(config, changes) if line.startswith(start)]) == 1
+    for group, of_group in RULES_OF_GROUPS.items():
+        monkeypatch.setitem(RULES_OF_GROUPS, group, tuple(rule for rule in of_group if rule.__name__ != name))
+    monkeypatch.setattr(rules, "RULES_OF_ALL", tuple(rule for rule in RULES_OF_ALL if rule.__name__ != name))
+    assert not [line for line in _lines(config, changes) if line.startswith(start)]
+
+
+def test_several_faults_are_said_at_once_each_in_its_line():
+    lines = _lines(
+        IMAGES,
+        {
+            "train.batch_size": 0,  # a range, so that no rule of this group is asked, and none of all groups
+            "data.fold": 1,
+            "model.channel_dropout": 0.5,
+            "model.channel_readout": "concat",
+            "optimizer.min_lr": 1.0,
+        },
+    )
+    assert [line.split(" ")[0] for line in lines] == [
+        "config.train.batch_size=0:",
+        "config.data:",
+        "config.model:",
+        "config.model:",
+        "config.optimizer:",
+    ]
+
+
+def test_a_method_that_is_added_is_allowed(monkeypatch):
+    assert _lines(IMAGES, {"model.name": "dino"}) == [
+        "config.model.name='dino': expected 'ae', 'vae', 'vqvae', 'mae' or 'taught', e.g. --config.model.name=ae"
+    ]
+    monkeypatch.setitem(METHODS, "dino", METHODS["ae"])
+    assert _lines(IMAGES, {"model.name": "dino"}) == []
+
+
+def test_no_rule_is_asked_of_what_is_no_group():
+    with pytest.raises(ConfigError) as error:
+        check_config(ConfigDict(IMAGES.to_dict() | {"model": 3}))
+    assert str(error.value).startswith("config.model=3: expected a group of keys")
+    assert len(str(error.value).splitlines()) == 1
