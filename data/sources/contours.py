@@ -55,6 +55,11 @@ class ContourPlane:
         return cut(outlines[self.number][1], window, self.source)
 
 
+def holds_contours(index: Index) -> bool:
+    """Whether outlines are there already; a source has masks or contours, never both."""
+    return all(isinstance(plane, ContourPlane) for plane in index.fields[0].planes.values())
+
+
 def is_of_contours(source: str | None) -> bool:
     """Whether a source says by itself that it holds outlines: text, or arrays of pairs; no mask is 2 pixels wide."""
     path = Path(source or "")
