@@ -57,7 +57,7 @@ class FilePlane:
 
     Attributes:
         path: the file. What it is, its first bytes say, not its name.
-        page: number of the plane, in the order that the file's description gives (see `data.contents`).
+        page: number of the plane, in the order that the file's description gives (see `data.fields.contents`).
         color: index into the samples of a pixel; None: the image must have one sample per pixel.
         pages: planes that the file must hold, where each of them has a meaning; None: others may follow.
         like: the file that decides what all of its channel hold; None: this one may hold anything.

@@ -7,7 +7,7 @@ from pathlib import Path
 from data.records.writer import Description, Example, write_set
 from data.studies.simulated.simulation import CHANNEL_NAMES, PIXEL_SIZE_UM, Design, Well, layout, simulate_site
 
-VERSION = "1.1.0"
+VERSION = "1.2.0"
 
 _COLUMNS = {
     "plate": str,
