@@ -24,13 +24,17 @@ from bie_jax.input.image_set import damage_of_set
 from data import limits
 from data.command_line import parse
 from data.errors import BuildError
+from data.fields.channels import choose_channels
 from data.fields.crops import AroundMasks, AroundPoints, Cut, RandomWindows, Tiles, Whole
-from data.fields.field_set import VERSION, FieldMaker, build_fields, bytes_read, choose_channels, estimate_illumination
+from data.fields.field_set import VERSION, build_fields, bytes_read
 from data.fields.index import Index
+from data.fields.maker import FieldMaker
 from data.fields.object_table import attach_objects
 from data.fields.outlines import CHANNEL, OutlineOfMask, OutlinesOfLabels, ResampledContour
+from data.fields.plate_light import estimate_illumination
 from data.options import FieldOptions, ImageOptions, Options, PlaneOptions, ShapeOptions
-from data.records.writer import building_folder, examples_in, print_summary
+from data.records.summary import examples_in, print_summary
+from data.records.writer import building_folder
 from data.sources.contours import holds_contours
 from data.sources.masks import as_masks
 from data.sources.origin import Origin, origin_of_source

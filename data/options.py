@@ -6,7 +6,7 @@ from typing import Literal
 
 from data.errors import BuildError
 from data.fields.index import AxisChoice
-from data.records.writer import Kind
+from data.records.description import Kind
 
 # How a mask is read: one object of two levels or of grey in each image, or each value an object.
 MaskReading = Literal["binary", "grey", "labels"]

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data.download import bring, is_archive
 from data.errors import BuildError
 from data.fields.index import Index
 from data.fields.planes import IMAGE_SUFFIXES
 from data.options import FieldOptions
 from data.sources.arrays import index_arrays
 from data.sources.contours import index_contours
+from data.sources.download import bring, is_archive
 from data.sources.folder import index_folder
 from data.sources.formats import format_of
 from data.sources.layouts import index_layout, index_pattern

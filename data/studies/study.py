@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data.options import FieldOptions, MaskReading
-from data.records.writer import Kind
+from data.records.description import Kind
 from data.sources.origin import Origin
 
 # What a study takes whose files hold pixels.

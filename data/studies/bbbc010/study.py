@@ -1,8 +1,8 @@
 """The worms of BBBC010 among the known sets: the official archives, or what the user gives."""
 
-from data.download import bring
 from data.errors import BuildError
 from data.options import FieldOptions
+from data.sources.download import bring
 from data.sources.origin import Origin
 from data.studies.bbbc010.index import (
     CHANNELS,

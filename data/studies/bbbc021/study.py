@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from data.download import bring
 from data.errors import BuildError
 from data.fields.field_set import VERSION
 from data.options import FieldOptions
+from data.sources.download import bring
 from data.sources.origin import Origin, same_names
 from data.studies.bbbc021.index import (
     CHANNELS,

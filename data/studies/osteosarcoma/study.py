@@ -1,7 +1,7 @@
 """The osteosarcoma cells among the known sets: contours, no pixels."""
 
-from data.download import bring
 from data.options import FieldOptions
+from data.sources.download import bring
 from data.sources.origin import Origin
 from data.studies.osteosarcoma.index import LABEL, TEXT, VERSION, index_osteosarcoma
 from data.studies.study import Study

@@ -38,7 +38,7 @@ def test_paths_and_modules_that_the_code_names():
         missing += [(file.name, path) for path in _IN_A_MESSAGE.findall(text) if not (REPOSITORY / path).exists()]
         for name in _MODULE.findall(text):
             parts = name.split(".")
-            # A module, or something in one: `data.limits`, `data.download.bring`.
+            # A module, or something in one: `data.limits`, `data.sources.download.bring`.
             modules = [REPOSITORY.joinpath(*parts[:depth]) for depth in (len(parts), len(parts) - 1)]
             found = modules[0].is_dir() or any(module.with_suffix(".py").exists() for module in modules)
             missing += [] if found else [(file.name, name)]

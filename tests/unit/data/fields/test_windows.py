@@ -13,7 +13,8 @@ from data import limits
 from data.errors import BadInputError
 from data.fields.planes import FilePlane
 from data.fields.window import Window
-from data.records.writer import Description, write_set
+from data.records.description import Description
+from data.records.writer import write_set
 from data.sources.arrays import ArrayPlane
 from data.sources.contours import ContourPlane
 from data.sources.masks import MaskPlane

@@ -16,8 +16,9 @@ from data.annotation import join
 from data.build import main
 from data.errors import BuildError
 from data.fields.crops import Whole
-from data.fields.field_set import FieldMaker, build_fields
+from data.fields.field_set import build_fields
 from data.fields.index import Field, Index
+from data.fields.maker import FieldMaker
 from data.fields.planes import FilePlane
 from data.sources.layouts import index_layout, index_pattern
 from data.studies.idr0006.study import IDR0006
