@@ -1,4 +1,4 @@
-"""What may be typed after `python -m data.build`."""
+"""What may be typed after `python -m data.build`, and what it means: one frozen `Options`."""
 
 import argparse
 import os
@@ -9,36 +9,43 @@ from typing import Literal
 from bie_jax.shapes.resample import METHODS
 from data.errors import BuildError
 from data.fields.index import AxisChoice
-from data.options import LAYOUTS, layout_of, problem_of_flags
+from data.flags import problem_of_flags
+from data.options import FieldOptions, ImageOptions, Options, PlaneOptions, ShapeOptions
 from data.sources.contours import is_of_contours
+from data.sources.source import LAYOUTS, layout_of
 from data.studies.known import STUDIES
+from data.studies.study import Simulation, Study, readme, set_name
 from data.text import plain
 from data.wells import PLATE_FORMATS
 
-IMAGE_SETS = ("bbbc010", "bbbc021", "mnist", *STUDIES)  # known by name; as shapes they need another one
-
 _TEXTS = ("plates", "wells", "channels", "label", "label_mask")  # flags that name what a source has
+_OF_SIMULATIONS = {"data_dir", "workers"}  # the flags that they take
 
 
-def parse(arguments: list[str], description: str | None) -> argparse.Namespace:
-    """The flags, those that are not possible together refused: exit status 2 and one line on stderr.
+def parse(arguments: list[str], description: str | None) -> Options:
+    """What is asked for; flags that are not possible together are refused: exit status 2 and one line on stderr.
 
     Args:
         arguments: as typed after `python -m data.build`.
         description: of the command, for --help.
-
-    Returns:
-        One attribute for each flag. `set_name` is what the set is called; `points`, `resampling` and `mask` have values
-        if `kind` is "shapes".
     """
+    parser = _parser(description)
+    args = parser.parse_args([_with_hyphens(argument) for argument in arguments])
+    typed = {argument.partition("=")[0][2:].replace("-", "_") for argument in arguments if argument.startswith("--")}
+    try:
+        return _checked(args, typed)
+    except BuildError as error:
+        parser.error(str(error))
+
+
+def _parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data.build",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    known = ", ".join(("simulated", *IMAGE_SETS, "osteosarcoma"))
-    parser.add_argument("name", help=f"of the set: {known}, or a name of yours for images of yours")
+    parser.add_argument("name", help=f"of the set: {', '.join(STUDIES)}, or a name of yours for images of yours")
     parser.add_argument("--kind", choices=("images", "shapes"), default="images", help="(default: images)")
     parser.add_argument("--as", dest="set_name", metavar="NAME", help="what the set is called instead")
     parser.add_argument("--data-dir", default="datasets", type=Path, help="folder of built sets (default: datasets)")
@@ -86,66 +93,97 @@ def parse(arguments: list[str], description: str | None) -> argparse.Namespace:
         help="memory that one file may take, whatever its size (default: by its size, 4 at most)",
     )
     parser.add_argument("--skip-bad", type=Path, metavar="FILE.csv", help="leave out what cannot be read, and list it")
-    args = parser.parse_args([_with_hyphens(argument) for argument in arguments])
+    return parser
 
-    typed = {argument.partition("=")[0][2:].replace("-", "_") for argument in arguments if argument.startswith("--")}
+
+def _checked(args: argparse.Namespace, typed: set[str]) -> Options:
+    """The options that flags mean; raises BuildError for flags that mean nothing, or not together."""
+    study = STUDIES.get(args.name)
     for name in (args.name, args.set_name):
         if name is not None and not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            parser.error(f"the name {name!r}: expected small letters, digits and _, beginning with a letter")
-    if args.name == "simulated" and typed - {"data_dir", "workers"}:
-        parser.error(f"simulated takes no --{sorted(typed - {'data_dir', 'workers'})[0].replace('_', '-')}")
-    try:
-        for text in _TEXTS:
-            if getattr(args, text) is not None:
-                setattr(args, text, plain(getattr(args, text), f"--{text.replace('_', '-')}"))
-    except BuildError as error:
-        parser.error(str(error))
+            raise BuildError(f"the name {name!r}: expected small letters, digits and _, beginning with a letter")
+    if isinstance(study, Simulation) and typed - _OF_SIMULATIONS:
+        raise BuildError(f"{study.name} takes no --{sorted(typed - _OF_SIMULATIONS)[0].replace('_', '-')}")
+    texts = {
+        text: None if getattr(args, text) is None else plain(getattr(args, text), f"--{text.replace('_', '-')}")
+        for text in _TEXTS
+    }
     if not 0 <= args.overlap < (args.crop or args.overlap + 1):
-        parser.error(f"--overlap={args.overlap}: expected 0 to {(args.crop or 1) - 1}, less than --crop")
+        raise BuildError(f"--overlap={args.overlap}: expected 0 to {(args.crop or 1) - 1}, less than --crop")
     if args.z == "each" and args.t in ("max", "mean", "focus"):
-        parser.error(
+        raise BuildError(
             f"--z=each with --t={args.t}: focal planes can be kept apart only where time points are not projected"
         )
     if args.layout and args.pattern:
-        parser.error(
+        raise BuildError(
             f"--layout={args.layout} and --pattern exclude each other: a pattern is a layout of its own, of the files "
             "below a folder; leave --layout out"
         )
-    _check_kind(parser, args)
-    if problem := problem_of_flags(typed, args.kind, _kind_of_source(args)):
-        parser.error(problem)
-    if args.set_name is None:
-        # As images and as shapes they can lie side by side.
-        args.set_name = f"{args.name}_shapes" if args.kind == "shapes" and args.name in IMAGE_SETS else args.name
-    return args
+    layout = args.layout
+    if args.kind == "shapes" and layout is args.pattern is None and is_of_contours(args.source):
+        layout = "contours"
+    if args.kind == "images" and layout == "contours":
+        raise BuildError("--layout=contours needs --kind=shapes: it has no pixels")
+    if args.kind == "images" and study is not None and args.kind not in study.kinds:
+        raise BuildError(f"{study.name} needs --kind={study.kinds[0]}: it has no pixels")
+    if args.kind == "shapes" and args.points is not None and args.points < 3:
+        raise BuildError(f"--points={args.points}: an outline has 3 points at least")
+    if problem := problem_of_flags(typed, args.kind, _kind_of_source(study, args.source, layout, args.pattern)):
+        raise BuildError(problem)
+    fields = FieldOptions(
+        name=args.name,
+        kind=args.kind,
+        source=args.source,
+        readme="data/README.md" if study is None else readme(study),
+        sha256=args.sha256,
+        layout=layout,
+        pattern=args.pattern,
+        annotation=args.annotation,
+        label=texts["label"] or "",
+        wells_per_plate=args.wells_per_plate,
+        level=args.level,
+        masks=args.masks,
+        plates=texts["plates"],
+        wells=texts["wells"],
+        leave_out=args.skip_bad is not None,
+        downloads=args.data_dir / "downloads",
+    )
+    if args.kind == "shapes":
+        mask = args.mask or (study.mask if isinstance(study, Study) else "binary")
+        examples = ShapeOptions(args.points or 256, args.resampling or "linear", mask)
+    else:
+        examples = ImageOptions(
+            crop=args.crop,
+            overlap=args.overlap,
+            random_crops=args.random_crops,
+            seed=args.seed,
+            objects=args.objects,
+            label_mask=texts["label_mask"],
+            illumination=args.illumination,
+        )
+    return Options(
+        set_name=args.set_name or (args.name if study is None else set_name(study, args.kind)),
+        data_dir=args.data_dir,
+        workers=args.workers,
+        max_gb=args.max_gb,
+        skip_bad=args.skip_bad,
+        fields=fields,
+        planes=PlaneOptions(texts["channels"], args.z, args.t),
+        examples=examples,
+    )
 
 
-def _kind_of_source(args: argparse.Namespace) -> str | None:
-    """A set's own name, a layout or "pattern", as in `data.options`; None where it is not known yet."""
-    if args.name in (*IMAGE_SETS, "osteosarcoma") and args.name not in STUDIES:
-        return args.name
-    if args.pattern is not None:
+def _kind_of_source(
+    study: Study | Simulation | None, source: str | None, layout: str | None, pattern: str | None
+) -> str | None:
+    """A layout, "pattern", or the name of a set with flags of its own, as in `data.flags`; None: not known yet."""
+    if isinstance(study, Study) and study.layout is None:
+        return study.name
+    if pattern is not None:
         return "pattern"
-    if args.layout is not None or args.source is None:
-        return args.layout
-    study = STUDIES.get(args.name)
-    return layout_of(args.source) or (None if study is None else study.layout or "pattern")
-
-
-def _check_kind(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse outlines as images, and fill in the flags of shapes."""
-    if args.kind == "shapes" and args.layout is args.pattern is None and is_of_contours(args.source):
-        args.layout = "contours"
-    of_contours = args.name == "osteosarcoma" or args.layout == "contours"
-    if args.kind == "images":
-        if of_contours:
-            parser.error(f"{'--layout=contours' if args.layout else args.name} needs --kind=shapes: it has no pixels")
-        return
-    if args.points is not None and args.points < 3:
-        parser.error(f"--points={args.points}: an outline has 3 points at least")
-    args.points = args.points or 256
-    args.resampling = args.resampling or "linear"
-    args.mask = args.mask or ("grey" if args.name == "mnist" else "binary")
+    if layout is not None or source is None:
+        return layout
+    return layout_of(source) or (study.layout if isinstance(study, Study) else None)
 
 
 def _with_hyphens(argument: str) -> str:

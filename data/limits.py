@@ -84,7 +84,7 @@ def current() -> Limits:
 
 @contextlib.contextmanager
 def using(limits: Limits) -> Iterator[None]:
-    """Other limits within the block, as `numpy.errstate` has other errors; `data.workers` takes them along."""
+    """Other limits within the block, as `numpy.errstate` has other errors; `data.records.workers` takes them along."""
     token = _current.set(limits)
     try:
         yield

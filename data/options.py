@@ -1,93 +1,137 @@
-"""Which flag of `python -m data.build` means something for which source; others are refused, never ignored."""
+"""What one build is asked for: parsed and checked once (`data.command_line`), never changed."""
 
-LAYOUTS = (
-    "table", "folder", "imagexpress", "operetta", "cellvoyager", "ome-tiff", "ome-zarr", "arrays", "tfds", "contours"
-)  # fmt: skip
-_SUFFIXES = {
-    "table": (".csv", ".tsv", ".parquet"),
-    "ome-zarr": (".zarr", ".zarr.zip", ".ozx"),
-    "ome-tiff": (".ome.tif", ".ome.tiff"),
-    "arrays": (".npy", ".npz"),
-}
+import dataclasses
+from pathlib import Path
+from typing import Literal
 
-_FILES = (*LAYOUTS, "pattern")  # sources of a user, and of a study, which has no kind of its own
-_WITH_STACKS = ("table", "imagexpress", "operetta", "cellvoyager", "ome-tiff", "ome-zarr", "pattern")
-_OF_PIXELS = tuple(source for source in (*_FILES, "bbbc010", "bbbc021", "mnist") if source != "contours")
+from data.errors import BuildError
+from data.fields.index import AxisChoice
+from data.records.description import Kind
 
-# Flag -> sources that take it. What is not here, all take.
-_TAKEN_BY = {
-    "layout": _FILES,
-    "pattern": _FILES,
-    "annotation": _FILES,
-    # Names of folders are no plates with wells, and the others are of one format.
-    "wells_per_plate": tuple(source for source in _FILES if source != "folder"),
-    "sha256": tuple(source for source in (*_FILES, "bbbc010", "bbbc021", "osteosarcoma")),
-    "channels": _OF_PIXELS,
-    "z": (*_WITH_STACKS, "folder"),  # a TIFF of a folder may hold focal planes and time points
-    "t": (*_WITH_STACKS, "folder"),
-    "level": ("ome-zarr",),
-    "masks": ("bbbc010",),
-    "mask": _OF_PIXELS,
-    "crop": _OF_PIXELS,
-    "overlap": _OF_PIXELS,
-    "random_crops": _OF_PIXELS,
-    "seed": _OF_PIXELS,
-    "objects": _OF_PIXELS,
-    "label_mask": _OF_PIXELS,
-    "illumination": _OF_PIXELS,
-}
-# Flag -> kind of set that takes it; others are for both.
-_OF_KIND = {
-    **dict.fromkeys(("crop", "overlap", "random_crops", "objects", "label_mask", "illumination", "seed"), "images"),
-    **dict.fromkeys(("points", "resampling", "mask"), "shapes"),
-}
-# Flag of images -> what must be given with it, and why.
-_NEEDS = {
-    "random_crops": ("crop", "the side of an example in pixels"),
-    "objects": ("crop", "the side of an example in pixels"),
-    "label_mask": ("crop", "the side of an example in pixels"),
-    "overlap": ("crop", "the side of an example in pixels"),
-    "masks": ("crop", "the side of an example in pixels"),
-    "seed": ("random_crops", "whose places it draws"),
-}
-_WAYS_TO_CUT = ("random_crops", "objects", "label_mask", "overlap", "masks")
+# How a mask is read: one object of two levels or of grey in each image, or each value an object.
+MaskReading = Literal["binary", "grey", "labels"]
 
 
-def flag(name: str) -> str:
-    """ "random_crops" -> "--random-crops"."""
-    return f"--{name.replace('_', '-')}"
+@dataclasses.dataclass(frozen=True)
+class FieldOptions:
+    """Which fields there are, and what is known of them.
 
-
-def layout_of(source: str) -> str | None:
-    """The layout that the suffix of a path or URL says; None where it says none."""
-    name = source.rstrip("/").lower().removesuffix(".gz")
-    return next((layout for layout, suffixes in _SUFFIXES.items() if name.endswith(suffixes)), None)
-
-
-def problem_of_flags(typed: set[str], kind: str, source: str | None) -> str | None:
-    """Why a flag would be ignored; None if each means something.
-
-    Args:
-        typed: the flags, with underscores.
-        kind: "images" or "shapes".
-        source: a layout, "pattern", or a name of a set that is known by it; None where it is not known yet.
+    Attributes:
+        name: as typed, of a known set or of the user's own.
+        kind: what the fields shall become.
+        source: folder, table, archive or file, or a URL; None: none was given.
+        readme: which says what the source can be.
+        sha256: of a source that is one file, or the file of them that a study asks for.
+        layout: how the source is organized, one of `data.sources.source.LAYOUTS`; None: its suffix says it.
+        pattern: regular expression for whole paths instead.
+        annotation: table by plate and well; of contours a line for each.
+        label: column that is the label; "": the set's own, or "label".
+        wells_per_plate: 96, 384 or 1536; None: the set's own, or 384.
+        level: resolution of an OME-Zarr, 0 is the finest.
+        masks: of single objects beside a study's images: a folder, an archive, a URL, or "official".
+        plates: names with commas between; None: all.
+        wells: names with commas between; None: all.
+        leave_out: whether what cannot be read, or has no line in the annotation, is left out; else it stops the build.
+        downloads: folder for what is fetched and unpacked.
     """
-    for name in sorted(typed):
-        of_kind = _OF_KIND.get(name, kind)
-        if of_kind != kind and kind == "images":
-            return f"{flag(name)} needs --kind=shapes"
-        if of_kind != kind:
-            return f"--kind=shapes takes no {flag(name)}: it is about pixels, which are not kept"
-        takers = _TAKEN_BY.get(name)
-        if takers is not None and source is not None and source not in takers:
-            of = f"the layout {source}" if source in LAYOUTS else "a pattern" if source == "pattern" else source
-            return f"{flag(name)} means nothing for {of}; it is for {', '.join(takers)}"
-    if kind == "images":
-        for name, (needed, why) in _NEEDS.items():
-            if name in typed and needed not in typed:
-                return f"{flag(name)} needs {flag(needed)}, {why}"
-        ways = [flag(name) for name in _WAYS_TO_CUT if name in typed]
-        if len(ways) > 1:
-            possible = ", ".join(map(flag, _WAYS_TO_CUT))
-            return f"of {possible} only one is possible; here are {' and '.join(ways)}"
-    return None
+
+    name: str
+    kind: Kind
+    source: str | None
+    readme: str
+    sha256: str | None
+    layout: str | None
+    pattern: str | None
+    annotation: Path | None
+    label: str
+    wells_per_plate: int | None
+    level: int
+    masks: str | None
+    plates: str | None
+    wells: str | None
+    leave_out: bool
+    downloads: Path
+
+    def needed_source(self) -> str:
+        """The source of a set that cannot be built without; raises BuildError if none was given."""
+        if self.source is None:
+            raise BuildError(f"{self.name} needs --source; {self.readme} says what it can be")
+        return self.source
+
+
+@dataclasses.dataclass(frozen=True)
+class PlaneOptions:
+    """Which planes of a field become one image.
+
+    Attributes:
+        channels: as `data.fields.channels.choose_channels` reads it; None: all.
+        z: which focal planes.
+        t: which time points.
+    """
+
+    channels: str | None
+    z: AxisChoice
+    t: AxisChoice
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageOptions:
+    """How an image becomes examples that are images; at most one way to cut is given.
+
+    Attributes:
+        crop: side of an example in pixels; None: whole fields.
+        overlap: pixels that neighboring tiles share.
+        random_crops: number of windows at random, instead of tiles.
+        seed: of these windows.
+        objects: table of objects, one example for each.
+        label_mask: channel that numbers objects, one example for each.
+        illumination: whether each plate's own light is divided away.
+    """
+
+    crop: int | None
+    overlap: int
+    random_crops: int | None
+    seed: int
+    objects: Path | None
+    label_mask: str | None
+    illumination: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeOptions:
+    """How a mask or a contour becomes examples that are outlines.
+
+    Attributes:
+        points: of an outline, from 3.
+        resampling: how they are placed, one of `bie_jax.shapes.resample.METHODS`.
+        mask: how masks are read.
+    """
+
+    points: int
+    resampling: str
+    mask: MaskReading
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """One build.
+
+    Attributes:
+        set_name: what the set is called.
+        data_dir: folder of built sets.
+        workers: processes.
+        max_gb: memory that one file may take, in GB; None: by its size.
+        skip_bad: csv for what is left out; None: nothing is.
+        fields: which fields there are.
+        planes: which of their planes become an image.
+        examples: what an image becomes.
+    """
+
+    set_name: str
+    data_dir: Path
+    workers: int
+    max_gb: int | None
+    skip_bad: Path | None
+    fields: FieldOptions
+    planes: PlaneOptions
+    examples: ImageOptions | ShapeOptions

@@ -14,33 +14,12 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 
 from bie_jax.files import integrity
 from bie_jax.files.parquet import read_parquet
+from bie_jax.input.known_sets import how_to_build
 
 _REMEDY = "copy the set again, or remove its folder and build it again"
 _VERSION = re.compile(r"\d+(\.\d+)*")
 _SHARDS = "*-images.array_record-*-of-*"
 _IMAGE_KEY = b"\x0a\x05image\x12"  # of a map entry, and the tag of its value
-
-# What a person types to get a known set, and what it takes.
-_HOW_TO_BUILD = {
-    "simulated": ("python -m data.build simulated", "half a minute, nothing else"),
-    "bbbc021": (
-        "python -m data.build bbbc021 --source=FOLDER",
-        "a folder with bbbc021_subset.npz and wells.csv (data/studies/bbbc021/README.md)",
-    ),
-    "mnist_shapes": (
-        "python -m data.build mnist --kind=shapes",
-        "the network for 11.6 MB, or --source=FOLDER with them (data/studies/mnist/README.md)",
-    ),
-    "osteosarcoma": (
-        "python -m data.build osteosarcoma --kind=shapes --source=FOLDER",
-        "a folder with cells.txt, cell_lines.txt and treatments.txt (data/studies/osteosarcoma/README.md)",
-    ),
-    "idr0093": (
-        "python -m data.build idr0093 --source=FOLDER --annotation=idr0093-screenA-annotation.csv.gz",
-        "the study's images (1.62 TB in all; a part of the plates will do) and IDR's annotation table "
-        "(data/studies/idr0093/README.md says how each is had)",
-    ),
-}
 
 
 class SetNotBuiltError(FileNotFoundError):
@@ -222,9 +201,7 @@ def open_image_set(name: str, data_dir: str | Path) -> ImageSet:
         SetNotBuiltError: if there is none, or it is of a builder that did not say what is in it.
     """
     folder = Path(data_dir) / name
-    command, needs = _HOW_TO_BUILD.get(
-        name, (f"python -m data.build {name} --source=IMAGES", "images of any common kind (data/README.md)")
-    )
+    how = how_to_build(name)
     versions, others = _version_folders(folder)
     for path in others:  # a copy that was put aside
         print(f"{path} is no version of a set, such as 1.0.0, and is not read: move it elsewhere", file=sys.stderr)
@@ -232,8 +209,8 @@ def open_image_set(name: str, data_dir: str | Path) -> ImageSet:
         built = sorted(path.name for path in Path(data_dir).glob("*") if _version_folders(path)[0])
         have = f"there are {', '.join(built)}" if built else "there are no built sets"
         raise SetNotBuiltError(
-            f"the set {name!r} is not built in {Path(data_dir).absolute()} ({have}). This builds it: {command} "
-            f"It needs {needs}."
+            f"the set {name!r} is not built in {Path(data_dir).absolute()} ({have}). This builds it: {how.command} "
+            f"It needs {how.needs}."
         )
     directory = max(versions, key=lambda path: tuple(int(part) for part in path.name.split(".")))
     wrong = damage_of_set(directory)
@@ -243,7 +220,7 @@ def open_image_set(name: str, data_dir: str | Path) -> ImageSet:
     if "kind" not in described:
         raise SetNotBuiltError(
             f"{directory}: was built by an earlier version, which did not say whether it holds images or shapes. This "
-            f"builds it anew: {command} It needs {needs}."
+            f"builds it anew: {how.command} It needs {how.needs}."
         )
     return ImageSet(
         name=name,

@@ -11,7 +11,7 @@ from skimage.measure import regionprops_table
 from data.errors import BadInputError
 from data.fields.index import Field, assemble
 from data.fields.mask_checks import problem_of_labels
-from data.records.writer import Kind
+from data.records.description import Kind
 
 Crop = tuple[np.ndarray, dict[str, int | float | str]]
 

@@ -17,7 +17,7 @@ from data.errors import BadInputError
 from data.fields.crops import Crop
 from data.fields.index import Field
 from data.fields.mask_checks import problem_of_binary, problem_of_grey, problem_of_labels
-from data.records.writer import Kind
+from data.records.description import Kind
 
 CHANNEL = "outline"  # of every set of shapes
 

@@ -9,8 +9,9 @@ from PIL import Image
 from data.errors import BadInputError, BuildError
 from data.fields.crops import AroundMasks, AroundPoints, Cut, RandomWindows, Tiles, Whole
 from data.fields.index import Field, Index
-from data.fields.planes import TIFF, FilePlane
+from data.fields.planes import FilePlane
 from data.fields.tiff import open_tiff
+from data.fields.tiff_pages import TIFF
 from data.limits import reading, regular
 
 _THREADS = 8  # that open files at once; a disk of a server answers them together

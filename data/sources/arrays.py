@@ -7,6 +7,7 @@ import numpy as np
 
 from data.errors import BadInputError, BuildError
 from data.fields.index import Index
+from data.fields.window import Window, cut
 from data.sources.entries import Entry, make_index
 from data.sources.numpy_file import Header, file_state, read_array, read_columns, read_headers
 
@@ -41,15 +42,15 @@ class ArrayPlane:
         """The one file."""
         return (self.path,)
 
-    def read(self) -> np.ndarray:
-        """[H, W]; raises BadInputError if it cannot be read whole."""
+    def read(self, window: Window | None = None) -> np.ndarray:
+        """As `Plane`: of a `.npy` file only what is wanted, which is mapped into memory; of `.npz` the array."""
         array = read_array(self.path, self.key)
-        if self.number is None:
-            return np.array(array)
-        try:
-            return np.array(array[self.number] if self.channel is None else array[self.number, ..., self.channel])
-        except IndexError:
-            raise BadInputError(self.source, "", f"is not there: the array is {array.shape}") from None
+        if self.number is not None:
+            try:
+                array = array[self.number] if self.channel is None else array[self.number, ..., self.channel]
+            except IndexError:
+                raise BadInputError(self.source, "", f"is not there: the array is {array.shape}") from None
+        return np.array(cut(array, window, self.source))
 
 
 def index_arrays(path: Path, wells_per_plate: int = 384) -> Index:

@@ -9,6 +9,7 @@ import numpy as np
 from data.annotation import column_name, read_table
 from data.errors import BadInputError, BuildError
 from data.fields.index import Index
+from data.fields.window import Window, cut
 from data.limits import check_text
 from data.sources.entries import Entry, Value, make_index, typed, whole
 from data.sources.files import what_is_there
@@ -46,12 +47,17 @@ class ContourPlane:
         """The one file."""
         return (self.path,)
 
-    def read(self) -> np.ndarray:
-        """[V, 2] float64 (row, column), px; raises BadInputError if it is not there."""
+    def read(self, window: Window | None = None) -> np.ndarray:
+        """[V, 2] float64 (row, column), px; a window is of this array. Raises BadInputError if it is not there."""
         outlines = read_outlines(self.path, file_state(self.path))
         if self.number >= len(outlines):
             raise BadInputError(self.source, "", f"is not there: the file has {len(outlines)} outlines")
-        return outlines[self.number][1]
+        return cut(outlines[self.number][1], window, self.source)
+
+
+def holds_contours(index: Index) -> bool:
+    """Whether outlines are there already; a source has masks or contours, never both."""
+    return all(isinstance(plane, ContourPlane) for plane in index.fields[0].planes.values())
 
 
 def is_of_contours(source: str | None) -> bool:

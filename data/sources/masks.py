@@ -8,8 +8,10 @@ from PIL import Image
 
 from data.errors import BadInputError
 from data.fields.index import Index
-from data.fields.planes import TIFF, FilePlane, Plane, contents, read_file
+from data.fields.planes import FilePlane, Plane, contents, read_file
 from data.fields.tiff import open_tiff
+from data.fields.tiff_pages import TIFF
+from data.fields.window import Window, cut
 from data.limits import reading
 
 _CHANNEL = "mask"  # what the colors of a source of color images become
@@ -50,9 +52,15 @@ class MaskPlane:
         """The one file."""
         return (self.path,)
 
-    def read(self) -> np.ndarray:
-        """[H, W]; raises BadInputError if it cannot be read whole, or has no meaning as a mask."""
-        pixels = read_file(self.path, self.page, self.pages)
+    def read(self, window: Window | None = None) -> np.ndarray:
+        """As `FilePlane`, labels in colors whole; raises BadInputError for what has no meaning as a mask too."""
+        if self.labels and len(contents(self.path).samples) > 1:
+            # Whether colors are numbers or greys, all of the image says.
+            return cut(self._read(None), window, self.source)
+        return self._read(window)
+
+    def _read(self, window: Window | None) -> np.ndarray:
+        pixels = read_file(self.path, self.page, self.pages, window)
         if self.labels and _is_jpeg(self.path):
             raise BadInputError(self.source, "", "a JPEG does not keep numbers; label images are PNG or TIFF")
         if pixels.ndim == 2:

@@ -13,8 +13,10 @@ import numpy as np
 
 from data.errors import BadInputError, BuildError
 from data.fields.index import Field, Index
-from data.fields.planes import FilePlane, Plane, count_pages, one_sample, read_page
+from data.fields.planes import FilePlane, Plane, one_sample
 from data.fields.tiff import open_tiff
+from data.fields.tiff_pages import count_pages, opened_page, read_pixels
+from data.fields.window import Window
 from data.limits import PLANE_BYTES, check_size, reading, regular
 from data.sources.files import no_image, what_is_there
 from data.sources.formats import SNIFFED, format_of
@@ -61,18 +63,19 @@ class OmeTiffPlane:
         """The one file."""
         return (self.path,)
 
-    def read(self) -> np.ndarray:
-        """[H, W]; raises BadInputError if it is not there, cannot be read whole, or is of another size."""
+    def read(self, window: Window | None = None) -> np.ndarray:
+        """As `Plane`, by strips or tiles; raises BadInputError for a plane that is not there or of another size too."""
         if self.page is None:
             raise BadInputError(self.source, "", "the OME-XML announces this plane, and has no page for it")
-        pixels = read_page(self.path, self.page, self.pages)
-        samples = pixels.shape[2] if pixels.ndim == 3 else 1
-        if pixels.shape[:2] != self.size or samples != self.samples:
-            problem = (
-                f"page {self.page} has {pixels.shape[:2]} pixels of {samples} samples, where the OME-XML says "
-                f"{self.size} of {self.samples}"
-            )
-            raise BadInputError(self.source, "", problem)
+        with opened_page(self.path, self.page, self.pages) as page:
+            size, samples = (page.imagelength, page.imagewidth), page.samplesperpixel
+            if size != self.size or samples != self.samples:
+                problem = (
+                    f"page {self.page} has {size} pixels of {samples} samples, where the OME-XML says {self.size} of "
+                    f"{self.samples}"
+                )
+                raise BadInputError(self.source, "", problem)
+            pixels = read_pixels(page, self.path, None, window)
         return one_sample(pixels, self.color, self.source)
 
 

@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 from data.annotation import column_name
 from data.errors import BadInputError, BuildError
 from data.fields.index import Index
+from data.fields.window import Window, cut
 from data.limits import reading, regular
 from data.sources.entries import Entry, Value, make_index
 
@@ -57,12 +58,12 @@ class TfdsPlane:
         ends, files = _shards(self.path, self.split)
         return (files[bisect.bisect_right(ends, self.number)],)
 
-    def read(self) -> np.ndarray:
-        """[H, W]; raises BadInputError if it cannot be read."""
+    def read(self, window: Window | None = None) -> np.ndarray:
+        """As `Plane`; the whole record is read."""
         image = _image(self.path, self.split, self.number)
         if self.channel >= image.shape[2]:
             raise BadInputError(self.source, "", f"the image is {image.shape}: it has no channel {self.channel}")
-        return image[..., self.channel]
+        return cut(image[..., self.channel], window, self.source)
 
 
 @functools.lru_cache(maxsize=1)  # the channels of a record are read one after the other

@@ -25,6 +25,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
 from data.errors import BadInputError, BuildError
+from data.fields.window import Window
 from data.limits import METADATA_BYTES, PLANE_BYTES, check_size, reading, regular, size_text
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ZarrPlane:
         """In a folder: size and time of the plane's chunks and of the array's metadata too. Of a URL: itself."""
         states = []
         if "://" not in self.store:
-            for key in ("zarr.json", ".zarray", *_chunk_keys(self._open(), self.index)):
+            for key in ("zarr.json", ".zarray", *self._all_keys()):
                 try:
                     status = Path(self.store, self.array, key).stat()
                     states.append((key, status.st_size, status.st_mtime_ns))
@@ -69,21 +70,30 @@ class ZarrPlane:
         """The plane's chunks or shards; of a URL None."""
         if "://" in self.store:
             return None
-        return tuple(Path(self.store, self.array, key) for key in _chunk_keys(self._open(), self.index))
+        return tuple(Path(self.store, self.array, key) for key in self._all_keys())
 
-    def read(self) -> np.ndarray:
-        """[H, W]; raises BadInputError if it cannot be read, or if every chunk of it is absent."""
+    def read(self, window: Window | None = None) -> np.ndarray:
+        """As `Plane`, by chunks; raises BadInputError if every chunk of the plane is absent, too."""
         array = self._open()
-        stored = self._stored(array)
         height, width = array.shape[-2:]
-        what = f"a plane of {height} x {width} pixels of {array.dtype}"
-        check_size(self.source, what, height * width * array.dtype.itemsize, stored)
+        what, rows, columns = f"a plane of {height} x {width}", slice(0, height), slice(0, width)
+        if window is not None:
+            what = f"a window of {window.height} x {window.width}"
+            rows, columns = window.within((height, width), self.source)
+        stored = self._stored(array, rows, columns)
+        check_size(self.source, f"{what} pixels of {array.dtype}", _decoded_bytes(array, rows, columns), stored)
+        place = (*self.index, rows, columns)
         with reading(self.source, stored, "its pixels cannot be read", why):
-            pixels = np.asarray(array[self.index])
-            absent = _is_absent(array, self.index, pixels)
+            pixels = np.asarray(array[place])
+            # Of a plane some of whose chunks are there, the others hold the fill value.
+            absent = _is_absent(array, place, pixels) and (window is None or _is_all_absent(self))
         if absent:
             raise BadInputError(self.source, "", f"its pixels are absent: no chunk of its plane {self.index} is there")
         return pixels
+
+    def _all_keys(self) -> list[str]:
+        array = self._open()
+        return _chunk_keys(array, self.index, slice(0, array.shape[-2]), slice(0, array.shape[-1]))
 
     def _open(self) -> zarr.Array[Any]:
         with reading(self.source, None, "the array cannot be opened", why):
@@ -94,11 +104,11 @@ class ZarrPlane:
         check_size(self.source, f"a plane of {chunks} chunks", PLANE_BYTES * chunks, 0)
         return array
 
-    def _stored(self, array: zarr.Array[Any]) -> int | None:
-        """Bytes of the chunks; None: a server has them."""
+    def _stored(self, array: zarr.Array[Any], rows: slice, columns: slice) -> int | None:
+        """Bytes of the chunks that some rows and columns touch; None: a server has them."""
         if "://" in self.store:
             return None
-        paths = [Path(self.store, self.array, key) for key in _chunk_keys(array, self.index)]
+        paths = [Path(self.store, self.array, key) for key in _chunk_keys(array, self.index, rows, columns)]
         return sum(regular(path).st_size for path in paths if path.exists())
 
 
@@ -245,17 +255,44 @@ def open_array(store: str, path: str) -> zarr.Array[Any]:
     return array
 
 
-def _chunk_keys(array: zarr.Array[Any], index: tuple[int, ...]) -> list[str]:
+def _chunk_keys(array: zarr.Array[Any], index: tuple[int, ...], rows: slice, columns: slice) -> list[str]:
+    """Keys of the chunks, or shards, that some rows and columns of a plane touch."""
     grid = array.shards or array.chunks
     places = [range(i // size, i // size + 1) for i, size in zip(index, grid)]
-    places += [range(-(-extent // size)) for extent, size in zip(array.shape[-2:], grid[-2:], strict=True)]
+    places += [_touched(part, size) for part, size in zip((rows, columns), grid[-2:], strict=True)]
     return [f"{array.metadata.encode_chunk_key(place)}" for place in itertools.product(*places)]
 
 
-def _is_absent(array: zarr.Array[Any], index: tuple[int, ...], pixels: np.ndarray) -> bool:
-    """Whether no chunk of a plane is there, so that Zarr made it up: with another fill value it is another plane."""
+def _touched(part: slice, size: int) -> range:
+    """Numbers of the chunks of a size along one axis that hold some of it."""
+    return range(part.start // size, -(-part.stop // size))
+
+
+def _decoded_bytes(array: zarr.Array[Any], rows: slice, columns: slice) -> int:
+    """Of the chunks of one plane that some rows and columns touch, as far as these are in the image."""
+    sides = [
+        min(size * _touched(part, size).stop, extent) - size * _touched(part, size).start
+        for part, size, extent in zip((rows, columns), array.chunks[-2:], array.shape[-2:], strict=True)
+    ]
+    return math.prod(sides) * array.dtype.itemsize
+
+
+def _is_absent(array: zarr.Array[Any], place: tuple[int | slice, ...], pixels: np.ndarray) -> bool:
+    """Whether no chunk of what was read is there, so that Zarr made it up: with another fill value it is different."""
     if pixels.size == 0 or not (pixels == pixels.flat[0]).all():
         return False
     metadata: Any = dataclasses.replace(array.metadata, fill_value=array.dtype.type(pixels.flat[0] == 0))
     filled = zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=array.store_path))
-    return not (np.asarray(filled[index]) == pixels).any()
+    return not (np.asarray(filled[place]) == pixels).any()
+
+
+@functools.lru_cache(maxsize=64)
+def _is_all_absent(plane: ZarrPlane) -> bool:
+    """The same of a whole plane; the first chunk that is there ends the search."""
+    array = open_array(plane.store, plane.array)
+    height, width = array.chunks[-2:]
+    for top, left in itertools.product(range(0, array.shape[-2], height), range(0, array.shape[-1], width)):
+        place = (*plane.index, slice(top, top + height), slice(left, left + width))
+        if not _is_absent(array, place, np.asarray(array[place])):
+            return False
+    return True

@@ -1,57 +1,64 @@
-"""What a public study calls its plates, channels and annotation, so that a user need not say it."""
+"""A set that is known by name: what the command line, the build and the READMEs need of each."""
 
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
+from data.options import FieldOptions, MaskReading
+from data.records.description import Kind
+from data.sources.origin import Origin
+
+# What a study takes whose files hold pixels.
+FLAGS_OF_PIXELS = frozenset(
+    ("channels", "mask", "crop", "overlap", "random_crops", "seed", "objects", "label_mask", "illumination")
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """One study; its README says where images and annotation are from, and what each column is.
+    """A known set whose fields are found in files.
 
     Attributes:
-        name: of the study, and of the set.
+        name: as typed, and of its folder here.
         version: of the set; another version when the same files give other metadata.
-        text: what it is, its license and whose it is.
-        channels: names in the set's order -> what else the study's files call them, in any case.
-        pixel_size_um: for images that do not say; None where the study's documents do not either.
-        wells_per_plate: 96 or 384.
-        layout: of the raw files, one of `data.sources.layouts.LAYOUTS`; None where their names do not say the plate.
-        pattern: of the raw files instead, for `index_pattern`; None with a layout.
-        plate_pattern: regular expression whose first group is the plate within the name of its folder.
-        label: column that is the label unless the user chooses another.
-        negative_control: label of the negative controls; "" where the annotation names none.
-        read_annotation: its table -> `plate`, `well` ("B02") and columns of text (object) and numbers, one line a well.
+        kinds: what it can be built as, the usual one first.
+        layout: of its files, or "pattern": it takes the flags of any source of that layout. None: its own, `flags`.
+        flags: that it takes of those that not every source takes (`data.flags`), with underscores.
+        mask: how its images are read as masks unless the user says it.
+        origin: finds its fields.
     """
 
     name: str
     version: str
-    text: str
-    channels: dict[str, tuple[str, ...]]
-    pixel_size_um: float | None
-    wells_per_plate: int
+    kinds: tuple[Kind, ...]
     layout: str | None
-    pattern: str | None
-    plate_pattern: str
-    label: str
-    negative_control: str
-    read_annotation: Callable[[Path], pd.DataFrame]
+    flags: frozenset[str]
+    mask: MaskReading
+    origin: Callable[[FieldOptions], Origin]
 
-    def name_channels(self, found: tuple[str, ...]) -> dict[str, str]:
-        """Channels of a source -> names in the set, in the study's order.
 
-        Args:
-            found: as the source calls them. One that the study does not know keeps its name and comes last; with a
-                single channel on both sides there is nothing to know.
-        """
-        if len(found) == len(self.channels) == 1:
-            return {found[0]: next(iter(self.channels))}
-        known = {}
-        for name, aliases in self.channels.items():
-            calls = {call.casefold() for call in (name, *aliases)}
-            matching = [channel for channel in found if channel.casefold() in calls]
-            if len(matching) == 1:
-                known[matching[0]] = name
-        return known | {channel: channel for channel in found if channel not in known}
+@dataclasses.dataclass(frozen=True)
+class Simulation:
+    """A known set that is drawn, from no file; it takes no flag but where to, and with how many processes.
+
+    Attributes:
+        name: as typed, of the set, and of its folder here.
+        version: of the set.
+        kinds: what it can be built as.
+        build: (folder of built sets, processes) -> the set's folder.
+    """
+
+    name: str
+    version: str
+    kinds: tuple[Kind, ...]
+    build: Callable[[Path, int], Path]
+
+
+def set_name(study: Study | Simulation, kind: Kind) -> str:
+    """What its set is called: as images and as shapes they can lie side by side."""
+    return study.name if kind == study.kinds[0] else f"{study.name}_{kind}"
+
+
+def readme(study: Study | Simulation) -> str:
+    """The file that says where its images are from and what the command takes."""
+    return f"data/studies/{study.name}/README.md"

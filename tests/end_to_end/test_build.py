@@ -14,6 +14,7 @@ import tifffile
 
 from bie_jax.input.image_set import open_image_set
 from data.studies.known import STUDIES
+from data.studies.study import readme
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REAL_TREES = REPOSITORY.parent / "shared/data/hcs_imagexpress_layout"
@@ -382,5 +383,5 @@ def test_what_a_source_does_not_have(plate_folder, tmp_path, flag, parts):
 
 def test_each_known_set_has_a_readme():
     """The messages send people there."""
-    for name in ("simulated", "bbbc010", "bbbc021", "mnist", "osteosarcoma", *STUDIES):
-        assert (REPOSITORY / "data/studies" / name / "README.md").is_file()
+    for study in STUDIES.values():
+        assert (REPOSITORY / readme(study)).is_file()

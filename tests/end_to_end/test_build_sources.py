@@ -12,6 +12,8 @@ import zarr
 from bie_jax.input.image_set import open_image_set
 from data.build import main
 from data.errors import BadInputError, BuildError
+from data.studies.simulated import study
+from data.studies.simulated.simulation import Design
 
 
 @pytest.fixture
@@ -232,10 +234,7 @@ def test_chunks_of_an_ome_zarr(build, tmp_path, zarr_format):
 
 
 def test_simulated_plates_read_nothing(build, monkeypatch):
-    from data import build as command
-    from data.studies.simulated.simulation import Design
-
     monkeypatch.setattr(
-        command, "Design", lambda: Design(plates=1, control_wells=1, wells_per_sirna=1, sites=1, image_size=16)
+        study, "Design", lambda: Design(plates=1, control_wells=1, wells_per_sirna=1, sites=1, image_size=16)
     )
     assert "  0 bytes read; " in build("simulated")[1]

@@ -120,7 +120,7 @@ PROGRAM = """
 import os, sys
 import data.records.writer
 from data.build import main
-data.records.SHARD_BYTES = 1
+data.records.writer.SHARD_BYTES = 1
 os.register_at_fork(before=lambda: print("a fork of", os.getpid(), flush=True))
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data.download import bring
 from data.errors import BuildError
 from data.fields.index import Field, Index
 from data.fields.planes import FilePlane, read_file
+from data.sources.download import bring
 from data.wells import well_name
 
 VERSION = "1.1.0"
@@ -48,7 +48,7 @@ def fetch_bbbc010(what: str, folder: Path) -> tuple[Path, dict[str, str]]:
         The folder for `index_bbbc010`, and for `build.json` its address and SHA-256.
 
     Raises:
-        BuildError: as `data.download.bring`.
+        BuildError: as `data.sources.download.bring`.
     """
     return bring(*FILES[what], folder)
 

@@ -9,12 +9,12 @@ import pandas as pd
 import pooch
 
 from data.annotation import join, read_annotation, read_table, to_numbers
-from data.download import bring, fetch
 from data.errors import BuildError
 from data.fields.index import Index
 from data.fields.planes import FilePlane
 from data.limits import check_text
 from data.sources.arrays import index_arrays
+from data.sources.download import bring, fetch
 from data.sources.entries import Entry, Value, make_index, whole
 from data.sources.files import find_files
 
@@ -48,7 +48,7 @@ def fetch_bbbc021(
         addresses and sums.
 
     Raises:
-        BuildError: for a registry that cannot be read or lacks a file; as `data.download.bring`.
+        BuildError: for a registry that cannot be read or lacks a file; as `data.sources.download.bring`.
     """
     known = pooch.create(path=folder, base_url=ADDRESS)
     if registry.exists():

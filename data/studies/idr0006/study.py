@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from data.annotation import join_texts, read_table, select
-from data.studies.study import Study
+from data.studies.screen import Screen
 
 NOT_IN_FOCI = "no nuclear foci"
 NOT_ANNOTATED = "not annotated"
@@ -49,7 +49,7 @@ def read_annotation(path: Path) -> pd.DataFrame:
     return wells
 
 
-IDR0006 = Study(
+IDR0006 = Screen(
     name="idr0006",
     version="1.1.0",
     text="idr0006 (15,483 tagged proteins in HeLa cells, localized to nuclear bodies; CC BY-NC-SA 3.0, Fong et al).",

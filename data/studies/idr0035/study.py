@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from data.annotation import read_table, select, to_numbers
-from data.studies.study import Study
+from data.studies.screen import Screen
 
 CONTROL = "DMSO"
 NOT_GIVEN = "not given"
@@ -42,7 +42,7 @@ def read_annotation(path: Path) -> pd.DataFrame:
     return wells
 
 
-IDR0035 = Study(
+IDR0035 = Screen(
     name="idr0035",
     version="1.1.0",
     text="idr0035 (BBBC021: MCF-7 cells under 113 compounds; CC BY 4.0, AstraZeneca, Caie et al).",

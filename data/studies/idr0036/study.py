@@ -7,7 +7,7 @@ import pandas as pd
 
 from data.annotation import join_texts, read_table, select, to_numbers
 from data.errors import BuildError
-from data.studies.study import Study
+from data.studies.screen import Screen
 
 CONTROL = "DMSO"
 PROCESSED = "idr0036-screenA-processed.txt"  # phenotypes by compound; beside the library in the study's repository
@@ -72,7 +72,7 @@ def _of_compounds(wells: pd.DataFrame, library: Path) -> pd.DataFrame | None:
     return by_compound.reindex(wells["compound_id"].tolist()).fillna("").set_index(wells.index)
 
 
-IDR0036 = Study(
+IDR0036 = Screen(
     name="idr0036",
     version="1.2.0",
     text="idr0036 (BBBC022: Cell Painting of U2OS cells under 1,600 compounds; CC0 1.0, Gustafsdottir et al).",

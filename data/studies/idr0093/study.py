@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from data.annotation import join_texts, read_table, select, to_numbers
-from data.studies.study import Study
+from data.studies.screen import Screen
 
 CONTROL = "scrambled"  # label of the negative controls; the simulated plates have the same
 NO_GENE = "no gene symbol"  # label of a well that the annotation lists without a gene and without a control type
@@ -62,7 +62,7 @@ def _treatment(gene: str, control_type: str, comment: str) -> str:
     return control_type or gene or NO_GENE
 
 
-IDR0093 = Study(
+IDR0093 = Screen(
     name="idr0093",
     version="2.1.0",
     text="idr0093 (genome-wide siRNA screen of cell size and RNA production; CC BY 4.0, Mueller et al).",

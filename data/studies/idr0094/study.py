@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from data.annotation import read_table, select, to_numbers
-from data.studies.study import Study
+from data.studies.screen import Screen
 
 _WELLS = 96
 _COLUMNS = {
@@ -53,7 +53,7 @@ def read_annotation(path: Path) -> pd.DataFrame:
     return wells
 
 
-IDR0094 = Study(
+IDR0094 = Screen(
     name="idr0094",
     version="1.2.0",
     text="idr0094 (Caco-2 cells with SARS-CoV-2 under a library of known drugs; CC0 1.0, Ellinger et al).",

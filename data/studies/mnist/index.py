@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.download import fetch
 from data.errors import BadInputError, BuildError
 from data.fields.index import Field, Index
+from data.fields.window import Window, cut
 from data.limits import reading, regular
+from data.sources.download import fetch
 
 VERSION = "1.2.0"
 TEXT = "MNIST: 70,000 handwritten digits of 28 x 28 pixels (LeCun, Cortes and Burges); no microscope was involved."
@@ -58,10 +59,10 @@ class DigitPlane:
         """The one file."""
         return (self.path,)
 
-    def read(self) -> np.ndarray:
-        """[28, 28] uint8; raises BadInputError if the file cannot be read whole."""
+    def read(self, window: Window | None = None) -> np.ndarray:
+        """[28, 28] uint8 or a window of it; raises BadInputError if the file cannot be read whole."""
         try:
-            return _read_array(self.path, self.array, 3)[self.number]
+            return cut(_read_array(self.path, self.array, 3)[self.number], window, self.source)
         except BadInputError as error:
             raise BadInputError(self.source, "", error.problem) from None
         except BuildError as error:
@@ -75,7 +76,7 @@ def fetch_mnist(folder: Path) -> Path:
         The folder, for `index_mnist`.
 
     Raises:
-        BuildError: as `data.download.fetch`.
+        BuildError: as `data.sources.download.fetch`.
     """
     for name, sha256 in FILES.items():
         fetch(_MIRROR + name, sha256, folder)

@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.records.writer import Description, Example, write_set
+from data.records.description import Description, Example
+from data.records.writer import write_set
 from data.studies.simulated.simulation import CHANNEL_NAMES, PIXEL_SIZE_UM, Design, Well, layout, simulate_site
 
-VERSION = "1.1.0"
+VERSION = "1.2.0"
 
 _COLUMNS = {
     "plate": str,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-CHANNEL_NAMES = ("DNA", "nascent_RNA", "PCNA", "protein", "membrane")
+CHANNEL_NAMES = ("DNA", "nascent RNA", "PCNA", "protein", "membrane")
 DNA, RNA, PCNA, PROTEIN, MEMBRANE = range(5)
 
 # idr0093: CV7000, 20x / 0.75 NA, 6.5 um camera pixels = 0.325 um in the sample; binned 2 x 2 here.

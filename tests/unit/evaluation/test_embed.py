@@ -65,8 +65,8 @@ def test_channels_come_in_any_order_by_name(embedder, tiny_set):
 @pytest.mark.parametrize(
     ("images", "channels", "message"),
     [
-        (np.zeros((1, 32, 32, 3)), None, "3 channels, the model takes 5: DNA, nascent_RNA"),
-        (np.zeros((1, 32, 32, 2)), ["DNA", "actin"], r"DNA, actin; the model takes DNA, nascent_RNA"),
+        (np.zeros((1, 32, 32, 3)), None, "3 channels, the model takes 5: DNA, nascent RNA"),
+        (np.zeros((1, 32, 32, 2)), ["DNA", "actin"], r"DNA, actin; the model takes DNA, nascent RNA"),
         (np.zeros((1, 32, 32, 5)), ["DNA"] * 5, "said to have the channels DNA, DNA"),
         (np.zeros((32, 32, 5)), None, r"expected \[N, H, W, C\]"),
         (np.full((2, 32, 32, 5), np.nan, np.float32), None, r"images \[0, 1\] hold NaN"),

@@ -9,7 +9,8 @@ import pytest
 import tifffile
 
 from data.errors import BadInputError, BuildError
-from data.fields.planes import FilePlane, contents, count_pages, read_file
+from data.fields.planes import FilePlane, contents, read_file
+from data.fields.tiff_pages import count_pages
 
 
 def _pixels(shape=(20, 31), dtype=np.uint16):

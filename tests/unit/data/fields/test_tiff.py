@@ -10,7 +10,8 @@ import tifffile
 from data.errors import BadInputError
 from data.fields.contents import Contents
 from data.fields.index import assemble
-from data.fields.planes import FilePlane, contents, count_pages, read_file, read_page
+from data.fields.planes import FilePlane, contents, read_file
+from data.fields.tiff_pages import count_pages, opened_page, read_pixels
 from data.sources.folder import index_folder
 
 
@@ -259,7 +260,8 @@ def test_scanimage_that_does_not_say_what_its_pages_are(tmp_path):
     path, pixels = tmp_path / "a.tif", _pixels(6, 8, 9)
     _pages(path, pixels, software="SI.hChannels.channelSave = [1;2]\n")
     assert count_pages(path) == 6
-    np.testing.assert_array_equal(read_page(path, 5), pixels[5])
+    with opened_page(path, 5) as page:
+        np.testing.assert_array_equal(read_pixels(page, path, None, None), pixels[5])
     _refused(path, "its planes lie along sequence (6)")
     _pages(path, pixels[:1], software="SI.hChannels.channelSave = [1]\n")
     np.testing.assert_array_equal(FilePlane(path, pages=1).read(), pixels[0])

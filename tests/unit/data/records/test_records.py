@@ -14,7 +14,8 @@ import tensorflow_datasets as tfds
 from bie_jax.input.image_set import SetNotBuiltError, open_image_set
 from data.errors import BadInputError, BuildError
 from data.records import writer as records
-from data.records.writer import Description, write_set
+from data.records.description import Description
+from data.records.writer import write_set
 from data.studies.simulated.build import VERSION, build_simulated
 from data.studies.simulated.simulation import Design
 
@@ -233,9 +234,9 @@ def test_the_number_of_processes_changes_no_byte(tmp_path, small_shards):
 # Workers import it too, so they are as slow as it is told to be.
 PROGRAM = """
 import resource, signal, sys, time
-import data.records.writer, data.simulated.build as build
+import data.records.writer, data.studies.simulated.build as build
 from data.studies.simulated.simulation import Design
-data.records.SHARD_BYTES = 1 << 16
+data.records.writer.SHARD_BYTES = 1 << 16
 simulate = build.simulate_site
 def slowly(design, well, site):
     if well.index >= 15:

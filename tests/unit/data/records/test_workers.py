@@ -14,8 +14,9 @@ from bie_jax.input.image_set import open_image_set
 from data import limits
 from data.errors import BuildError
 from data.fields.crops import Whole
-from data.fields.field_set import FieldMaker, build_fields
+from data.fields.field_set import build_fields
 from data.fields.index import Field, Index
+from data.fields.maker import FieldMaker
 from data.limits import GB, Limits, reading, using
 from data.records import workers
 from data.records.writer import SHARD_BYTES

@@ -12,7 +12,8 @@ from tensorflow_datasets.core import registered
 
 from data.errors import BadInputError, BuildError
 from data.fields.index import assemble
-from data.records.writer import Description, write_set
+from data.records.description import Description
+from data.records.writer import write_set
 from data.sources.tfds_set import TfdsPlane, index_tfds
 
 COUNTS = {"train": 3, "test": 2}

@@ -12,10 +12,11 @@ import tifffile
 from PIL import Image
 
 from bie_jax.input.image_set import open_image_set
-from data.download import bring
 from data.errors import BuildError
 from data.fields.crops import AroundPoints, Whole
-from data.fields.field_set import FieldMaker, build_fields
+from data.fields.field_set import build_fields
+from data.fields.maker import FieldMaker
+from data.sources.download import bring
 from data.studies.bbbc010 import index as bbbc010
 from data.studies.bbbc010.index import CHANNELS, LABEL, WORM_COLUMNS, fetch_bbbc010, index_bbbc010
 

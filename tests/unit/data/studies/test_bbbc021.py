@@ -15,9 +15,9 @@ import pytest
 import tifffile
 
 from bie_jax.input.image_set import open_image_set
-from data import download
 from data.build import main
 from data.errors import BuildError
+from data.sources import download
 
 # Plate, week of its files, well, compound, micromolar.
 WELLS = [

@@ -13,7 +13,8 @@ from bie_jax.input.image_set import open_image_set
 from data.build import main
 from data.errors import BadInputError, BuildError
 from data.fields.crops import Whole
-from data.fields.field_set import FieldMaker, build_fields
+from data.fields.field_set import build_fields
+from data.fields.maker import FieldMaker
 from data.studies.mnist import index as mnist
 from data.studies.mnist.index import DigitPlane, index_mnist
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from skimage.measure import label
 
+from data.studies.idr0093.study import IDR0093
 from data.studies.simulated.simulation import CHANNEL_NAMES, CONTROL, PHENOTYPES, Design, layout, simulate_site
 
 REPOSITORY = Path(__file__).resolve().parents[4]
@@ -112,6 +113,11 @@ def test_images_and_truth(tiny_set):
     assert images.max() < 65535
 
 
+def test_its_channels_are_called_as_in_the_screen_that_it_stands_for():
+    """A warm start finds a channel by its name."""
+    assert CHANNEL_NAMES[:4] == tuple(IDR0093.channels)
+
+
 def test_kif11_like_cells_are_few_and_have_many_nuclei():
     design = Design(plates=1, control_wells=6, wells_per_sirna=6, sites=3, strengths=(1.0,))
     control, kif11 = _truth(design, CONTROL), _truth(design, "KIF11-like")
@@ -155,7 +161,7 @@ def test_pixels_show_what_the_truth_says():
 
     assert nuclear_area(_pixels(design, "CDK1-like")) > 1.25 * nuclear_area(control)
     # silent nucleoli: the brightest of the nascent RNA goes
-    rna = CHANNEL_NAMES.index("nascent_RNA")
+    rna = CHANNEL_NAMES.index("nascent RNA")
     brightest = [np.percentile(images[..., rna], 99.5) for images in (_pixels(design, "POLR1A-like"), control)]
     assert brightest[0] < 0.7 * brightest[1]
 

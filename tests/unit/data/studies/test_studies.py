@@ -16,11 +16,16 @@ from data.annotation import join
 from data.build import main
 from data.errors import BuildError
 from data.fields.crops import Whole
-from data.fields.field_set import FieldMaker, build_fields
+from data.fields.field_set import build_fields
 from data.fields.index import Field, Index
+from data.fields.maker import FieldMaker
 from data.fields.planes import FilePlane
 from data.sources.layouts import index_layout, index_pattern
-from data.studies.known import STUDIES
+from data.studies.idr0006.study import IDR0006
+from data.studies.idr0035.study import IDR0035
+from data.studies.idr0036.study import IDR0036
+from data.studies.idr0093.study import IDR0093
+from data.studies.idr0094.study import IDR0094
 from data.wells import PLATE_FORMATS
 
 IDR = Path(__file__).resolve().parents[5] / "shared" / "data" / "idr_metadata"
@@ -32,6 +37,7 @@ TABLES = {
     "idr0036": "idr0036/screenA/idr0036-screenA-library.txt.gz",
     "idr0094": "idr0094/screenA/idr0094-screenA-annotation.csv.gz",
 }
+SCREENS = {screen.name: screen for screen in (IDR0006, IDR0035, IDR0036, IDR0093, IDR0094)}
 GUID = "EB868A72-19FC-46BB-BDFA-66B8966A817C"
 
 # In the form of IDR's tables, with wells as they write them. Columns that nothing is read from are left out.
@@ -129,9 +135,9 @@ def _real(name):
         return list(csv.DictReader(file, delimiter="\t" if ".txt" in path.name else ","))
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", SCREENS)
 def test_what_a_study_promises(tmp_path, name):
-    study = STUDIES[name]
+    study = SCREENS[name]
     assert study.name == name
     assert name in study.text
     assert study.wells_per_plate in PLATE_FORMATS
@@ -162,30 +168,30 @@ def test_what_a_study_promises(tmp_path, name):
     ],
 )
 def test_labels(tmp_path, name, labels):
-    wells = STUDIES[name].read_annotation(_stand_in(tmp_path, name))
-    assert wells[STUDIES[name].label].tolist() == labels
+    wells = SCREENS[name].read_annotation(_stand_in(tmp_path, name))
+    assert wells[SCREENS[name].label].tolist() == labels
 
 
 def test_values_of_the_stand_ins(tmp_path):
-    wells = STUDIES["idr0006"].read_annotation(_stand_in(tmp_path, "idr0006"))
+    wells = SCREENS["idr0006"].read_annotation(_stand_in(tmp_path, "idr0006"))
     assert wells["phenotype"].tolist() == ["in nucleolus", "", "", "a; b"]
     assert wells["phenotype_term"][2] == "nucleolus phenotype"
     assert wells["orf_description"][2] == "zinc, finger"
     for name in ("idr0035", "idr0036"):
-        doses = STUDIES[name].read_annotation(_stand_in(tmp_path, name))["concentration_micromolar"].tolist()
+        doses = SCREENS[name].read_annotation(_stand_in(tmp_path, name))["concentration_micromolar"].tolist()
         assert [dose for dose in doses if not math.isnan(dose)] == ([0.03, 30.0] if name == "idr0035" else [8.86])
-    wells = STUDIES["idr0093"].read_annotation(_stand_in(tmp_path, "idr0093"))
+    wells = SCREENS["idr0093"].read_annotation(_stand_in(tmp_path, "idr0093"))
     assert wells["sirna_id"].tolist()[:2] == ["s1; s2", ""]
     assert wells["n_cells"][2] == 100.0
     assert math.isnan(wells["n_cells"][3])
-    wells = STUDIES["idr0094"].read_annotation(_stand_in(tmp_path, "idr0094"))
+    wells = SCREENS["idr0094"].read_annotation(_stand_in(tmp_path, "idr0094"))
     assert wells["inhibition_percent"][2] == -8.07
     assert math.isnan(wells["inhibition_percent"][3])
 
 
 def test_idr0036_has_phenotypes_from_the_table_beside_its_library(tmp_path, capsys):
     library = _stand_in(tmp_path, "idr0036")
-    read = STUDIES["idr0036"].read_annotation
+    read = SCREENS["idr0036"].read_annotation
     assert not [column for column in read(library) if "phenotype" in column]
     assert "no phenotypes, since idr0036-screenA-processed.txt is not beside it" in capsys.readouterr().err
     header = "Compound Broad Identifier\tHas Phenotype\tPhenotype Annotation Level\tPhenotype 1\tPhenotype 2\n"
@@ -206,7 +212,7 @@ def test_idr0036_has_phenotypes_from_the_table_beside_its_library(tmp_path, caps
 def test_idr0093_without_what_is_optional(tmp_path):
     """The authors' library file has no control types and says "Scrambled" for the gene."""
     drop = [column for column in STAND_INS["idr0093"][0] if column not in ("Plate", "Well", "Gene Symbol")]
-    wells = STUDIES["idr0093"].read_annotation(_stand_in(tmp_path, "idr0093", drop))
+    wells = SCREENS["idr0093"].read_annotation(_stand_in(tmp_path, "idr0093", drop))
     assert list(wells) == ["plate", "well", "gene_symbol", "sirna_id", "treatment"]
     expected = ["POLA1", "no gene symbol", "no gene symbol", "KIF11", "KIF11", "no gene symbol", "scrambled"]
     assert wells["treatment"].tolist() == expected
@@ -227,18 +233,18 @@ def test_idr0094_screen_b(tmp_path):
         writer = csv.DictWriter(file, header, restval="")
         writer.writeheader()
         writer.writerows(lines)
-    wells = STUDIES["idr0094"].read_annotation(path)
+    wells = SCREENS["idr0094"].read_annotation(path)
     assert wells["concentration_micromolar"].tolist() == [6.3, 0.0]
     assert wells["n_cells"][2] == 4110.0
-    assert wells["response"].tolist() == ["hit", STUDIES["idr0094"].negative_control]
+    assert wells["response"].tolist() == ["hit", SCREENS["idr0094"].negative_control]
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", SCREENS)
 def test_a_table_of_another_study(tmp_path, name):
     other = "idr0035" if name != "idr0035" else "idr0094"
     path = _stand_in(tmp_path, other, drop=("Gene Symbol",))
     with pytest.raises(BuildError, match=r"the columns \[.* are missing; it has Plate, Well"):
-        STUDIES[name].read_annotation(path)
+        SCREENS[name].read_annotation(path)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +263,7 @@ def test_a_table_of_another_study(tmp_path, name):
     ],
 )
 def test_channels(name, found, expected):
-    named = STUDIES[name].name_channels(found)
+    named = SCREENS[name].name_channels(found)
     assert sorted(named) == sorted(found)
     assert list(named.values()) == expected
 
@@ -269,13 +275,13 @@ def test_channels(name, found, expected):
 )
 def test_real_tables_whole(name, num_wells, num_plates):
     lines = _real(name)
-    wells = STUDIES[name].read_annotation(IDR / TABLES[name])
+    wells = SCREENS[name].read_annotation(IDR / TABLES[name])
     assert len(wells) == len(lines) == num_wells
     assert wells["plate"].nunique() == len({line["Plate"] for line in lines}) == num_plates
     assert wells["plate"].tolist() == [line["Plate"] for line in lines]
     assert wells["well"].tolist() == [f"{line['Well'][0]}{int(line['Well'][1:]):02d}" for line in lines]
     assert not wells.duplicated(["plate", "well"]).any()
-    assert wells[STUDIES[name].label].ne("").all()
+    assert wells[SCREENS[name].label].ne("").all()
 
 
 @needs_real_tables
@@ -283,7 +289,7 @@ def test_real_tables_whole(name, num_wells, num_plates):
 def test_nothing_of_interest_is_left_in_a_real_table(name):
     """Genes, reagents, controls, phenotypes, quality and organisms become columns, with the values they have."""
     lines = _real(name)
-    wells = STUDIES[name].read_annotation(IDR / TABLES[name])
+    wells = SCREENS[name].read_annotation(IDR / TABLES[name])
     wanted = [
         header
         for header in lines[0]
@@ -298,7 +304,7 @@ def test_nothing_of_interest_is_left_in_a_real_table(name):
 
 @needs_real_tables
 def test_real_phenotypes_of_idr0036():
-    wells = STUDIES["idr0036"].read_annotation(IDR / TABLES["idr0036"])
+    wells = SCREENS["idr0036"].read_annotation(IDR / TABLES["idr0036"])
     with open(IDR / "idr0036/screenA/idr0036-screenA-processed.txt", newline="") as file:
         compounds = {line["Compound Broad Identifier"]: line for line in csv.DictReader(file, delimiter="\t")}
     assert len(compounds) == 649
@@ -346,10 +352,10 @@ FILES = {
 
 
 @needs_real_tables
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", SCREENS)
 def test_a_study_by_the_command(tmp_path, capsys, name):
     """Tiny images under the names of the study and its real table; idr0093's is a stand-in. Half of the wells first."""
-    study = STUDIES[name]
+    study = SCREENS[name]
     for number, (file, _, _) in enumerate(FILES[name]):
         (tmp_path / "images" / file).parent.mkdir(parents=True, exist_ok=True)
         tifffile.imwrite(tmp_path / "images" / file, np.full((8, 9), 300 + number, np.uint16))
@@ -391,7 +397,7 @@ def test_a_study_by_the_command(tmp_path, capsys, name):
 @needs_real_tables
 def test_real_idr0006():
     lines = _real("idr0006")
-    wells = STUDIES["idr0006"].read_annotation(IDR / TABLES["idr0006"])
+    wells = SCREENS["idr0006"].read_annotation(IDR / TABLES["idr0006"])
     assert wells["gene_symbol"].tolist() == [line["Gene Symbol"] for line in lines]
     markers = Counter(line["Scored Subcellular Localization By Secondary Screening"] for line in lines)
     labels = Counter(wells["localization"])
@@ -410,7 +416,7 @@ def test_real_idr0006():
 @needs_real_tables
 def test_real_idr0035():
     lines = _real("idr0035")
-    wells = STUDIES["idr0035"].read_annotation(IDR / TABLES["idr0035"])
+    wells = SCREENS["idr0035"].read_annotation(IDR / TABLES["idr0035"])
     assert (
         (wells["mechanism"] == "DMSO").sum() == sum(line["Control Type"] == "negative control" for line in lines) == 330
     )
@@ -426,10 +432,10 @@ def test_real_idr0035():
 @needs_real_tables
 def test_real_idr0036():
     lines = _real("idr0036")
-    wells = STUDIES["idr0036"].read_annotation(IDR / TABLES["idr0036"])
+    wells = SCREENS["idr0036"].read_annotation(IDR / TABLES["idr0036"])
     controls = wells["control_type"] == "negative control"
     assert controls.sum() == sum(line["Control Comments"] == "mock" for line in lines) == 1280
-    assert set(wells.loc[controls, "compound_name"]) == {STUDIES["idr0036"].negative_control}
+    assert set(wells.loc[controls, "compound_name"]) == {SCREENS["idr0036"].negative_control}
     assert not (wells.loc[~controls, "compound_name"] == "DMSO").any()
     assert wells["concentration_micromolar"].isna().equals(controls)
     compounds = {line["Compound Broad Identifier"] for line in lines} - {""}
@@ -442,7 +448,7 @@ def test_real_idr0036():
 @needs_real_tables
 def test_real_idr0094():
     lines = _real("idr0094")
-    wells = STUDIES["idr0094"].read_annotation(IDR / TABLES["idr0094"])
+    wells = SCREENS["idr0094"].read_annotation(IDR / TABLES["idr0094"])
     hits = Counter(line["Hit Compound (over 75% activity)"] for line in lines)
     assert Counter(wells["response"]) == {
         "hit": hits["yes"], "no hit": hits["no"], "positive control": hits["control"]
@@ -470,7 +476,7 @@ def test_plate_names_of_real_folders(name, place):
     for line in lines:
         plate, path = sorted(line.split("\t"), key=lambda text: "/" in text)
         folder = Path(path).stem if place is None else path.split("/")[place]
-        found = re.fullmatch(STUDIES[name].plate_pattern, folder)
+        found = re.fullmatch(SCREENS[name].plate_pattern, folder)
         assert found is not None, folder
         assert found[1] == plate
 
@@ -483,7 +489,7 @@ def test_patterns_find_real_files_and_their_channels(name, screen):
     stains = re.search("ChannelNames = (.*)", text)[1].split(",")
     fields = re.findall(r"Field_(\d+) = (.*)<(.*)>(.*)", text)
     assert len(fields) in (240, 3456)
-    study = STUDIES[name]
+    study = SCREENS[name]
     for number, before, varying, after in fields:
         for stain, part in zip(stains, varying.split(","), strict=True):
             match = re.fullmatch(study.pattern, before.removeprefix("/") + part + after)
@@ -516,7 +522,7 @@ def test_patterns_find_real_files_and_their_channels(name, screen):
     ],
 )
 def test_patterns(name, file, expected):
-    match = re.fullmatch(STUDIES[name].pattern, file)
+    match = re.fullmatch(SCREENS[name].pattern, file)
     assert (match and match.group("plate", "well", "site", "channel")) == expected
 
 
@@ -550,7 +556,7 @@ def test_patterns(name, file, expected):
     ],
 )  # fmt: skip
 def test_a_study_from_files_to_a_set(tmp_path, name, files, expected):
-    study = STUDIES[name]
+    study = SCREENS[name]
     for number, file in enumerate(files):
         (tmp_path / "images" / file).parent.mkdir(parents=True, exist_ok=True)
         tifffile.imwrite(tmp_path / "images" / file, np.full((8, 9), number, np.uint16))
@@ -577,7 +583,7 @@ def test_a_study_from_files_to_a_set(tmp_path, name, files, expected):
 
 def test_a_study_from_folder_names_to_metadata(tmp_path):
     """The plate of an idr0006 folder finds its line; the name that the file has instead does not."""
-    study = STUDIES["idr0006"]
+    study = SCREENS["idr0006"]
     table = study.read_annotation(_stand_in(tmp_path, "idr0006"))
 
     def joined(plate):

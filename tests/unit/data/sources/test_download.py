@@ -8,9 +8,9 @@ import zipfile
 
 import pytest
 
-from data import download
-from data.download import bring, extract_zip, fetch
 from data.errors import BuildError
+from data.sources import download
+from data.sources.download import bring, extract_zip, fetch
 
 CONTENT = bytes(range(256)) * 5000  # more than one chunk
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

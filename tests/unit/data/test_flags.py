@@ -3,7 +3,9 @@
 import pytest
 
 from data.command_line import parse
-from data.options import LAYOUTS, problem_of_flags
+from data.flags import problem_of_flags
+from data.options import ShapeOptions
+from data.sources.source import LAYOUTS
 
 SOURCES = (*LAYOUTS, "pattern", "bbbc010", "bbbc021", "mnist", "osteosarcoma")
 NO_PIXELS = {"contours", "osteosarcoma"}
@@ -81,6 +83,10 @@ def test_a_study_takes_the_flags_of_its_layout(capsys):
     assert "--level means nothing for the layout cellvoyager" in capsys.readouterr().err
 
 
-def test_masks_of_known_sets_are_taken_as_they_are():
-    assert parse(["mnist", "--kind=shapes", "--source=x"], None).mask == "grey"
-    assert parse(["bbbc010", "--kind=shapes", "--masks=x"], None).mask == "binary"
+@pytest.mark.parametrize(
+    ("arguments", "mask"), [(["mnist", "--source=x"], "grey"), (["bbbc010", "--masks=x"], "binary")]
+)
+def test_masks_of_known_sets_are_taken_as_they_are(arguments, mask):
+    examples = parse([*arguments, "--kind=shapes"], None).examples
+    assert isinstance(examples, ShapeOptions)
+    assert (examples.mask, examples.points, examples.resampling) == (mask, 256, "linear")
