@@ -13,7 +13,7 @@ import torch
 from transformers import ViTConfig, ViTModel
 
 from bie_jax.config.schema import check_config
-from bie_jax.evaluation.embedding.embed import write_embeddings
+from bie_jax.evaluation.embedding import write_embeddings
 from bie_jax.models.pretrained.huggingface import load_huggingface
 from bie_jax.objectives.base import METHODS, Aux, Method, build_model, no_summary
 from bie_jax.train import train_and_evaluate

@@ -19,7 +19,7 @@ from bie_jax.shapes.distance_matrix import normalized_distances
 
 
 def _blob():
-    """[32, 2], centerd, in RMS distances."""
+    """[32, 2], centered, in RMS distances."""
     angle = 2 * np.pi * np.arange(32) / 32
     radius = 1 + 0.3 * np.cos(2 * angle) + 0.2 * np.sin(3 * angle)
     outline = np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=1)
