@@ -78,7 +78,7 @@ def _run(workdir: Path) -> None:
     # Imported for the stages that need them, a third of the time in which others begin, and before any training: what
     # is not installed is said now, not hours later.
     if stage in ("all", "embed"):
-        from bie_jax.evaluation.embedding.embed import write_embeddings
+        from bie_jax.evaluation.embedding import write_embeddings
     if stage in ("all", "evaluate"):
         from bie_jax.evaluation.evaluate import evaluate
     if stage in ("all", "train"):

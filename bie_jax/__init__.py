@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bie_jax.evaluation.embedding.embed import Embedder
+    from bie_jax.evaluation.embedding import Embedder
 
 __all__ = ["load"]
 
@@ -14,9 +14,9 @@ __all__ = ["load"]
 def load(workdir: str | Path) -> Embedder:
     """The trained network of a workdir: `bie_jax.load("runs/vqvae").embed(images, channels=[...])`.
 
-    See `bie_jax.evaluation.embedding.embed.Embedder.embed`.
+    See `bie_jax.evaluation.embedding.Embedder.embed`.
     """
     # Imported here, so that a model or a loss can be used where Grain, TFDS and the rest are not installed.
-    from bie_jax.evaluation.embedding.embed import load as load_embedder
+    from bie_jax.evaluation.embedding import load as load_embedder
 
     return load_embedder(workdir)

@@ -20,6 +20,10 @@ class Block:
     standardized: bool = False
 
 
+# What a fold fits to features: that many principal components of all, or what becomes of each block of columns.
+Reduction = int | tuple[Block, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class FeatureSet:
     """Features of all images, before any normalization.
@@ -27,15 +31,14 @@ class FeatureSet:
     Attributes:
         key, title, description: what they are called, and how they came about.
         features: [N, D]; or [S, N, D], S draws of what was random (weights), whose scores are averaged.
-        components: what is fitted to them in each training fold: that many principal components of all, or what becomes
-            of each block of columns; None: nothing.
+        components: what is fitted to them in each training fold; None: nothing.
     """
 
     key: str
     title: str
     description: str
     features: np.ndarray
-    components: int | tuple[Block, ...] | None = None
+    components: Reduction | None = None
 
     @property
     def draws(self) -> np.ndarray:
@@ -61,3 +64,18 @@ class HandMade:
 
     feature_sets: list[FeatureSet]
     tiles: list
+
+
+def without_broken(feature_sets: list[FeatureSet]) -> tuple[list[FeatureSet], list[str]]:
+    """Hand-made features that are finite, and a note on each set that is not: it costs no other set its score."""
+    finite, notes = [], []
+    for feature_set in feature_sets:
+        bad = np.flatnonzero(~np.isfinite(feature_set.draws).all(axis=(0, 2)))
+        if not len(bad):
+            finite.append(feature_set)
+            continue
+        notes.append(
+            f"{feature_set.title} is not scored: {len(bad)} of {feature_set.draws.shape[1]} rows hold NaN or infinity, "
+            f"the first is row {bad[0]}."
+        )
+    return finite, notes

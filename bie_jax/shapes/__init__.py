@@ -27,7 +27,7 @@ def embed_masks(masks: np.ndarray | Sequence[np.ndarray], workdir: str | Path) -
     # Imported here: everything else in this package does without the trainer's dependencies.
     from bie_jax.config.schema import ConfigError
     from bie_jax.config.stored import load_config
-    from bie_jax.evaluation.embedding.embed import load
+    from bie_jax.evaluation.embedding import load
     from bie_jax.shapes.contour import mask_to_contour, masks_to_contours
 
     if not (Path(workdir) / "config.json").is_file():

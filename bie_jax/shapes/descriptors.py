@@ -414,15 +414,15 @@ def _rotation(angle: np.ndarray) -> np.ndarray:
 def _statistics(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Mean, standard deviation, skewness and kurtosis of rows; the last two are 0 where there is no deviation."""
     mean = values.mean(axis=1)
-    centerd = values - mean[:, None]
-    squared = np.square(centerd)  # products: powers are ten times slower
+    centered = values - mean[:, None]
+    squared = np.square(centered)  # products: powers are ten times slower
     variance = squared.mean(axis=1)
     # Rounding alone, as of the radii of a circle, has no skewness.
     variance = np.where(variance <= 1e-20 * np.square(mean), 0, variance)
     return (
         mean,
         np.sqrt(variance),
-        _ratio((squared * centerd).mean(axis=1), variance**1.5),
+        _ratio((squared * centered).mean(axis=1), variance**1.5),
         _ratio(np.square(squared).mean(axis=1), np.square(variance)),
     )
 

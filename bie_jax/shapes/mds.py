@@ -2,7 +2,7 @@
 exact, and a way without iteration for those that are.
 
 Classical scaling (Torgerson 1952, doi 10.1007/BF02288916): B = -1/2 J D^2 J, J = I - 1/P, D^2 element by element, is
-the Gram matrix of the centerd points, whose two largest eigenvalues and their vectors are the points. It is exact for
+the Gram matrix of the centered points, whose two largest eigenvalues and their vectors are the points. It is exact for
 distances in the plane, up to rotation, translation and reflection.
 
 Functions take jax arrays, and then give jax arrays of the same type, or anything else, and then compute and give
@@ -26,7 +26,7 @@ _MAX_STEPS = 30
 def classical_mds(d: typing.Any) -> typing.Any:
     """Points in the plane whose distances are D, or come near it.
 
-    Points are centerd and in their principal axes: the first coordinate has the larger variance, and of each coordinate
+    Points are centered and in their principal axes: the first coordinate has the larger variance, and of each coordinate
     the element of greatest magnitude is positive. The matrix is taken as (D + D^T) / 2, so that each of a predicted
     matrix's two values for a distance counts the same; eigenvalues below 0 count as 0.
 
@@ -63,7 +63,7 @@ def points_of_exact(d: jax.Array) -> jax.Array:
         d: [B, P, P] distances.
 
     Returns:
-        [B, P, 2] in the unit of D, centerd, float32 at least. Where all points are on a line, or in one place, one
+        [B, P, 2] in the unit of D, centered, float32 at least. Where all points are on a line, or in one place, one
         coordinate or both are rounding or 0.
     """
     left = _gram(d)
@@ -108,7 +108,7 @@ def smacof(d: typing.Any, start: typing.Any, iterations: int) -> typing.Any:
         iterations: how many.
 
     Returns:
-        [..., P, 2], centerd.
+        [..., P, 2], centered.
 
     Raises:
         ValueError: if the shapes do not fit, or `iterations` is negative.

@@ -17,12 +17,23 @@ from bie_jax.training.writers.log import LOG
 DATASET = "dataset.json"
 EMBEDDINGS, EMBEDDINGS_H5AD = "embeddings.parquet", "embeddings.h5ad"
 RECONSTRUCTIONS, CODEBOOK, COMPONENTS = "reconstructions.npz", "codebook.npz", "components.npz"
-SCORES = "scores.json"
+SCORES, SCORES_TABLE = "scores.json", "scores.parquet"
 
 EMBED_AGAIN = "run the same command with --stage=embed"
 RESTORE_LOG = "restore it from a copy, or remove it, and the report shows no curves"
 _RESTORE_DATASET = "restore it from a copy; it says which set and which intensities the run was trained on"
-_ALL = (CONFIG, DATASET, EMBEDDINGS, EMBEDDINGS_H5AD, RECONSTRUCTIONS, CODEBOOK, COMPONENTS, SCORES, "wandb_run_id")
+_ALL = (
+    CONFIG,
+    DATASET,
+    EMBEDDINGS,
+    EMBEDDINGS_H5AD,
+    RECONSTRUCTIONS,
+    CODEBOOK,
+    COMPONENTS,
+    SCORES,
+    SCORES_TABLE,
+    "wandb_run_id",
+)
 
 
 @contextlib.contextmanager

@@ -143,7 +143,7 @@ def random_noise(key: jax.Array, points: jax.Array, amount: float) -> jax.Array:
 
     Args:
         key: for the waves.
-        points: [B, P, 2], centerd.
+        points: [B, P, 2], centered.
         amount: standard deviation of each coordinate's displacement, of the outline's RMS radius.
     """
     batch, num_points, _ = points.shape

@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from bie_jax.config.schema import ConfigError
-from bie_jax.evaluation.embedding.embed import write_embeddings
+from bie_jax.evaluation.embedding import write_embeddings
 from bie_jax.evaluation.evaluate import evaluate
 from bie_jax.files.lock import LockedError
 from bie_jax.files.parquet import read_parquet

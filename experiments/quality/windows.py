@@ -16,10 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
 from bie_jax.config.stored import load_config
-from bie_jax.evaluation.embedding import embed
-from bie_jax.evaluation.evaluate import RANDOM_DRAWS, read_embeddings, score_features
+from bie_jax.evaluation.embedding import Embedder, load, load_untrained, read_embeddings
+from bie_jax.evaluation.encoders import RANDOM_DRAWS
 from bie_jax.evaluation.feature_set import FeatureSet
+from bie_jax.evaluation.scores.keys import LOGISTIC_REGRESSION, RANDOM_FOREST, leave_out
 from bie_jax.evaluation.scores.normalization import TITLES
+from bie_jax.evaluation.scores.plan import plan_scores
+from bie_jax.evaluation.scores.score import score_features
 from bie_jax.input.image_set import ImageSet, open_image_set
 
 
@@ -30,7 +33,7 @@ def windows(images: np.ndarray, height: int, width: int) -> np.ndarray:
     return cut.swapaxes(2, 3).reshape(count, rows * columns, height, width, -1)
 
 
-def mean_of_windows(embedder: embed.Embedder, image_set: ImageSet, size: tuple[int, int]) -> np.ndarray:
+def mean_of_windows(embedder: Embedder, image_set: ImageSet, size: tuple[int, int]) -> np.ndarray:
     """[N, D]: what the network says of the windows of each image, on average; all images are in memory at once."""
     cut = windows(image_set.images(np.arange(len(image_set))), *size)
     plates = np.repeat(image_set.metadata["plate"], cut.shape[1]).tolist()
@@ -48,21 +51,22 @@ def main() -> None:
         config = load_config(workdir)
         image_set = open_image_set(config.data.name, config.data.data_dir)
         metadata, _, _ = read_embeddings(workdir / "embeddings.parquet")
-        sets = {"trained": mean_of_windows(embed.load(workdir), image_set, config.data.crop_size)}
+        sets = {"trained": mean_of_windows(load(workdir), image_set, config.data.crop_size)}
         draws = []
-        for untrained in embed.load_untrained(workdir, range(config.eval.seed, config.eval.seed + RANDOM_DRAWS)):
+        for untrained in load_untrained(workdir, range(config.eval.seed, config.eval.seed + RANDOM_DRAWS)):
             both = mean_of_windows(untrained, image_set, config.data.crop_size)
             draws.append(np.split(both, [untrained.widths[0]], axis=1))
         sets |= dict(zip(("random", "random, pooled"), map(np.stack, zip(*draws))))
         features = [FeatureSet(key=name, title=name, description="", features=f) for name, f in sets.items()]
-        scores = score_features(features, metadata, config.eval)["feature_sets"]
+        plan = plan_scores(metadata, metadata["split"].to_numpy(), config.eval)
+        scores = score_features(features, plan, config.eval)["feature_sets"]
         for entry in scores.values():
             if entry["feature_set"] not in sets:
                 continue
             kinds = entry["classifiers"]
             cells = [
-                f"{kinds[kind][f'leave_{config.eval.group}_out']['macro_f1']:.3f}"
-                for kind in ("logistic_regression", "random_forest")
+                f"{kinds[kind][leave_out(config.eval.group)]['macro_f1']:.3f}"
+                for kind in (LOGISTIC_REGRESSION, RANDOM_FOREST)
             ]
             of = [workdir.name, entry["feature_set"], TITLES[entry["normalization"]]]
             print(f"| {' | '.join([*of, *cells])} |", flush=True)

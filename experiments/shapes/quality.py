@@ -24,8 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
 from bie_jax.config.stored import load_config
-from bie_jax.evaluation.evaluate import embed_untrained, read_embeddings
-from bie_jax.evaluation.scores import probe
+from bie_jax.evaluation.embedding import read_embeddings
+from bie_jax.evaluation.encoders import embed_untrained
+from bie_jax.evaluation.scores.classification import confusion_matrix, cross_validate
+from bie_jax.evaluation.scores.folds import Fold, stratified_folds
 from bie_jax.input.covariates import known_numbers
 from bie_jax.input.image_set import ImageSet, open_image_set
 from bie_jax.shapes.descriptors import SIZE_PROPERTIES, region_properties
@@ -134,8 +136,8 @@ def row(title: str, features: np.ndarray, image_set, set_name: str, seconds: str
         labels = image_set.metadata[target].to_numpy().astype("U")
         scores = []
         for seed in range(DIVISIONS[set_name]):
-            folds = probe.stratified_folds(labels, FOLDS, seed)
-            found = probe.cross_validate(features, labels, folds, seed=seed, trees=TREES[set_name])
+            folds = stratified_folds(labels, FOLDS, seed)
+            found = cross_validate(features, labels, folds, seed=seed, trees=TREES[set_name])
             scores.append([f1(labels, predictions.values) for predictions in found.values()])
         spread = [f" ± {sd:.3f}" if len(scores) > 1 else "" for sd in np.std(scores, axis=0)]
         cells += [f"{mean:.3f}{sd}" for mean, sd in zip(np.mean(scores, axis=0), spread, strict=True)]
@@ -156,9 +158,9 @@ def of_folds(name: str, workdir: Path, image_set: ImageSet, arguments: argparse.
         held_out = np.flatnonzero(table["split"] == "val")
         if arguments.set in SIZED:
             features = with_size(features, image_set)
-        part = [probe.Fold(str(fold), np.flatnonzero(table["split"] == "train"), held_out)]
+        part = [Fold(str(fold), np.flatnonzero(table["split"] == "train"), held_out)]
         for target, labels in truth.items():
-            for classifier, found in probe.cross_validate(features, labels, part, trees=TREES[arguments.set]).items():
+            for classifier, found in cross_validate(features, labels, part, trees=TREES[arguments.set]).items():
                 guessed.setdefault((target, classifier), np.empty_like(labels))[held_out] = found.values[held_out]
     cells = [f"{f1(truth[target], values):.3f}" for (target, _), values in guessed.items()]
     print(
@@ -172,7 +174,7 @@ def of_folds(name: str, workdir: Path, image_set: ImageSet, arguments: argparse.
 def f1(labels: np.ndarray, guessed: np.ndarray) -> float:
     """Macro F1."""
     classes = np.unique(labels)
-    confusion = probe.confusion_matrix(labels, guessed, classes)
+    confusion = confusion_matrix(labels, guessed, classes)
     return float(np.mean(2 * np.diag(confusion) / np.maximum(confusion.sum(axis=0) + confusion.sum(axis=1), 1)))
 
 

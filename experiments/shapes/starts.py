@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
 from bie_jax.config.stored import load_config
-from bie_jax.evaluation.embedding import embed
+from bie_jax.evaluation import embedding
 from bie_jax.input.image_set import open_image_set
 from bie_jax.shapes.resample import resample_contour
 
@@ -37,7 +37,7 @@ def main() -> None:
     print(f"{len(rows)} outlines of {image_set.name}, {outlines.shape[1]} points, every {step}th seen\n")
     print("| weights | seen | another stored point: mean | greatest | half a step: mean | outlines/s |")
     print("|---|---|---|---|---|---|")
-    for weights, embedder in (("trained", embed.load(workdir)), ("random", embed.load_untrained(workdir, 0))):
+    for weights, embedder in (("trained", embedding.load(workdir)), ("random", embedding.load_untrained(workdir, 0))):
         for seen, thinned in (("one view", step), ("all phases", 1)):
 
             def of(points: np.ndarray) -> np.ndarray:

@@ -22,8 +22,8 @@ import optax
 from quality import f1, predict
 
 from bie_jax.config.stored import load_config
-from bie_jax.evaluation.evaluate import read_embeddings
-from bie_jax.evaluation.scores import probe
+from bie_jax.evaluation.embedding import read_embeddings
+from bie_jax.evaluation.scores.folds import Fold, stratified_folds
 from bie_jax.input.image_set import open_image_set
 from bie_jax.models.encoders.ring import RingEncoder
 from bie_jax.views.outlines import eval_view, train_view
@@ -53,7 +53,7 @@ def main() -> None:
     config = load_config(arguments.workdir)
     image_set = open_image_set(config.data.name, config.data.data_dir)
     labels = image_set.metadata["label"].to_numpy().astype("U")
-    fold = probe.stratified_folds(labels, 5, 0)[0]
+    fold = stratified_folds(labels, 5, 0)[0]
 
     start = time.perf_counter()
     guessed = taught(image_set.images(np.arange(len(image_set))), labels, fold, config, arguments)
@@ -65,7 +65,7 @@ def main() -> None:
         print(f"{arguments.workdir.name}, {name}: {score:.4f}, {score / ceiling:.1%} of it", flush=True)
 
 
-def taught(outlines: np.ndarray, labels: np.ndarray, fold: probe.Fold, config, arguments) -> np.ndarray:
+def taught(outlines: np.ndarray, labels: np.ndarray, fold: Fold, config, arguments) -> np.ndarray:
     """The test objects' labels, as a network says that has learnt from the training objects'."""
     classes, numbers = np.unique(labels, return_inverse=True)
     model = Classifier(RingEncoder(**dict(config.model.ring)), len(classes))

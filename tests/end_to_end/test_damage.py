@@ -12,7 +12,7 @@ import pytest
 import bie_jax
 from bie_jax.config.schema import ConfigError
 from bie_jax.config.stored import load_config, save_config
-from bie_jax.evaluation.embedding.embed import write_embeddings
+from bie_jax.evaluation.embedding import write_embeddings
 from bie_jax.evaluation.evaluate import evaluate
 from bie_jax.files import integrity
 from bie_jax.files.integrity import DamagedFileError, StaleFileError

@@ -13,7 +13,7 @@ import torch
 from transformers import ViTConfig, ViTModel
 
 from bie_jax.config.rules import check_config
-from bie_jax.evaluation.embedding.embed import write_embeddings
+from bie_jax.evaluation.embedding import write_embeddings
 from bie_jax.models.pretrained.huggingface import load_huggingface
 from bie_jax.objectives import METHODS, build_model
 from bie_jax.objectives.base import Aux, Method, no_summary

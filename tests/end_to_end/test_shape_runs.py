@@ -9,9 +9,8 @@ import pytest
 
 from bie_jax.config.rules import check_config
 from bie_jax.config.schema import ConfigError
-from bie_jax.evaluation import evaluate as evaluate_module
+from bie_jax.evaluation import embedding
 from bie_jax.evaluation.baselines.shape_features import shape_features
-from bie_jax.evaluation.embedding import embed
 from bie_jax.evaluation.evaluate import evaluate
 from bie_jax.evaluation.report.shape_pictures import latent_to_outline
 from bie_jax.evaluation.scores import invariance as shape_invariance
@@ -134,7 +133,7 @@ def test_a_configuration_trains_and_embeds(name, trained):
     last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
     assert terms <= last.keys()
     assert len(list((workdir / "reconstructions").glob("*.png"))) == 3
-    table = embed.write_embeddings(workdir)
+    table = embedding.write_embeddings(workdir)
     features = table.filter(regex="^(ae|vae|vqvae)_").to_numpy()
     cells = module is shape_vae_cells
     # Components and size, the mean of the ViT's tokens, or the ring's mean, greatest and deviation.
@@ -149,7 +148,7 @@ def test_a_configuration_trains_and_embeds(name, trained):
 
 def test_a_run_is_scored_and_drawn(trained):
     workdir = trained("cells")
-    embed.write_embeddings(workdir)
+    embedding.write_embeddings(workdir)
     scores = evaluate(workdir)
     assert scores["set"]["kind"] == "shapes"
     expected = {"trained_encoder", "random_encoder", "matrix_pca", "spectrum_pca", "elliptic_fourier", "majority"}
@@ -171,7 +170,7 @@ def test_a_run_is_scored_and_drawn(trained):
 
 def test_scores_and_report_are_kept_when_the_table_of_invariances_is_stopped(trained, monkeypatch):
     workdir = trained("vae")
-    embed.write_embeddings(workdir)
+    embedding.write_embeddings(workdir)
     shutil.rmtree(workdir / "report", ignore_errors=True)
 
     def two_rows(*arguments, **how):
@@ -180,7 +179,7 @@ def test_scores_and_report_are_kept_when_the_table_of_invariances_is_stopped(tra
         yield next(rows)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate_module, "invariances", two_rows)
+    monkeypatch.setattr("bie_jax.evaluation.kinds.invariances", two_rows)
     with pytest.raises(KeyboardInterrupt):
         evaluate(workdir)
     scores = json.loads((workdir / "scores.json").read_text())
@@ -190,7 +189,7 @@ def test_scores_and_report_are_kept_when_the_table_of_invariances_is_stopped(tra
 
 
 def test_back_from_a_latent_vector_to_a_mask(trained):
-    embedder = embed.load_latents(trained("vae"))
+    embedder = embedding.load_latents(trained("vae"))
     latents = np.random.default_rng(0).normal(size=(4, embedder.dim)).astype(np.float32)
     outlines = latent_to_outline(embedder, latents)
     d = embedder.decode(latents)[..., 0]
@@ -202,7 +201,7 @@ def test_back_from_a_latent_vector_to_a_mask(trained):
 
 
 def test_where_an_outline_starts_and_how_it_lies_is_not_in_the_embedding(trained, shapes):
-    embedder = embed.load(trained("vae"))
+    embedder = embedding.load(trained("vae"))
     outlines = open_image_set("mnist_shapes", shapes).images(np.arange(8))
     expected = embedder.embed(outlines)
     turn = np.array([[0.6, 0.8], [0.8, -0.6]], np.float32)
@@ -223,7 +222,7 @@ def _untrained(trained, folder, seen, keeps="nothing"):
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "dataset.json").write_bytes((workdir / "dataset.json").read_bytes())
-    return next(embed.load_untrained(folder, (0,)))
+    return next(embedding.load_untrained(folder, (0,)))
 
 
 @pytest.mark.parametrize("keeps", ["nothing", "direction"])
@@ -261,7 +260,7 @@ def test_where_the_start_is_kept_one_view_is_seen(trained, tmp_path):
 
 def test_masks_are_embedded_as_the_set_was(trained):
     workdir = trained("vae")
-    table = embed.write_embeddings(workdir)
+    table = embedding.write_embeddings(workdir)
     expected = table.filter(regex="^vae_").to_numpy()[:6]
     masks = np.stack([_mask(number) for number in range(6)])
     np.testing.assert_allclose(embed_masks(masks, workdir), expected, atol=1e-5)
@@ -338,7 +337,7 @@ def test_what_an_outline_cannot_have_is_refused(changes, message, shapes):
 
 
 def test_other_numbers_of_points_are_refused_not_thinned(trained):
-    embedder = embed.load(trained("vae"))
+    embedder = embedding.load(trained("vae"))
     with pytest.raises(ValueError, match=r"outlines have shape \(3, 100, 2, 1\); expected .* a multiple of 32"):
         embedder.embed(np.ones((3, 100, 2, 1), np.float32))
 
@@ -355,19 +354,19 @@ def test_baselines_of_few_points(shapes):
 def test_folds_take_their_components_of_the_readout_not_of_the_table(trained, monkeypatch):
     """The components in embeddings.parquet are fitted to the run's training images, which are tested in other folds."""
     workdir = trained("cells")
-    table = embed.write_embeddings(workdir)
+    table = embedding.write_embeddings(workdir)
     handed = []
 
     def keep(feature_sets, *_):
         handed.extend(feature_sets)
         raise InterruptedError
 
-    monkeypatch.setattr(evaluate_module, "score_features", keep)
+    monkeypatch.setattr("bie_jax.evaluation.evaluate.score_features", keep)
     with pytest.raises(InterruptedError):
         evaluate(workdir)
     first, random = handed[:2]
     assert table.filter(regex=r"^vae_").shape[1] == 12 + 10
-    assert first.components[0].columns == embed.load_readout(workdir).dim > 12
+    assert first.components[0].columns == embedding.load_readout(workdir).dim > 12
     for one in (first, random):
         assert [block.components for block in one.components] == [12, None]  # what is appended stays as it is
         assert one.draws.shape[-1] == sum(block.columns for block in one.components)

@@ -1,12 +1,15 @@
 """The baselines of a set of images, and their thumbnails, in one pass over the pixels."""
 
-import collections.abc
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from tqdm import tqdm
 
-from bie_jax.evaluation.baselines import baselines
+from bie_jax.evaluation.baselines.intensity import intensity_features
+from bie_jax.evaluation.baselines.pixels import block_averaged_pixels
+from bie_jax.evaluation.baselines.regions import region_features
+from bie_jax.evaluation.baselines.texture import texture_features
 from bie_jax.evaluation.feature_set import FeatureSet, HandMade
 from bie_jax.evaluation.report import thumbnails
 from bie_jax.input.image_set import ImageSet
@@ -28,7 +31,7 @@ class ClassicalFeatures:
     tiles: list
 
 
-def image_features(image_set: ImageSet, shown: np.ndarray, *, classical: bool) -> HandMade:
+def image_features(image_set: ImageSet, shown: np.ndarray, classical: bool) -> HandMade:
     """Principal components of the pixels, intensity statistics and, if asked for, texture and region properties.
 
     Args:
@@ -74,7 +77,7 @@ def classical_features(
     pixel_size_um: float | None,
     overall: dict,
     shown: np.ndarray,
-    on_batch: collections.abc.Callable[[int], object] = lambda count: None,
+    on_batch: Callable[[int], object] = lambda count: None,
 ) -> ClassicalFeatures:
     """Baselines and thumbnails in one pass, `BATCH` images at a time.
 
@@ -93,13 +96,13 @@ def classical_features(
     for start in range(0, len(images), BATCH):
         rows = range(start, min(start + BATCH, len(images)))
         batch = np.stack([images[i] for i in rows])
-        pixels.append(baselines.block_averaged_pixels(batch, np.asarray(overall["std"])))
-        intensity.append(baselines.intensity_features(batch, channel_names))
+        pixels.append(block_averaged_pixels(batch, np.asarray(overall["std"])))
+        intensity.append(intensity_features(batch, channel_names))
         rest.append(
             np.concatenate(
                 [
-                    baselines.texture_features(batch, channel_names),
-                    baselines.region_features(batch, channel_names, unit),
+                    texture_features(batch, channel_names),
+                    region_features(batch, channel_names, unit),
                 ],
                 axis=1,
             )

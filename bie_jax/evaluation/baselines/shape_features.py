@@ -16,7 +16,7 @@ MAGNITUDES = 40
 TILE_PX = 96
 
 
-def shape_features(image_set: ImageSet, shown: np.ndarray, *, classical: bool) -> HandMade:
+def shape_features(image_set: ImageSet, shown: np.ndarray, classical: bool) -> HandMade:
     """Region properties, Fourier descriptors and principal components of distance matrices.
 
     Args:
@@ -99,10 +99,10 @@ def outline_tile(outline: np.ndarray, side: int) -> Image.Image:
     """The filled outline [P, 2] (row, column), white on black, in a square of `side` px; its start is a dot."""
     low, high = outline.min(axis=0), outline.max(axis=0)
     factor = (side - 8) / max(float((high - low).max()), 1e-6)
-    centerd = (outline - (low + high) / 2) * factor + side / 2
+    centered = (outline - (low + high) / 2) * factor + side / 2
     tile = Image.new("RGB", (side, side))
     draw = ImageDraw.Draw(tile)
-    places = [(float(column), float(row)) for row, column in centerd]
+    places = [(float(column), float(row)) for row, column in centered]
     draw.polygon(places, fill="#c8d2e0", outline="#ffffff")
     column, row = places[0]
     draw.ellipse((column - 2, row - 2, column + 2, row + 2), fill="#ffd23f")

@@ -4,6 +4,8 @@ Every picture goes embedding -> decoder -> distance matrix -> classical scaling 
 rotation and reflection, so the outlines of a row are turned, or mirrored, onto each other.
 """
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,15 @@ import pandas as pd
 from sklearn.mixture import GaussianMixture
 
 from bie_jax.config.stored import load_config
-from bie_jax.evaluation.embedding import embed
-from bie_jax.evaluation.report.figures import Picture, outline_grid
+from bie_jax.evaluation.embedding import Embedder, embed_image_set, load_latents
+from bie_jax.evaluation.embedding.decoder import has_decoder
+from bie_jax.evaluation.report.outline_grid import outline_grid
+from bie_jax.evaluation.report.style import Picture
 from bie_jax.input.image_set import ImageSet
 from bie_jax.shapes.distance_matrix import normalized_distances
 from bie_jax.shapes.mds import classical_mds, residual_energy
 from bie_jax.shapes.polygon import align
+from bie_jax.training import run_files
 from bie_jax.training.writers.outline_pictures import match
 
 COLUMNS = 8
@@ -40,17 +45,14 @@ def shape_pictures(
         seed: of what is drawn at random.
     """
     config = load_config(workdir)
-    embedder = embed.load_latents(workdir)
     rng = np.random.default_rng(seed)
     step = image_set.image_shape[0] // config.data.crop_size[0]
     names = np.where(pd.isna(labels), "", labels.astype(str))
 
-    def outlines_of(rows: np.ndarray) -> np.ndarray:
-        return image_set.images(rows)[:, ::step, :, 0].astype(np.float64)
-
-    pictures = [_neighbors(features, outlines_of, names, rng)]
-    if config.objective.reconstruction:
-        latents = embed.embed_image_set(embedder, image_set)
+    pictures = [_neighbors(features, functools.partial(_outlines, image_set, step), names, rng)]
+    if has_decoder(config) and config.objective.reconstruction:
+        embedder = load_latents(workdir)
+        latents = embed_image_set(embedder, image_set)
         classes = [name for name in np.unique(names) if name][:CLASSES]
         pictures += [
             _reconstructions(workdir, image_set, step),
@@ -62,8 +64,13 @@ def shape_pictures(
     return pictures
 
 
-def latent_to_outline(embedder: embed.Embedder, latents: np.ndarray) -> np.ndarray:
-    """[N, D] -> [N, P, 2], in RMS distances between points, centerd, in principal axes."""
+def _outlines(image_set: ImageSet, step: int, rows: np.ndarray) -> np.ndarray:
+    """[n, P, 2] px of some rows, every `step`-th point of those that are stored."""
+    return image_set.images(rows)[:, ::step, :, 0].astype(np.float64)
+
+
+def latent_to_outline(embedder: Embedder, latents: np.ndarray) -> np.ndarray:
+    """[N, D] -> [N, P, 2], in RMS distances between points, centered, in principal axes."""
     matrices = embedder.decode(latents)[..., 0]
     return classical_mds((matrices + np.swapaxes(matrices, -1, -2)) / 2)
 
@@ -95,12 +102,14 @@ def in_one_pose(outlines: np.ndarray) -> np.ndarray:
 
 
 def _normalized(outlines: np.ndarray) -> np.ndarray:
-    """[..., P, 2] px -> centerd, in RMS distances between points; as the object lay in its image."""
+    """[..., P, 2] px -> centered, in RMS distances between points; as the object lay in its image."""
     _, scale = normalized_distances(outlines)
     return (outlines - outlines.mean(axis=-2, keepdims=True)) / np.where(scale > 0, scale, 1)[..., None, None]
 
 
-def _neighbors(latents: np.ndarray, outlines_of, names: np.ndarray, rng: np.random.Generator) -> Picture:
+def _neighbors(
+    latents: np.ndarray, outlines_of: Callable[[np.ndarray], np.ndarray], names: np.ndarray, rng: np.random.Generator
+) -> Picture:
     standard = (latents - latents.mean(axis=0)) / np.maximum(latents.std(axis=0), 1e-9)
     queries = rng.choice(len(latents), min(ROWS + 2, len(latents)), replace=False)
     nearest = [
@@ -123,9 +132,9 @@ def _neighbors(latents: np.ndarray, outlines_of, names: np.ndarray, rng: np.rand
 
 
 def _reconstructions(workdir: Path, image_set: ImageSet, step: int) -> Picture:
-    with np.load(workdir / "reconstructions.npz", allow_pickle=False) as stored:
+    with np.load(workdir / run_files.RECONSTRUCTIONS, allow_pickle=False) as stored:
         d, d_hat, rows = stored["image"][..., 0], stored["reconstruction"][..., 0], stored["index"]
-    outlines = _normalized(image_set.images(rows)[:, ::step, :, 0].astype(np.float64))
+    outlines = _normalized(_outlines(image_set, step, rows))
     predicted = align(classical_mds(np.asarray(match(d_hat, d), np.float64)), outlines)
     error = np.sqrt(np.square(predicted - outlines).sum(axis=-1).mean())
     outside = np.mean(residual_energy((d_hat + d_hat.swapaxes(-1, -2)) / 2))
@@ -139,9 +148,7 @@ def _reconstructions(workdir: Path, image_set: ImageSet, step: int) -> Picture:
     )
 
 
-def _interpolations(
-    embedder: embed.Embedder, latents: np.ndarray, names: np.ndarray, rng: np.random.Generator
-) -> Picture:
+def _interpolations(embedder: Embedder, latents: np.ndarray, names: np.ndarray, rng: np.random.Generator) -> Picture:
     share = np.linspace(0, 1, COLUMNS, dtype=np.float32)[:, None]
     cells, titles = [], []
     for _ in range(ROWS):
@@ -157,7 +164,7 @@ def _interpolations(
     )
 
 
-def _walks(embedder: embed.Embedder, latents: np.ndarray) -> Picture:
+def _walks(embedder: Embedder, latents: np.ndarray) -> Picture:
     mean = latents.mean(axis=0)
     _, sizes, axes = np.linalg.svd(latents - mean, full_matrices=False)
     count = min(ROWS, len(axes))
@@ -174,7 +181,7 @@ def _walks(embedder: embed.Embedder, latents: np.ndarray) -> Picture:
     )
 
 
-def _means(embedder: embed.Embedder, latents: np.ndarray, names: np.ndarray, classes: list[str]) -> Picture:
+def _means(embedder: Embedder, latents: np.ndarray, names: np.ndarray, classes: list[str]) -> Picture:
     groups = [latents[names == name].mean(axis=0) for name in classes] or [latents.mean(axis=0)]
     cells = latent_to_outline(embedder, np.stack(groups))[None, :, None]
     return Picture(
@@ -184,9 +191,7 @@ def _means(embedder: embed.Embedder, latents: np.ndarray, names: np.ndarray, cla
     )
 
 
-def _samples(
-    embedder: embed.Embedder, latents: np.ndarray, names: np.ndarray, classes: list[str], seed: int
-) -> Picture:
+def _samples(embedder: Embedder, latents: np.ndarray, names: np.ndarray, classes: list[str], seed: int) -> Picture:
     rows, titles = [sample_latents(latents, COLUMNS, seed)], ["any"]
     for name in classes:
         if (names == name).sum() >= 2:

@@ -9,14 +9,14 @@ from PIL import Image
 
 # Colors that are far apart for most kinds of color vision: blue, yellow, magenta, green, orange, cyan. More channels
 # start again.
-CHANNEL_COLOURS = ("#4d7dff", "#ffd23f", "#ff4fd8", "#3ddc84", "#ff8c42", "#46d9ff")
+CHANNEL_COLORS = ("#4d7dff", "#ffd23f", "#ff4fd8", "#3ddc84", "#ff8c42", "#46d9ff")
 
 
 def channel_colors(count: int) -> list[str]:
     """Colors of `count` channels in a composite; a single channel is white."""
     if count == 1:
         return ["#ffffff"]
-    return [CHANNEL_COLOURS[c % len(CHANNEL_COLOURS)] for c in range(count)]
+    return [CHANNEL_COLORS[c % len(CHANNEL_COLORS)] for c in range(count)]
 
 
 def composite(images: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

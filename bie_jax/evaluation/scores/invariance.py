@@ -7,6 +7,7 @@ anew, as another picture of it would be: what is left there is the cost of pixel
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, TypedDict
 
 import jax
 import numpy as np
@@ -16,8 +17,8 @@ from sklearn.pipeline import make_pipeline
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from bie_jax.evaluation.feature_set import Block
-from bie_jax.evaluation.scores.probe import build_preparation
+from bie_jax.evaluation.feature_set import Reduction
+from bie_jax.evaluation.scores.preparation import build_preparation
 from bie_jax.shapes.contour import mask_to_contour
 from bie_jax.shapes.polygon import contour_to_mask
 from bie_jax.views.outlines import random_noise
@@ -25,6 +26,18 @@ from bie_jax.views.outlines import random_noise
 DEGREES = tuple(range(7, 360, 7))
 SIZES = (0.5, 0.71, 1.41, 2.0)
 NOISES = (0.01, 0.02, 0.05)
+MOST_TRAINING = 5000  # objects that the classifier learns from: enough for one that says what changes
+
+
+class Invariance(TypedDict):
+    """What one change does; see `invariances`."""
+
+    change: str
+    of: Literal["outline", "mask"]
+    embedding: float | None
+    embedding_max: float | None
+    macro_f1: float | None
+    lost: int
 
 
 def invariances(
@@ -36,9 +49,9 @@ def invariances(
     num_objects: int,
     most_training: int,
     most_side_px: int,
-    components: tuple[Block, ...] | None,
+    components: Reduction | None,
     seed: int,
-) -> Iterator[dict]:
+) -> Iterator[Invariance]:
     """What each change does to the embedding of objects drawn at random, and to the F1 of a classifier of the others.
 
     Args:
@@ -102,7 +115,7 @@ def invariances(
     bar.close()
 
 
-_Change = tuple[str, str, Iterable[np.ndarray], int]
+_Change = tuple[Literal["outline", "mask"], str, Iterable[np.ndarray], int]
 
 
 def _changes(points: np.ndarray, rng: np.random.Generator, most_side_px: int) -> list[_Change]:
@@ -111,7 +124,7 @@ def _changes(points: np.ndarray, rng: np.random.Generator, most_side_px: int) ->
     count, num_points, _ = points.shape
     every_seventh = f"turned by every 7 degrees, {DEGREES[0]} to {DEGREES[-1]}"
 
-    def one(of: str, name: str, version: Callable[[], np.ndarray]) -> _Change:
+    def one(of: Literal["outline", "mask"], name: str, version: Callable[[], np.ndarray]) -> _Change:
         return of, name, (version() for _ in range(1)), 1  # made when it is its turn
 
     # The other way round, from the same point.

@@ -6,8 +6,8 @@ better is a property of the normalization, not of the features. So each feature 
 
 import numpy as np
 
-RAW = "raw"
-PER_PLATE = "per_plate"
+from bie_jax.evaluation.scores.keys import PER_PLATE, RAW
+
 TITLES = {RAW: "raw", PER_PLATE: "per plate"}
 DESCRIPTIONS = {
     RAW: "Features as they are.",
@@ -20,6 +20,20 @@ DESCRIPTIONS = {
 def normalizations(plates: np.ndarray) -> tuple[str, ...]:
     """Those that a set can have: one plate has no second one, since classifiers standardize in any case."""
     return (RAW, PER_PLATE) if len(np.unique(plates)) > 1 else (RAW,)
+
+
+def lone_plates_note(plates: np.ndarray) -> list[str]:
+    """A sentence on plates of a single image, where plates are standardized one by one."""
+    names, counts = np.unique(plates, return_counts=True)
+    if len(names) < 2 or not (counts == 1).any():
+        return []
+    lone = ", ".join(map(str, names[counts == 1]))
+    return [f"Plates of one image ({lone}): standardized per plate, that image is 0 in every column."]
+
+
+def normalize(features: np.ndarray, plates: np.ndarray, normalization: str) -> np.ndarray:
+    """Features [N, D] of images of plates [N], under a normalization."""
+    return standardize_per_plate(features, plates) if normalization == PER_PLATE else features
 
 
 def standardize(features: np.ndarray, fitted: np.ndarray | slice = slice(None)) -> np.ndarray:
@@ -41,7 +55,7 @@ def standardize(features: np.ndarray, fitted: np.ndarray | slice = slice(None)) 
     return np.where(constant, 0.0, (features - mean) / np.where(constant, 1.0, scale))
 
 
-def standardise_per_plate(features: np.ndarray, plates: np.ndarray, fitted: np.ndarray | None = None) -> np.ndarray:
+def standardize_per_plate(features: np.ndarray, plates: np.ndarray, fitted: np.ndarray | None = None) -> np.ndarray:
     """`standardize` of each plate's images by themselves.
 
     Args:

@@ -5,16 +5,17 @@ that score; the others are scored. Nothing here looks at features.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from bie_jax.config.schema import ConfigError, EvalConfig
+from bie_jax.evaluation.scores.keys import STRATIFIED, UNSEEN, leave_out
 
-STRATIFIED = "stratified_k_fold"
-UNSEEN = "unseen_by_encoder"
-NEIGHBOURS = "neighbors"
+NEIGHBORS = "neighbors"
 LEAST_FOR_UMAP = 4  # images; a neighborhood needs three others
 _NAMED = 8  # classes that a note names
 
@@ -41,10 +42,10 @@ class ScoringPlan:
         sides: [N] "train" or "val".
         positions: [N] str, plate and well together.
         labeled: [n] rows with a label.
-        parts: by score: `STRATIFIED`, "leave_<group>_out", `UNSEEN` and `NEIGHBOURS`, those that can be had.
+        parts: by score: `STRATIFIED`, "leave_<group>_out", `UNSEEN` and `NEIGHBORS`, those that can be had.
         controls: [c] rows that plate identity is read from; none if it cannot be.
         umap: whether there are images enough for a map.
-        interval_over: "wells" or "images", what intervals resample.
+        interval_over: what intervals resample.
         notes: sentences on all that is left out or not as it should be.
     """
 
@@ -58,8 +59,13 @@ class ScoringPlan:
     parts: Mapping[str, Part]
     controls: np.ndarray
     umap: bool
-    interval_over: str
+    interval_over: Literal["wells", "images"]
     notes: tuple[str, ...]
+
+    @functools.cached_property
+    def resampled(self) -> np.ndarray:
+        """[N] str, what intervals draw: the well of each image, or the image itself."""
+        return self.positions if self.interval_over == "wells" else np.arange(len(self.labels)).astype("U")
 
 
 def plan_scores(metadata: pd.DataFrame, sides: np.ndarray, settings: EvalConfig) -> ScoringPlan:
@@ -130,7 +136,7 @@ def column(metadata: pd.DataFrame, name: str, key: str) -> np.ndarray:
     return metadata[name].fillna("").astype(str).to_numpy().astype("U")
 
 
-def _intervals(labels: np.ndarray, positions: np.ndarray) -> tuple[str, list[str]]:
+def _intervals(labels: np.ndarray, positions: np.ndarray) -> tuple[Literal["wells", "images"], list[str]]:
     # Fewer than three wells in all are none: digits, or cells whose source names no plate. Then images are drawn.
     if len(np.unique(positions)) < 3:
         return "images", [
@@ -192,7 +198,7 @@ def _parts(
         notes.append(f"{held}: leaving one {group} out is impossible (config.eval.group).")
     else:
         add(
-            f"leave_{group}_out",
+            leave_out(group),
             f"Leave-{group}-out",
             grouped,
             _spread(labels[grouped], groups[grouped]),
@@ -209,7 +215,7 @@ def _parts(
         "images on both sides of the run's own division into training and validation (config.data.split_by)",
     )
     add(
-        NEIGHBOURS,
+        NEIGHBORS,
         f"{settings.knn_k}-NN, not same well,",
         labeled,
         _spread(labels[labeled], positions[labeled]),

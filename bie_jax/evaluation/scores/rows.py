@@ -1,40 +1,75 @@
 """All scores as rows of one table: what was scored, under which normalization, how, and on how many images."""
 
-from collections.abc import Iterator
-from typing import Any
+import io
+from pathlib import Path
+from typing import NamedTuple, TypedDict
 
-NOT_SAME_WELL = "not_same_well"
-PLATE_IDENTITY = "plate_identity"
-_COLUMNS = ("split", "classifier", "metric", "value", "low", "high", "n")
+import pandas as pd
+
+from bie_jax.evaluation.scores.keys import IMAGE
+from bie_jax.files import integrity
+from bie_jax.files.integrity import MadeFrom
 
 
-def score_rows(entries: dict[str, dict]) -> list[dict[str, Any]]:
-    """One row for each number of `feature_sets`, as it stands in `scores.json`.
+class Row(NamedTuple):
+    """One number of one set of features, as a kind of score yields it.
 
-    Args:
-        entries: by name, each a feature set under one normalization.
-
-    Returns:
-        Rows with `feature_set`, `normalization`, `draws` (seeds of which `value` is the mean), `split`, `classifier`,
-        `metric`, `value`, `low` and `high` (the 95 % interval, or None), and `n` (images tested).
+    Attributes:
+        split, classifier, metric: of the number; names as in `keys.py`.
+        value: of the metric.
+        n: images tested.
+        low, high: ends of the 95 % interval; None where there is none.
     """
-    return [
-        {key: entry[key] for key in ("feature_set", "normalization", "draws")} | dict(zip(_COLUMNS, values))
-        for entry in entries.values()
-        for values in _scores(entry)
-    ]
+
+    split: str
+    classifier: str
+    metric: str
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
 
 
-def _scores(entry: dict) -> Iterator[tuple]:
-    """Tuples as `_COLUMNS`."""
-    for classifier, splits in entry["classifiers"].items():
-        for split, score in splits.items():
-            n = sum(of_class["support"] for of_class in score["per_class"].values())
-            yield split, classifier, "macro_f1", score["macro_f1"], *score["macro_f1_interval_95"], n
-            yield split, classifier, "balanced_accuracy", score["balanced_accuracy"], None, None, n
-    knn, identity = entry["knn"], entry["plate_identity"]
-    if knn:
-        neighbors = f"{knn['k']}_nearest_neighbors"
-        yield NOT_SAME_WELL, neighbors, "accuracy", knn["accuracy"], None, None, knn["images"]
-    if identity:
-        yield PLATE_IDENTITY, "logistic_regression", "macro_f1", identity["macro_f1"], None, None, identity["images"]
+class ScoreRow(TypedDict):
+    """The same beside what it is of, as it stands in `scores.json`; `draws`: seeds of which `value` is the mean."""
+
+    feature_set: str
+    normalization: str
+    draws: int
+    split: str
+    classifier: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def score_row(feature_set: str, normalization: str, draws: int, row: Row) -> ScoreRow:
+    """A kind of score's row, said of what it is."""
+    return {
+        "feature_set": feature_set,
+        "normalization": normalization,
+        "draws": draws,
+        "split": row.split,
+        "classifier": row.classifier,
+        "metric": row.metric,
+        "value": row.value,
+        "low": row.low,
+        "high": row.high,
+        "n": row.n,
+    }
+
+
+def write_score_table(path: Path, rows: list[ScoreRow], made_from: MadeFrom) -> None:
+    """Write the rows as Parquet, whole or not at all, with a column `level` that says what a row of features is of.
+
+    Raises:
+        DiskError: if there is no room or no right to write.
+    """
+    names = list(ScoreRow.__annotations__)
+    table = pd.DataFrame(rows, columns=pd.Index(names)).astype({"value": float, "low": float, "high": float})
+    table.insert(names.index("split"), "level", IMAGE)
+    content = io.BytesIO()
+    table.to_parquet(content, index=False)
+    integrity.write_bytes(path, content.getvalue(), made_from)

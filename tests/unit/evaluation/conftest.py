@@ -173,8 +173,9 @@ def image_set():
 @pytest.fixture(scope="session")
 def evaluate_fake():
     """`evaluate` over the fake set, with random projections in place of the untrained network."""
-    from bie_jax.evaluation import evaluate
-    from bie_jax.evaluation.embedding import embed
+    from bie_jax.evaluation import encoders
+    from bie_jax.evaluation.embedding import read
+    from bie_jax.evaluation.evaluate import evaluate
 
     def run(workdir, image_set):
         def embed_fake(embedder, images, progress=True):
@@ -183,15 +184,15 @@ def evaluate_fake():
             return pixels @ weights.astype(np.float32) / 1e4
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluate, "open_image_set", lambda name, data_dir: image_set)
+            patch.setattr(read, "open_image_set", lambda name, data_dir: image_set)
             patch.setattr(run_files, "best_step", lambda workdir: 400)  # there is no network, so no checkpoint either
             patch.setattr(
-                embed,
+                encoders,
                 "load_untrained",
                 lambda workdir, seeds: (types.SimpleNamespace(seed=seed, widths=(8, 6)) for seed in seeds),
             )
-            patch.setattr(embed, "embed_image_set", embed_fake)
-            return evaluate.evaluate(workdir)
+            patch.setattr(encoders, "embed_image_set", embed_fake)
+            return evaluate(workdir)
 
     return run
 

@@ -124,7 +124,7 @@ def test_batches_of_three_depths_go_on_where_they_were(depths):
 
 
 @pytest.mark.parametrize("normalization", ["zscore", "percentile_clip"])
-def test_every_depth_is_normalised_by_its_own_numbers(depths, three_depths, normalization, tiny_config):
+def test_every_depth_is_normalized_by_its_own_numbers(depths, three_depths, normalization, tiny_config):
     """A byte and a float of a million come out alike, and channels that a set lacks as zeros."""
     from bie_jax.views import images as augment
     from bie_jax.views import intensities

@@ -75,7 +75,7 @@ def test_any_latent_size(latent_dim, spread):
         assert out["embedding"].shape == (4, latent_dim)
 
 
-def test_a_grid_is_quantised_and_embedded_by_the_usage_of_its_codes():
+def test_a_grid_is_quantized_and_embedded_by_the_usage_of_its_codes():
     """Formed in numpy: projection, distances, softmax, mean over positions, root."""
     bottleneck = GridBottleneck(QUANTIZERS["groups"])
     variables = _initialized(bottleneck, FEATURES)
@@ -105,7 +105,7 @@ def test_the_gradient_of_an_embedding_is_finite_where_shares_underflow():
     assert np.abs(gradient).max() > 1e-3
 
 
-def test_a_pooled_vector_is_projected_embedded_quantised_and_spread():
+def test_a_pooled_vector_is_projected_embedded_quantized_and_spread():
     bottleneck = PooledBottleneck(QUANTIZERS["groups"], "dense", 7)
     variables = _initialized(bottleneck, FEATURES)
     z, out = _run(bottleneck, variables, FEATURES)

@@ -30,7 +30,7 @@ def _look(quantizer, params, state, z):
     return quantizer.apply({"params": params, **state}, z, train=False)
 
 
-def test_looks_up_as_the_other_quantiser_does():
+def test_looks_up_as_the_other_quantizer_does():
     z = RNG.normal(size=(3, 4, 6)).astype(np.float32)
     ours = GradientVectorQuantizer(5, 2, num_groups=3, commitment_cost=0.5, codebook_cost=2.0)
     other = VectorQuantizer(5, 2, num_groups=3, commitment_cost=2.5)

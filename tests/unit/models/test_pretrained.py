@@ -524,7 +524,7 @@ def test_a_resnet_with_a_head_and_without_config(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.bool_])
-def test_quantised_weights_are_refused(dtype, tmp_path):
+def test_quantized_weights_are_refused(dtype, tmp_path):
     """They would be taken for floats, a hundred times too large."""
     save_file({"embedder.embedder.convolution.weight": np.zeros((2, 2), dtype)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=r"embedder.embedder.convolution.weight is of \w+; only weights in floats"):

@@ -66,7 +66,7 @@ def _assert_same_learnt(a, b, **tolerance):
         np.testing.assert_allclose(a["codebook"][name], b["codebook"][name], err_msg=name, **tolerance)
 
 
-def test_grid_of_vectors_is_quantised_on_its_last_axis_group_by_group():
+def test_grid_of_vectors_is_quantized_on_its_last_axis_group_by_group():
     codes, z, _ = _random(size=(2, 3, 5, 6))
     state = _with_codes(codes)
     state["codebook"]["distortion"] = np.asarray([0.5, 2.0], np.float32)
@@ -205,7 +205,7 @@ def test_nothing_changes_without_train():
     jax.tree.map(np.testing.assert_array_equal, before, dict(look(before)))
 
 
-def test_initialising_does_not_learn():
+def test_initializing_does_not_learn():
     state = jax.jit(partial(STARTED.init, train=True))(jax.random.key(0), _random()[1])["codebook"]
     jax.tree.map(
         lambda ours, fresh: np.testing.assert_equal(ours.shape, fresh.shape), state, _fresh(STARTED)["codebook"]

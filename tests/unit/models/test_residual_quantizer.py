@@ -48,7 +48,7 @@ def _by_loops(codebooks, z):
 
 
 @pytest.mark.parametrize("kind", QUANTIZERS)
-def test_each_level_quantises_what_the_one_before_left_over(kind):
+def test_each_level_quantizes_what_the_one_before_left_over(kind):
     quantizer = QUANTIZERS[kind]
     variables = _initialized(quantizer, Z)
     codebooks = _codebooks(variables)

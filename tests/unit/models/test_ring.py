@@ -227,7 +227,7 @@ def test_a_decoded_matrix_has_the_size_of_the_outline_and_may_be_any():
 
 
 @pytest.mark.parametrize("offset", [1000.0, 10_000.0])
-def test_layers_that_stand_far_from_zero_are_normalised_as_those_around_it(outlines, offset):
+def test_layers_that_stand_far_from_zero_are_normalized_as_those_around_it(outlines, offset):
     """What all channels have in common is subtracted by the norms behind; their variance must not lose it."""
 
     def shifted(variables):

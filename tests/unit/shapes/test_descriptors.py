@@ -182,8 +182,10 @@ def test_statistics_of_the_outline(outlines):
     offsets = range(1, 25, 2)
     chords = np.stack([np.concatenate([np.diagonal(np.roll(one, -k, axis=1)) for k in offsets]) for one in d])
     np.testing.assert_allclose(column["chord_sd"], chords.std(axis=1) / chords.mean(axis=1), rtol=1e-6)
-    centerd = chords - chords.mean(axis=1, keepdims=True)
-    np.testing.assert_allclose(column["chord_skewness"], (centerd**3).mean(axis=1) / chords.std(axis=1) ** 3, rtol=1e-6)
+    centered = chords - chords.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        column["chord_skewness"], (centered**3).mean(axis=1) / chords.std(axis=1) ** 3, rtol=1e-6
+    )
 
 
 def test_rectangles_and_widths_equal_a_sweep_over_angles(outlines):

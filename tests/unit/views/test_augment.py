@@ -57,7 +57,7 @@ def _images(b=6, h=12, w=12, c=2, dtype=np.uint16):
         ("percentile", "plate", 60, 40),
     ],
 )
-def test_normalisation_is_the_stated_one_and_a_constant_channel_is_zero(scale, scope, low, width):
+def test_normalization_is_the_stated_one_and_a_constant_channel_is_zero(scale, scope, low, width):
     image = _images()
     out = _seen(image, scale, scope)
     np.testing.assert_allclose(out[..., 0], (image[..., 0].astype(float) - low) / width, rtol=1e-5)

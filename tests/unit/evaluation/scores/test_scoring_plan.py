@@ -6,11 +6,12 @@ import pytest
 
 from bie_jax.config.rules import check_config
 from bie_jax.config.schema import ConfigError
-from bie_jax.evaluation.scores.plan import NEIGHBOURS, STRATIFIED, UNSEEN, plan_scores
+from bie_jax.evaluation.scores.keys import STRATIFIED, UNSEEN
+from bie_jax.evaluation.scores.plan import NEIGHBORS, plan_scores
 from configs import vqvae_idr0093
 
 OUT = "leave_plate_out"
-ALL = {STRATIFIED, OUT, UNSEEN, NEIGHBOURS}
+ALL = {STRATIFIED, OUT, UNSEEN, NEIGHBORS}
 
 
 def _settings(**changes):
@@ -61,7 +62,7 @@ def test_a_class_with_fewer_images_than_folds():
 def test_a_class_of_one_plate_and_one_of_one_well():
     plan = _plan(FULL | {("one", "P1", "o1"): 4, ("two", "P1", "t1"): 4, ("two", "P1", "t2"): 4})
     assert plan.parts[OUT].left_out == {"one": 4, "two": 8}
-    assert plan.parts[NEIGHBOURS].left_out == {"one": 4}
+    assert plan.parts[NEIGHBORS].left_out == {"one": 4}
     assert (
         "Leave-plate-out leaves out one (4 images), two (8 images): a class needs images of two plates." in plan.notes
     )
@@ -96,7 +97,7 @@ def test_a_class_of_one_plate_and_one_of_one_well():
             ALL,
             ("Plate identity is not scored: negative controls (label = 'no such', config.eval.probe_control) come",),
         ),
-        (FULL, {"folds": 13, "probe_control": ""}, {OUT, UNSEEN, NEIGHBOURS}, ("Stratified 13-fold is not scored",)),
+        (FULL, {"folds": 13, "probe_control": ""}, {OUT, UNSEEN, NEIGHBORS}, ("Stratified 13-fold is not scored",)),
         ({("a", "P1", "x"): 3}, {"umap": True, "probe_control": ""}, set(), ("The column label", "UMAP is left out")),
         (FULL, {"umap": True, "max_report_points": 3, "probe_control": ""}, ALL, ("UMAP is left out",)),
     ],

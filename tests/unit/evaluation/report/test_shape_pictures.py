@@ -19,7 +19,7 @@ from bie_jax.shapes.distance_matrix import normalized_distances
 
 
 def _blob():
-    """[32, 2], centerd, in RMS distances."""
+    """[32, 2], centered, in RMS distances."""
     angle = 2 * np.pi * np.arange(32) / 32
     radius = 1 + 0.3 * np.cos(2 * angle) + 0.2 * np.sin(3 * angle)
     outline = np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=1)
@@ -53,7 +53,7 @@ def test_samples_are_spread_as_the_latents_are(count, correlation):
     assert np.corrcoef(drawn.T)[0, 1] == pytest.approx(correlation, abs=0.05)
 
 
-def test_neighbors_are_those_of_standardised_numbers_and_count_where_a_label_is_known():
+def test_neighbors_are_those_of_standardized_numbers_and_count_where_a_label_is_known():
     """Two numbers of very different spread; a third of the objects has no label, and is nobody's query."""
     rng = np.random.default_rng(0)
     latents = rng.normal(size=(30, 2)) * (1e-3, 1e2)

@@ -9,7 +9,7 @@ import pytest
 
 import bie_jax
 from bie_jax.config.stored import load_config
-from bie_jax.evaluation.embedding.embed import embed_image_set, load_untrained, write_embeddings
+from bie_jax.evaluation.embedding import embed_image_set, load_untrained, write_embeddings
 from bie_jax.files import integrity
 from bie_jax.input.pixels import NonFiniteRowsError
 from bie_jax.models.encoders.residual_stack import ResidualStackEncoder
@@ -185,6 +185,14 @@ def test_files_hold_what_was_embedded(trained_workdir, embedder, tiny_set, tmp_p
     pictures = np.load(workdir / "reconstructions.npz")
     assert pictures["image"].shape == pictures["reconstruction"].shape == (4, 32, 32, 5)
     assert not list(workdir.glob(".partial*"))
+
+
+def test_a_network_without_a_decoder_leaves_no_reconstructions(trained_workdir, tmp_path, monkeypatch):
+    workdir = shutil.copytree(trained_workdir[0], tmp_path / "run")
+    monkeypatch.setattr("bie_jax.evaluation.embedding.write.has_decoder", lambda config: False)
+    write_embeddings(workdir)
+    assert (workdir / "embeddings.parquet").exists()
+    assert not (workdir / "reconstructions.npz").exists()
 
 
 def test_a_column_with_a_slash_is_in_both_files(trained_workdir, tmp_path):

@@ -1,0 +1,90 @@
+"""Networks out of a workdir: the trained one, read in several ways, and the same with random weights."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bie_jax.config.schema import Config
+from bie_jax.config.stored import load_config
+from bie_jax.evaluation.embedding.components import Components
+from bie_jax.evaluation.embedding.embedder import Embedder
+from bie_jax.objectives import build_model
+from bie_jax.training import run_files
+from bie_jax.training.checkpoint import load_model
+from bie_jax.training.sharding import on_first_device
+from bie_jax.training.state import initial_variables
+
+
+def load(workdir: str | Path) -> Embedder:
+    """The trained network of a workdir, at its best validation, read as its configuration says.
+
+    Raises:
+        ConfigError, FileNotFoundError: if nothing was trained there.
+        DamagedFileError: if a file is not what was written, or components were asked for and the set was not embedded,
+            to which they are fitted.
+        StaleFileError: if they were fitted to other embeddings.
+    """
+    workdir = Path(workdir)
+    settings = load_config(workdir).eval
+    components = None
+    if settings.components:
+        components = Components.load(workdir, run_files.origin_of_network(workdir, settings))
+    return _embedder(workdir, (settings.readout,), components)
+
+
+def load_readout(workdir: str | Path) -> Embedder:
+    """The same network, read as its configuration says, before any components are taken of that."""
+    workdir = Path(workdir)
+    readout = load_config(workdir).eval.readout
+    return _embedder(workdir, (readout,), None)
+
+
+def load_latents(workdir: str | Path) -> Embedder:
+    """The same network, read at its bottleneck whatever the configuration reads: points that `decode` takes."""
+    return _embedder(Path(workdir), ("embedding",), None)
+
+
+def load_untrained(workdir: str | Path, seeds: Sequence[int]) -> Iterator[Embedder]:
+    """The same network and intensities with random weights: the baseline that training has to beat.
+
+    Rows are read in two ways, side by side: the embedding at the bottleneck, as that of a trained network, and the mean
+    over positions of the encoder's output, before it; `widths` has the length of each. Which of the two says more
+    differs between networks and sets (`experiments/embedding`), and a baseline must be given its best reading: both
+    are scored.
+
+    Args:
+        workdir: folder of a run.
+        seeds: of the weights, one network for each; they are compiled once.
+    """
+    config, dataset, model, draw = _build(Path(workdir))
+    embedder = None
+    for seed in seeds:
+        variables = draw(jax.random.key(seed))
+        if embedder is None:
+            embedder = Embedder(config, dataset, model, variables, ("embedding", "features"), None)
+        else:
+            embedder = embedder.with_variables(variables)
+        yield embedder
+
+
+def _build(
+    workdir: Path,
+) -> tuple[Config, dict[str, Any], nn.Module, Callable[[jax.Array], dict[str, Any]]]:
+    """Configuration, description of the sets, network, and what draws its variables from a key."""
+    config = load_config(workdir)
+    dataset = run_files.read_dataset(workdir)
+    model = build_model(config, len(dataset["channel_names"]))
+    blank = jnp.zeros((1, *config.data.crop_size, len(dataset["channel_names"])))
+    return config, dataset, model, jax.jit(lambda key: initial_variables(model, blank, key))
+
+
+def _embedder(workdir: Path, readouts: tuple[str, ...], components: Components | None) -> Embedder:
+    """The trained network of a workdir."""
+    config, dataset, model, draw = _build(workdir)
+    # Of what is loaded the shapes are enough; random numbers take long to compile.
+    variables, _ = load_model(workdir, on_first_device(jax.eval_shape(draw, jax.random.key(0))))
+    return Embedder(config, dataset, model, variables, readouts, components)

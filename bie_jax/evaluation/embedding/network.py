@@ -1,0 +1,84 @@
+"""A network without its weights, and what it sees of an image: pure functions, to be compiled."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bie_jax.config.schema import Config
+from bie_jax.evaluation.embedding.inputs import INPUTS, Inputs
+from bie_jax.views.images import IntensityTable
+from bie_jax.views.kinds import VIEWS
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The passes through a network.
+
+    Attributes:
+        config: of the run.
+        model: without variables.
+        table: the intensities that images are normalized by.
+        readouts: the entries of the model's `out` that are, side by side, an image's row.
+    """
+
+    config: Config
+    model: nn.Module
+    table: IntensityTable
+    readouts: tuple[str, ...]
+
+    @property
+    def inputs(self) -> Inputs:
+        """How examples of the run's kind are looked at."""
+        return INPUTS[self.config.data.kind]
+
+    def view(self, image: jax.Array, plate: jax.Array) -> jax.Array:
+        """[B, H, W, C] counts, [B] rows of the intensity table -> [B, h, w, C], normalized."""
+        height, width = image.shape[1:3]
+        size = self.inputs.size(height, width, self.config)
+        return VIEWS[self.config.data.kind].evaluate(image, plate, self.table, size, self.config.data)
+
+    def encode(
+        self, variables: dict[str, Any], image: jax.Array, plate: jax.Array
+    ) -> tuple[list[jax.Array], jax.Array | None]:
+        """Arguments as `view` -> each readout [B, *] float32, and codes [B, ..., G] of a VQ-VAE."""
+        present = self._present(plate)
+        num_views = self.inputs.num_views(image.shape[1], self.config)
+        if num_views == 1:
+            view = self.view(image, plate)
+            _, out = self._apply(variables, view, present, train=False, method="encode")
+        else:
+
+            def look_from(start: jax.Array) -> jax.Array:
+                view = self.view(jnp.roll(image, -start, axis=1), plate)
+                return self._apply(variables, view, present, train=False, method="look")
+
+            # One after the other: all at once would need the memory of as many batches.
+            features = jax.lax.map(look_from, jnp.arange(num_views)).mean(axis=0)
+            _, out = self._apply(variables, features, present, train=False, method="read")
+        return [out[name].astype(jnp.float32) for name in self.readouts], out.get("codes")
+
+    def reconstruct(self, variables: dict[str, Any], image: jax.Array, plate: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Arguments as `view` -> the view, and what the decoder makes of its embedding."""
+        view = self.view(image, plate)
+        noise = {"noise": jax.random.key(self.config.train.seed)}  # patches to remove, of a method that does
+        return view, self._apply(variables, view, self._present(plate), train=False, rngs=noise)[0]
+
+    def decode(self, variables: dict[str, Any], embedding: jax.Array) -> jax.Array:
+        """Points [N, D] of the latent space -> [N, h, w, C]."""
+        return self._apply(variables, embedding, *self.map_size(variables), method="decode")
+
+    def map_size(self, variables: dict[str, Any]) -> tuple[int, ...]:
+        """(height, width) of what the encoder makes of an image of the size of training."""
+        blank = jnp.zeros((1, *self.config.data.crop_size, self.table.present.shape[-1]))
+        encoded = jax.eval_shape(lambda of: self._apply(of, blank, train=False, method="encode")[0], variables)
+        return encoded.shape[1:3]
+
+    def _present(self, plate: jax.Array) -> jax.Array:
+        """[B, C] bool: the channels that an image's set has."""
+        return self.table.present[plate] > 0
+
+    def _apply(self, *arrays: Any, **how: Any) -> Any:
+        return self.model.apply(*arrays, **how)  # what comes back depends on `method`, which no type says

@@ -1,0 +1,126 @@
+"""The files of the embed stage: one row of features per image, and what the report shows beside them."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from bie_jax.config.schema import Config
+from bie_jax.config.stored import load_config
+from bie_jax.evaluation.embedding.code_use import CodeUse
+from bie_jax.evaluation.embedding.components import Components
+from bie_jax.evaluation.embedding.decoder import has_decoder
+from bie_jax.evaluation.embedding.embedder import Embedder
+from bie_jax.evaluation.embedding.load import load_readout
+from bie_jax.evaluation.embedding.whole_set import embed_and_count
+from bie_jax.files import integrity
+from bie_jax.files.integrity import MadeFrom
+from bie_jax.input.columns import SPLIT, embedding_columns, h5ad_name
+from bie_jax.input.covariates import known_numbers
+from bie_jax.input.image_set import ImageSet, open_image_set
+from bie_jax.input.pixels import check_finite_rows
+from bie_jax.input.splits import split_image_set
+from bie_jax.training import run_files
+
+
+def files_beside(config: Config) -> list[str]:
+    """What the embed stage leaves of a run beside the tables, for the report."""
+    reconstructions = [run_files.RECONSTRUCTIONS] if has_decoder(config) else []
+    return reconstructions + [run_files.CODEBOOK] * (config.model.name == "vqvae")
+
+
+def write_embeddings(workdir: str | Path) -> pd.DataFrame:
+    """Embed the set that a workdir was trained on; the numbers of `eval.append` stand behind the embedding.
+
+    Writes `embeddings.parquet` (`Metadata_*`, then `<model>_0000` ...), `embeddings.h5ad`, of a method with a decoder
+    `reconstructions.npz` (validation images) and, for a VQ-VAE, `codebook.npz`, each whole or not at all.
+
+    Returns:
+        The table as in the parquet file.
+    """
+    workdir = Path(workdir)
+    config = load_config(workdir)
+    with run_files.opened(workdir):
+        return _write_embeddings(workdir, config)
+
+
+def _write_embeddings(workdir: Path, config: Config) -> pd.DataFrame:
+    embedder = load_readout(workdir)
+    image_set = open_image_set(config.data.name, config.data.data_dir)
+    run_files.check_same_set(workdir, image_set)
+    made_from = run_files.origin_of_embeddings(workdir, config.eval, image_set)
+    features, code_use = embed_and_count(embedder, image_set)
+
+    train_rows, val_rows = split_image_set(config, image_set)
+    if config.eval.components:
+        components = Components.fit(features[train_rows], config.eval.components)
+        components.save(workdir, made_from)
+        features = components(features)
+    features = np.concatenate([features, known_numbers(image_set, config.eval.append)], axis=1)
+    check_finite_rows(features, "the embedding with what is appended to it", image_set.metadata["source"])
+    names = pd.Index([f"{embedder.model_name}_{i:04d}" for i in range(features.shape[1])])
+    metadata = embedding_columns(image_set.metadata)
+    is_val = np.isin(np.arange(len(image_set)), val_rows)
+    metadata[SPLIT] = np.where(is_val, "val", "train")
+
+    table = pd.concat([metadata, pd.DataFrame(features, columns=names)], axis=1)
+    _write_parquet(workdir, table, made_from)
+    _write_h5ad(workdir, metadata, features, names, made_from)
+    if has_decoder(config):
+        count = min(config.train.num_reconstructions, len(val_rows))
+        _write_reconstructions(workdir, embedder, image_set, val_rows, count, made_from)
+    if code_use is not None:
+        _write_codebook(workdir, code_use, made_from)
+    return table
+
+
+def _write_parquet(workdir: Path, table: pd.DataFrame, made_from: MadeFrom) -> None:
+    table.attrs["made_from"] = made_from  # in the file too, for who finds it elsewhere
+    content = io.BytesIO()
+    table.to_parquet(content, index=False)
+    integrity.write_bytes(workdir / run_files.EMBEDDINGS, content.getvalue(), made_from)
+
+
+def _write_h5ad(
+    workdir: Path, metadata: pd.DataFrame, features: np.ndarray, names: pd.Index, made_from: MadeFrom
+) -> None:
+    obs = metadata.rename(columns=h5ad_name).set_index(pd.Index([str(i) for i in range(len(metadata))]))
+    data = anndata.AnnData(X=features, obs=obs, var=pd.DataFrame(index=names), uns={"made_from": made_from})
+    needed = features.nbytes + int(metadata.memory_usage(deep=True).sum())
+    integrity.write_file(workdir / run_files.EMBEDDINGS_H5AD, data.write_h5ad, needed, made_from)
+
+
+def _write_reconstructions(
+    workdir: Path, embedder: Embedder, image_set: ImageSet, rows: np.ndarray, count: int, made_from: MadeFrom
+) -> None:
+    """The first `count` of some rows, as the network sees them and as its decoder draws them."""
+    shown = np.resize(rows, embedder.batch_of(len(image_set)))  # of a batch's shape, as it is compiled
+    image, reconstruction = embedder.reconstruct_batch(
+        embedder.join_channels(image_set.images(shown), image_set.channel_names), embedder.rows_of_set(image_set)[shown]
+    )
+    _write_npz(
+        workdir / run_files.RECONSTRUCTIONS,
+        made_from,
+        image=image[:count],
+        reconstruction=reconstruction[:count],
+        index=shown[:count],
+    )
+
+
+def _write_codebook(workdir: Path, code_use: CodeUse, made_from: MadeFrom) -> None:
+    _write_npz(
+        workdir / run_files.CODEBOOK,
+        made_from,
+        code_counts=code_use.counts,
+        positions=code_use.positions,
+        capacity_bits=code_use.capacity_bits,
+    )
+
+
+def _write_npz(path: Path, made_from: MadeFrom, **arrays: Any) -> None:
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    integrity.write_bytes(path, content.getvalue(), made_from)

@@ -1,0 +1,46 @@
+"""What an encoder saw of the images that it is scored on, in sentences that stand in the scores and in the report."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from bie_jax.config.schema import ContrastiveConfig
+from bie_jax.evaluation.report.titles import split_title
+from bie_jax.evaluation.scores.keys import UNSEEN
+from bie_jax.objectives.contrast import compared_treatment
+
+
+def transductive_note(metadata: pd.DataFrame, contrastive: ContrastiveConfig, splits: Iterable[str]) -> str:
+    """What the encoder saw while it was trained.
+
+    Args:
+        metadata: with `split`, "train" or "val".
+        contrastive: the checked `objective.contrastive` group.
+        splits: those that were scored.
+    """
+    total = len(metadata)
+    train = int((metadata["split"] == "train").sum())
+    taught = compared_treatment(contrastive) is not None
+    how = (
+        f"with the column {contrastive.treatment}, whose equal values it draws together,"
+        if taught
+        else "without labels"
+    )
+    seen = "with it" if taught else "unlabeled"
+    unseen = (
+        f"Those called {split_title(UNSEEN)} are not: encoder and classifiers learnt from the {train} images, "
+        f"and the {total - train} are classified. "
+        if UNSEEN in splits
+        else ""
+    )
+    return (
+        f"The encoder was trained {how} on {train} of these {total} images; the other {total - train} only "
+        "decided when to stop. "
+        f"The folds of the classifiers cut across that division, so most test images were seen, {seen}, by the "
+        "encoder: its scores are transductive. "
+        f"{unseen}"
+        "Random weights and hand-made features saw none of the images. Principal components and scales are fitted in "
+        "each training fold alone, for nearest neighbors to other wells than the image's. Of all images, without "
+        "labels, are the intensities that a set or a plate is normalized by, what is standardized per plate (of all "
+        "images of a plate, one that is held out too), and the maps."
+    )

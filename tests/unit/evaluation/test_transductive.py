@@ -1,0 +1,33 @@
+import pandas as pd
+
+from bie_jax.config.rules import check_config
+from bie_jax.evaluation.scores.keys import UNSEEN
+from bie_jax.evaluation.transductive import transductive_note
+from tests.unit.evaluation.layouts import layout
+
+
+def test_the_transductive_note_counts_the_training_images(finished):
+    workdir, scores = finished
+    table = pd.read_parquet(workdir / "embeddings.parquet")
+    train = int((table["Metadata_split"] == "train").sum())
+    assert f"on {train} of these 108 images" in scores["transductive"]
+    assert "transductive" in scores["transductive"]
+    assert "trained without labels" in scores["transductive"]
+
+
+def test_scores_of_unseen_images_are_explained_where_there_are_some(tiny_config):
+    config = check_config(tiny_config).objective.contrastive
+    metadata, _ = layout()
+    for splits, there in (([UNSEEN], True), (["leave_plate_out"], False)):
+        note = transductive_note(metadata, config, splits)
+        assert ("unseen by the encoder are not" in note) == there
+
+
+def test_an_encoder_that_was_taught_with_a_column_says_so(tiny_config):
+    config = check_config(tiny_config).objective.contrastive
+    metadata, _ = layout()
+    for weight, form, taught in ((0.1, "replicates", True), (0.0, "replicates", False), (0.1, "channels", False)):
+        changed = config.model_copy(update={"weight": weight, "form": form, "treatment": "gene"})
+        note = transductive_note(metadata, changed, [])
+        assert ("trained with the column gene" in note) == taught
+        assert ("without labels on" in note) != taught
