@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bie_jax.evaluation.embedding.embed import write_embeddings
+from bie_jax.evaluation.embedding import write_embeddings
 
 import bie_jax
 from bie_jax.evaluation.evaluate import evaluate
