@@ -27,8 +27,8 @@ def classical_mds(d: typing.Any) -> typing.Any:
     """Points in the plane whose distances are D, or come near it.
 
     Points are centered and in their principal axes: the first coordinate has the larger variance, and of each
-    coordinate the element of greatest magnitude is positive. The matrix is taken as (D + D^T) / 2, so that each of a predicted
-    matrix's two values for a distance counts the same; eigenvalues below 0 count as 0.
+    coordinate the element of greatest magnitude is positive. The matrix is taken as (D + D^T) / 2, so that each of a
+    predicted matrix's two values for a distance counts the same; eigenvalues below 0 count as 0.
 
     The gradient is that of the points up to a common rotation (a change of the matrix that only turns the principal
     axes moves nothing). It is exact for all functions of the points that a rotation does not change, such as their

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bie_jax.evaluation.embedding import write_embeddings
 
 import bie_jax
+from bie_jax.evaluation.embedding import write_embeddings
 from bie_jax.evaluation.evaluate import evaluate
 from bie_jax.objectives import METHODS
 from bie_jax.objectives.base import Aux, Method
