@@ -37,7 +37,10 @@ def main() -> None:
     print(f"{len(rows)} outlines of {image_set.name}, {outlines.shape[1]} points, every {step}th seen\n")
     print("| weights | seen | another stored point: mean | greatest | half a step: mean | outlines/s |")
     print("|---|---|---|---|---|---|")
-    for weights, embedder in (("trained", embedding.load(workdir)), ("random", embedding.load_untrained(workdir, 0))):
+    for weights, embedder in (
+        ("trained", embedding.load(workdir)),
+        ("random", next(embedding.load_untrained(workdir, [0]))),
+    ):
         for seen, thinned in (("one view", step), ("all phases", 1)):
 
             def of(points: np.ndarray) -> np.ndarray:

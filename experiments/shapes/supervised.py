@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from quality import f1, predict
+from quality import f1
 
 from bie_jax.config.stored import load_config
 from bie_jax.evaluation.embedding import read_embeddings
+from bie_jax.evaluation.scores.classification import cross_validate
 from bie_jax.evaluation.scores.folds import Fold, stratified_folds
 from bie_jax.input.image_set import open_image_set
 from bie_jax.models.encoders.ring import RingEncoder
@@ -60,8 +61,8 @@ def main() -> None:
     ceiling = f1(labels[fold.test], guessed)
     print(f"with labels, {arguments.steps} steps: {ceiling:.4f} ({time.perf_counter() - start:.0f} s)", flush=True)
     features = read_embeddings(arguments.workdir / "embeddings.parquet")[1]
-    for name, values in predict(features, labels, fold).items():
-        score = f1(labels[fold.test], values)
+    for name, found in cross_validate(features, labels, [fold]).items():
+        score = f1(labels[fold.test], found.values[fold.test])
         print(f"{arguments.workdir.name}, {name}: {score:.4f}, {score / ceiling:.1%} of it", flush=True)
 
 
