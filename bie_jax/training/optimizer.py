@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from bie_jax.config.schema import OptimizerConfig
+
 _LAMB_EPSILON = 1e-6  # of the paper and of timm
 _ADAM_EPSILON = 1e-8  # of the paper and of PyTorch
 
@@ -25,7 +27,7 @@ _AFTER_BLOCKS = ("norm",)
 _Path = tuple[str, ...]
 
 
-def build_schedule(config: Any, *, steps_per_epoch: int, epochs: int) -> optax.Schedule:
+def build_schedule(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int) -> optax.Schedule:
     """Linear warmup, half a cosine, then a constant floor.
 
     Warmup from `warmup_init_lr` to `lr` in `warmup_epochs`, cosine to `min_lr` at the end of `epochs` (the warmup is
@@ -52,7 +54,7 @@ def build_schedule(config: Any, *, steps_per_epoch: int, epochs: int) -> optax.S
 
 
 def build_optimizer(
-    config: Any, params: Any, *, steps_per_epoch: int, epochs: int
+    config: OptimizerConfig, params: Any, *, steps_per_epoch: int, epochs: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer that `config` asks for, and its schedule.
 
