@@ -132,7 +132,7 @@ def test_every_depth_is_normalized_by_its_own_numbers(depths, three_depths, norm
     tiny_config.data.update({"normalization": normalization, "normalization_scope": "set"})
     sets = [image_set.intensities for image_set in depths.sets]
     table = intensities.intensity_table(sets, depths.channel_names, normalization, "set")
-    numbers = augment.table_rows(sets)
+    numbers = intensities.table_rows(sets)
     for member, (name, plate) in enumerate((("simulated", ""), ("bytes", "Q0"), ("floats", "Q1"))):
         row = numbers[name, plate] if plate else next(row for (n, _), row in numbers.items() if n == name)
         image = depths.images(depths.first_rows[member] + np.arange(4), None)
@@ -256,7 +256,7 @@ def test_what_a_set_lacks_changes_nothing(mixed_config, mixture):
     config = check_config(mixed_config)
     sets = [image_set.intensities for image_set in mixture.sets]
     table = intensities.intensity_table(sets, mixture.channel_names, "zscore", "plate")
-    plate = np.full(2, augment.table_rows(sets)["other", "Q0"], np.int32)
+    plate = np.full(2, intensities.table_rows(sets)["other", "Q0"], np.int32)
     image = mixture.images(mixture.first_rows[1] + np.arange(2), None)
     model = build_model(config, 6)
     blank = np.zeros((2, 32, 32, 6), np.float32)
