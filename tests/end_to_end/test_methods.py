@@ -19,6 +19,7 @@ from bie_jax.objectives import METHODS, build_model
 from bie_jax.objectives.base import Aux, Method, no_summary
 from bie_jax.train import train_and_evaluate
 from bie_jax.training.checkpoint import load_model
+from bie_jax.training.sharding import on_first_device
 from bie_jax.training.state import initial_variables
 from configs import ae_idr0093, mae_idr0093, vae_idr0093, vqvae_idr0093
 
@@ -149,7 +150,6 @@ def test_published_weights_train_and_embed(datasets, tmp_path):
     )
     fresh = variables["params"]
     given = load_huggingface(tmp_path / "published", fresh, {})["params"]
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    trained = load_model(workdir, variables, here)[0]["params"]
+    trained = load_model(workdir, on_first_device(variables))[0]["params"]
     jax.tree.map(np.testing.assert_array_equal, trained["encoder"], given["encoder"])
     assert np.abs(given["encoder"]["blocks"]["qkv"]["kernel"] - fresh["encoder"]["blocks"]["qkv"]["kernel"]).max() > 0
