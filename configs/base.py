@@ -306,4 +306,5 @@ def _tiny(config: ConfigDict) -> None:
     config.train.eval_every_epochs = 1
     config.train.checkpoint_every_steps = 3
     config.eval.batch_size = 16
+    config.eval.trees = 10
     config.eval.bootstrap = 20

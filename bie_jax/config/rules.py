@@ -23,7 +23,7 @@ from bie_jax.config.schema import (
     TrainConfig,
     ViTConfig,
 )
-from bie_jax.models import encoder_stride, has_fixed_size
+from bie_jax.models import encoder_stride, has_fixed_size, supports_remat
 from bie_jax.models.decoders import matrix
 from bie_jax.models.encoders import ring
 from bie_jax.objectives import METHODS
@@ -418,9 +418,10 @@ def _compared_channels_have_embeddings(config: Config) -> Iterator[str]:
 
 
 def _ring_is_not_computed_again(config: Config) -> Iterator[str]:
-    if config.train.remat and config.model.encoder == "ring":
+    if config.train.remat and not supports_remat(config.model):
         yield (
-            "config: train.remat=True with model.encoder='ring': nothing of it can be computed again; False is possible"
+            f"config: train.remat=True with model.encoder={config.model.encoder!r}: nothing of it can be computed "
+            "again; False is possible"
         )
 
 

@@ -9,7 +9,7 @@ from bie_jax.config.schema import ObjectiveConfig
 from bie_jax.models import build_autoencoder
 from bie_jax.objectives.autoencoding import error, mean_over_images, reconstruct, with_shared_terms
 from bie_jax.objectives.base import Aux, Batch, Method, Teacher
-from bie_jax.objectives.contrast import contrasted_treatment, contrasted_views
+from bie_jax.objectives.contrast import contrasted_across_images, contrasted_treatment, contrasted_views
 
 
 def ae(
@@ -47,4 +47,10 @@ def ae(
     return with_shared_terms(loss, terms, {}, config, batch, out, model_state, reconstruction)
 
 
-AE = Method(build_autoencoder, ae, other_views=contrasted_views, treatment=contrasted_treatment)
+AE = Method(
+    build_autoencoder,
+    ae,
+    other_views=contrasted_views,
+    treatment=contrasted_treatment,
+    across_images=contrasted_across_images,
+)

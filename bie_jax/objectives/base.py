@@ -94,6 +94,12 @@ def no_treatment(config: ObjectiveConfig) -> str | None:
     return None
 
 
+def nothing_across_images(config: Config) -> tuple[str, ...]:
+    """Of a method whose terms look at every image by itself."""
+    del config
+    return ()
+
+
 def settled_at_once(config: ObjectiveConfig) -> int:
     """Of a method whose terms weigh the same in every step."""
     del config
@@ -115,9 +121,12 @@ class Method:
         treatment: `objective` group -> the column by which the objective compares treatments; None: it does not.
         settled_step: `objective` group -> the step from which on every term has its final weight. Validations are as of
             then, so that two of them compare.
+        across_images: configuration -> what looks at several images of a batch together, each the beginning of a
+            sentence ("the contrastive term takes its negatives"): microbatches show it fewer.
         terms: keys of the `objective` group that nobody else reads; 0 turns each off.
         has_teacher: whether the objective is handed a `Teacher`, which `train.ema_decay` makes.
         has_decoder: whether there are reconstructions to look at.
+        has_codes: whether the network's `out` has `codes`.
     """
 
     build: Callable[..., nn.Module]
@@ -126,6 +135,8 @@ class Method:
     other_views: Callable[[Config], tuple[DataConfig, ...]] = no_other_views
     treatment: Callable[[ObjectiveConfig], str | None] = no_treatment
     settled_step: Callable[[ObjectiveConfig], int] = settled_at_once
+    across_images: Callable[[Config], tuple[str, ...]] = nothing_across_images
     terms: tuple[str, ...] = ()
     has_teacher: bool = False
     has_decoder: bool = True
+    has_codes: bool = False

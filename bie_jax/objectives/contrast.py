@@ -30,6 +30,11 @@ def contrasted_treatment(config: ObjectiveConfig) -> str | None:
     return compared_treatment(config.contrastive)
 
 
+def contrasted_across_images(config: Config) -> tuple[str, ...]:
+    """The term looks for its negatives in the batch."""
+    return ("the contrastive term takes its negatives",) if config.objective.contrastive.weight > 0 else ()
+
+
 def contrast(settings: ContrastiveConfig, batch: Batch, out: dict[str, jax.Array]) -> jax.Array:
     """The unweighted term.
 

@@ -12,7 +12,7 @@ from bie_jax.models import build_mae
 from bie_jax.models.mae import by_channel
 from bie_jax.objectives.autoencoding import mean_over_images, reconstruct, with_shared_terms
 from bie_jax.objectives.base import Aux, Batch, Method, Teacher
-from bie_jax.objectives.contrast import contrasted_treatment, contrasted_views
+from bie_jax.objectives.contrast import contrasted_across_images, contrasted_treatment, contrasted_views
 
 
 def mae(
@@ -46,4 +46,11 @@ def mae(
     return with_shared_terms(loss, terms, {}, config, batch, out, model_state, reconstruction)
 
 
-MAE = Method(build_mae, mae, other_views=contrasted_views, treatment=contrasted_treatment, terms=("fourier_weight",))
+MAE = Method(
+    build_mae,
+    mae,
+    other_views=contrasted_views,
+    treatment=contrasted_treatment,
+    across_images=contrasted_across_images,
+    terms=("fourier_weight",),
+)

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bie_jax.config.schema import ObjectiveConfig
+from bie_jax.config.schema import Config, ObjectiveConfig
 from bie_jax.losses.divergence import active_units, free_bits, gaussian_kl
 from bie_jax.models import build_autoencoder
 from bie_jax.objectives.autoencoding import error, mean_over_images, reconstruct, with_shared_terms
 from bie_jax.objectives.base import Aux, Batch, Method, Teacher
-from bie_jax.objectives.contrast import contrasted_treatment, contrasted_views
+from bie_jax.objectives.contrast import contrasted_across_images, contrasted_treatment, contrasted_views
 
 
 def vae(
@@ -71,6 +71,12 @@ def end_of_warmup(config: ObjectiveConfig) -> int:
     return config.kl_warmup_steps
 
 
+def across_images(config: Config) -> tuple[str, ...]:
+    """Free nats are of the batch's mean divergence."""
+    free = ("the bound of free nats takes its mean divergence",) if config.objective.free_nats > 0 else ()
+    return contrasted_across_images(config) + free
+
+
 VAE = Method(
     build_autoencoder,
     vae,
@@ -78,5 +84,6 @@ VAE = Method(
     other_views=contrasted_views,
     treatment=contrasted_treatment,
     settled_step=end_of_warmup,
+    across_images=across_images,
     terms=("free_nats", "kl_warmup_steps"),
 )

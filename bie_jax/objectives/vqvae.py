@@ -6,12 +6,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from bie_jax.config.schema import ObjectiveConfig
+from bie_jax.config.schema import Config, ObjectiveConfig
 from bie_jax.models import build_autoencoder
 from bie_jax.models.quantizers.lookup import capacity_bits
 from bie_jax.objectives.autoencoding import error, mean_over_images, reconstruct, with_shared_terms
 from bie_jax.objectives.base import Aux, Batch, Method, Teacher
-from bie_jax.objectives.contrast import contrasted_treatment, contrasted_views
+from bie_jax.objectives.contrast import contrasted_across_images, contrasted_treatment, contrasted_views
 
 
 def vqvae(
@@ -55,4 +55,21 @@ def summarize_codes(totals: dict[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-VQVAE = Method(build_autoencoder, vqvae, summarize_codes, other_views=contrasted_views, treatment=contrasted_treatment)
+def across_images(config: Config) -> tuple[str, ...]:
+    """Codebooks that are learnt take vectors of the batch."""
+    quantizer = config.model.quantizer
+    learns = quantizer.name != "fsq"
+    kmeans = ("the start from k-means takes its vectors",) if learns and quantizer.kmeans_iterations > 0 else ()
+    restarts = ("restarted codes take their vectors",) if learns and quantizer.restart_threshold > 0 else ()
+    return contrasted_across_images(config) + kmeans + restarts
+
+
+VQVAE = Method(
+    build_autoencoder,
+    vqvae,
+    summarize_codes,
+    other_views=contrasted_views,
+    treatment=contrasted_treatment,
+    across_images=across_images,
+    has_codes=True,
+)

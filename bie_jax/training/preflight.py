@@ -12,26 +12,22 @@ import jax
 from bie_jax.config.schema import Config, ConfigError
 from bie_jax.files import integrity
 from bie_jax.input.mixture import Mixture
+from bie_jax.models import supports_remat
+from bie_jax.objectives import METHODS
 from bie_jax.training import run_files
 from bie_jax.training.memory import OutOfMemoryError, available_bytes, check_fits
 
 
 def notes_on_microbatches(config: Config, *, has_batch_norm: bool) -> list[str]:
     """In what a batch that is computed in microbatches (`train.accumulate_steps`) is not one large batch."""
-    parts = config.train.accumulate_steps
-    learns_codes = config.model.name == "vqvae" and config.model.quantizer.name != "fsq"
-    comparing = {
-        "batch normalization takes its statistics": has_batch_norm,
-        "the contrastive term takes its negatives": config.objective.contrastive.weight > 0,
-        "the bound of free nats takes its mean divergence": config.objective.free_nats > 0,
-        "the start from k-means takes its vectors": learns_codes and config.model.quantizer.kmeans_iterations > 0,
-        "restarted codes take their vectors": learns_codes and config.model.quantizer.restart_threshold > 0,
-    }
+    count = config.train.accumulate_steps
+    if count == 1:
+        return []
+    statistics = ("batch normalization takes its statistics",) if has_batch_norm else ()
     return [
-        f"config.train.accumulate_steps={parts}: {what} from {config.train.batch_size // parts} images, not from all "
+        f"config.train.accumulate_steps={count}: {what} from {config.train.batch_size // count} images, not from all "
         f"{config.train.batch_size} of a batch"
-        for what, there in comparing.items()
-        if there and parts > 1
+        for what in (*statistics, *METHODS[config.model.name].across_images(config))
     ]
 
 
@@ -91,6 +87,6 @@ def compile_step(
         )
     except OutOfMemoryError as error:
         smaller = ["config.train.accumulate_steps", "config.train.compute_dtype='bfloat16'"]
-        if config.model.encoder != "ring":
+        if supports_remat(config.model):
             smaller.append("config.train.remat")
         raise ConfigError(f"config.train.batch_size: {error}; {', '.join(smaller)} make it less") from None

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from bie_jax.config.schema import Config
 from bie_jax.evaluation.embedding.inputs import INPUTS, Inputs
-from bie_jax.views.images import IntensityTable
+from bie_jax.views.intensities import IntensityTable
 from bie_jax.views.kinds import VIEWS
 
 

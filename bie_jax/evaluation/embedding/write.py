@@ -23,13 +23,14 @@ from bie_jax.input.covariates import known_numbers
 from bie_jax.input.image_set import ImageSet, open_image_set
 from bie_jax.input.pixels import check_finite_rows
 from bie_jax.input.splits import split_image_set
+from bie_jax.objectives import METHODS
 from bie_jax.training import run_files
 
 
 def files_beside(config: Config) -> list[str]:
     """What the embed stage leaves of a run beside the tables, for the report."""
     reconstructions = [run_files.RECONSTRUCTIONS] if has_decoder(config) else []
-    return reconstructions + [run_files.CODEBOOK] * (config.model.name == "vqvae")
+    return reconstructions + [run_files.CODEBOOK] * METHODS[config.model.name].has_codes
 
 
 def write_embeddings(workdir: str | Path) -> pd.DataFrame:
