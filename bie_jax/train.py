@@ -114,7 +114,7 @@ def _train(
         while not calendar.is_over(step, progress.best_step):
             try:
                 batch = next(batches)
-            except Exception:  # an image that cannot be read costs nothing of what was learnt before it
+            except Exception:  # an image that cannot be read costs nothing of what was learned before it
                 watch.settle(saved_step)
                 if step > saved_step:
                     _save(state, progress, None, checkpoints, logger)

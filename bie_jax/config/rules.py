@@ -295,7 +295,7 @@ def _network_of_one_size_embeds_that_size(config: Config) -> Iterator[str]:
     is_part = config.data.kind == "images" and 0 not in image_size
     if is_part and has_fixed_size(config.model) and image_size != crop_size:
         yield (
-            f"config: eval.image_size={image_size}: with model.spread='dense' or learnt positions a network has one "
+            f"config: eval.image_size={image_size}: with model.spread='dense' or learned positions a network has one "
             f"size, so only data.crop_size={crop_size} (or (0, 0), which means it) is possible"
         )
 
@@ -332,7 +332,7 @@ def _outlines_are_seen_whole(config: Config) -> Iterator[str]:
         )
 
 
-def _outlines_are_learnt_by_autoencoders(config: Config) -> Iterator[str]:
+def _outlines_are_learned_by_autoencoders(config: Config) -> Iterator[str]:
     if config.data.kind == "shapes" and config.model.name == "mae":
         yield "config: model.name='mae' with data.kind='shapes': 'ae', 'vae' and 'vqvae' are possible"
 
@@ -476,7 +476,7 @@ RULES_OF_ALL: tuple[Callable[[Config], Iterator[str]], ...] = (
     _images_are_no_matrices,
     _images_have_no_terms_of_matrices,
     _outlines_are_seen_whole,
-    _outlines_are_learnt_by_autoencoders,
+    _outlines_are_learned_by_autoencoders,
     _outlines_have_one_channel,
     _outlines_are_drawn_from_a_vector,
     _points_suit_the_network,

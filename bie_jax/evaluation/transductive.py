@@ -28,7 +28,7 @@ def transductive_note(metadata: pd.DataFrame, contrastive: ContrastiveConfig, sp
     )
     seen = "with it" if taught else "unlabeled"
     unseen = (
-        f"Those called {split_title(UNSEEN)} are not: encoder and classifiers learnt from the {train} images, "
+        f"Those called {split_title(UNSEEN)} are not: encoder and classifiers learned from the {train} images, "
         f"and the {total - train} are classified. "
         if UNSEEN in splits
         else ""

@@ -45,7 +45,7 @@ def info_nce(embeddings: jax.Array, present: jax.Array, origin: Origin, temperat
     """Channels of one image, or its views, are positives of each other.
 
     Negatives are all channels of the images of other wells. Were they only those of the anchor's own kind, the kind
-    alone would tell them from positives, and nothing about the image would have to be learnt.
+    alone would tell them from positives, and nothing about the image would have to be learned.
 
     Args:
         embeddings: [B, C, D], one per channel.

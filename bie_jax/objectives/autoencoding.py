@@ -26,7 +26,7 @@ def reconstruct(
 ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
     """Reconstruction, `out`, and the model's collections after the batch.
 
-    Of another view only the embedding is needed, `out["other_embedding"]`, and nothing is learnt from it twice.
+    Of another view only the embedding is needed, `out["other_embedding"]`, and nothing is learned from it twice.
     """
     variables = {"params": params, **model_state}
     mutable = list(model_state) if train else []

@@ -65,7 +65,7 @@ class Aux:
 
 @flax.struct.dataclass
 class Teacher:
-    """The moving average of the network that is trained; nothing is learnt through it.
+    """The moving average of the network that is trained; nothing is learned through it.
 
     Attributes:
         params: its parameters.

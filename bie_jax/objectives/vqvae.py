@@ -28,8 +28,8 @@ def vqvae(
 ) -> tuple[jax.Array, Aux]:
     """L = w mean (x - x')^2 + beta mean ||z_e - sg[e]||^2 (van den Oord et al. 2017, arXiv 1711.00937, eq. 3).
 
-    A codebook that is learnt by gradient adds alpha mean ||sg[z_e] - e||^2; one that is learnt by moving averages does
-    not. Every term is a mean over batch and positions, so the loss does not depend on the batch size. Arguments as
+    A codebook that is learned by gradient adds alpha mean ||sg[z_e] - e||^2; one that is learned by moving averages
+    does not. Every term is a mean over batch and positions, so the loss does not depend on the batch size. Arguments as
     `ae`.
     """
     del step, teacher
@@ -56,7 +56,7 @@ def summarize_codes(totals: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def across_images(config: Config) -> tuple[str, ...]:
-    """Codebooks that are learnt take vectors of the batch."""
+    """Codebooks that are learned take vectors of the batch."""
     quantizer = config.model.quantizer
     learns = quantizer.name != "fsq"
     kmeans = ("the start from k-means takes its vectors",) if learns and quantizer.kmeans_iterations > 0 else ()

@@ -1,4 +1,4 @@
-"""Does the number of devices change what is learnt? The same ten steps on eight CPU devices and on one.
+"""Does the number of devices change what is learned? The same ten steps on eight CPU devices and on one.
 
     python experiments/devices/compare.py
 

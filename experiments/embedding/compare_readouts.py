@@ -38,8 +38,8 @@ STRENGTHS = (0.03, 0.3, 1.0)  # C of the logistic regression
 
 def read_out(model, variables, image_set, data_config, table, plate_rows) -> dict[str, np.ndarray]:
     """Name of a readout -> [N, D]."""
-    learnt = variables["codebook"]["bottleneck"]["quantizer"]
-    quantizer = {name: learnt[name][0] for name in ("codebook", "distortion")}
+    learned = variables["codebook"]["bottleneck"]["quantizer"]
+    quantizer = {name: learned[name][0] for name in ("codebook", "distortion")}
     projection = variables["params"]["bottleneck"]["Conv_0"]
 
     @jax.jit

@@ -3,7 +3,7 @@
     python experiments/quality/compare.py --set=simulated                     every run, into runs/quality
     python experiments/quality/compare.py --set=bbbc021 --runs ae-resnet18 mae-vit
 
-Windows of 32 x 32 px are learnt from, whole images are embedded: a latent vector is spread with positions as channels,
+Windows of 32 x 32 px are learned from, whole images are embedded: a latent vector is spread with positions as channels,
 for which any size will do. Each run is `launch.py` with options; the table is read from their `scores.json`. A run that
 is there is not repeated.
 """

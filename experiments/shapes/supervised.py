@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def taught(outlines: np.ndarray, labels: np.ndarray, fold: Fold, config, arguments) -> np.ndarray:
-    """The test objects' labels, as a network says that has learnt from the training objects'."""
+    """The test objects' labels, as a network says that has learned from the training objects'."""
     classes, numbers = np.unique(labels, return_inverse=True)
     model = Classifier(RingEncoder(**dict(config.model.ring)), len(classes))
     size = config.data.crop_size

@@ -213,7 +213,7 @@ def test_early_stopping_between_two_validations_leaves_a_run_that_can_be_used(ti
     bie_jax.load(tmp_path / "run")
 
 
-def test_an_image_that_is_damaged_stops_a_run_which_keeps_what_it_learnt(tiny_config, datasets, tmp_path):
+def test_an_image_that_is_damaged_stops_a_run_which_keeps_what_it_learned(tiny_config, datasets, tmp_path):
     (tmp_path / "sets").mkdir()
     shutil.copytree(os.path.join(datasets, "simulated"), tmp_path / "sets" / "simulated")
     image_set = open_image_set("simulated", tmp_path / "sets")

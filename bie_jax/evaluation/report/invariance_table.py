@@ -23,7 +23,7 @@ def invariance_table(rows: Sequence[Invariance], most_side_px: int) -> str:
     return (
         "<h3>What changes the embedding</h3><p>The distance of a changed object's embedding from its own, as a share "
         "of the RMS distance between two objects: mean over objects and angles, and the angle with the greatest mean. "
-        "F1 is macro F1 on the changed objects, by logistic regression that has learnt from other objects, "
+        "F1 is macro F1 on the changed objects, by logistic regression that has learned from other objects, "
         f"unchanged. An outline is changed itself; a mask is drawn from it, at most {most_side_px} px long, and traced "
         "anew.</p>"
         '<div class="scroll"><table class="plates"><thead><tr><th scope="col">change</th>'

@@ -1,4 +1,4 @@
-"""Divisions of images into those that are learnt from and those that are tested.
+"""Divisions of images into those that are learned from and those that are tested.
 
 The grouped one holds out a whole plate at a time, because images of one plate share its staining and its illumination
 (the leakage is described by Caicedo et al. 2018, arXiv 1804.02541, as "not same batch").

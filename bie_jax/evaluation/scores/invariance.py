@@ -77,13 +77,13 @@ def invariances(
     known = np.flatnonzero(labels != "") if len(np.unique(labels[labels != ""])) > 1 else np.arange(len(labels))
     drawn = rng.choice(known, min(num_objects, max(len(known) // 2, 1)), replace=False)
     others = np.setdiff1d(known, drawn)
-    learnt = rng.choice(others, min(most_training, len(others)), replace=False)
+    learned = rng.choice(others, min(most_training, len(others)), replace=False)
     classifier = None
-    if len(np.unique(labels[learnt])) > 1 and (labels[learnt] != "").all():
-        preparation = build_preparation(len(learnt), features.shape[1], components, seed)
+    if len(np.unique(labels[learned])) > 1 and (labels[learned] != "").all():
+        preparation = build_preparation(len(learned), features.shape[1], components, seed)
         classifier = make_pipeline(preparation, LogisticRegression(class_weight="balanced", max_iter=1000))
         with threadpool_limits(1, user_api="blas"):
-            classifier.fit(features[learnt], labels[learnt])
+            classifier.fit(features[learned], labels[learned])
     originals = outlines[drawn].astype(np.float64)
     own = embed(originals[..., None].astype(np.float32))
     # Twice the summed variance is the mean squared distance between two objects drawn independently.

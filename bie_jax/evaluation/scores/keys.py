@@ -15,7 +15,7 @@ APPENDED: Final = "appended"
 RAW: Final = "raw"
 PER_PLATE: Final = "per_plate"
 
-# Splits: who is tested by what was learnt from whom.
+# Splits: who is tested by what was learned from whom.
 STRATIFIED: Final = "stratified_k_fold"
 UNSEEN: Final = "unseen_by_encoder"
 NOT_SAME_WELL: Final = "not_same_well"

@@ -67,7 +67,7 @@ def planned_plate_identity(
 
     Raises:
         ValueError: also for a plate of controls alone, standardized per plate: what is centered on them has lost by
-            construction what could be learnt.
+            construction what could be learned.
     """
     controls, plates = plan.controls, plan.plates
     features = normalized[controls]

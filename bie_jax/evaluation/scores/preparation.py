@@ -1,4 +1,4 @@
-"""What is fitted to the images that are learnt from, before anything looks at them: principal components and scales."""
+"""What is fitted to the training images of a fold before a classifier sees them: principal components and scales."""
 
 import numpy as np
 from sklearn.compose import ColumnTransformer

@@ -13,12 +13,12 @@ from bie_jax.models.layers.transformer import ViTSize, dense, stack_of_blocks
 
 
 class MAEDecoder(nn.Module):
-    """Puts a learnt mask token where tokens were removed, and predicts every patch.
+    """Puts a learned mask token where tokens were removed, and predicts every patch.
 
     Attributes:
         size: of its blocks.
         patch_values: numbers per token that are predicted.
-        channel_tokens: whether each channel is decoded on its own, with a learnt embedding of the channel.
+        channel_tokens: whether each channel is decoded on its own, with a learned embedding of the channel.
         norm_epsilon: of its layer norms.
         remat: see `stack_of_blocks`.
         cpu_kernels: see `bie_jax.models.kernels`.

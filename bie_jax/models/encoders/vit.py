@@ -38,7 +38,7 @@ class ViTEncoder(nn.Module):
             image alone.
         layer_scale: see `Block`.
         channel_tokens: False: a token per patch, which holds all channels. True: a token per patch and channel, through
-            one projection that all channels share, with a learnt embedding of the channel added.
+            one projection that all channels share, with a learned embedding of the channel added.
         channel_dropout: probability with which a channel of an example is left out in training; at least one that is
             there stays. Needs `channel_tokens`, and draws from "noise".
         norm_epsilon: of every layer norm: 1e-6 in DINOv2 and in the code of He et al., 1e-12 in `transformers`' ViT
@@ -88,7 +88,7 @@ class ViTEncoder(nn.Module):
             [B, H/p, W/p, D]; of `channel_tokens` the mean over the channels that are there, 0 without any.
 
         Raises:
-            ValueError: if patches do not cover the image, or learnt positions or channels are of others.
+            ValueError: if patches do not cover the image, or learned positions or channels are of others.
         """
         tokens, kept = self.tokens(image, channel_mask, train=train)
         return join_channels(tokens, kept, "mean") if self.channel_tokens else tokens[:, 0]

@@ -1,4 +1,4 @@
-"""What a token is told of its place: fixed waves, or learnt arrays."""
+"""What a token is told of its place: fixed waves, or learned arrays."""
 
 import functools
 
@@ -32,7 +32,7 @@ def sincos_positions(grid: Grid, width: int) -> np.ndarray:
 
 
 class LearntTable(nn.Module):
-    """A learnt array [..., D] of the shape that is asked for first.
+    """A learned array [..., D] of the shape that is asked for first.
 
     Attributes:
         axes: what its axes but the last count, for the message that refuses another shape.
@@ -48,7 +48,7 @@ class LearntTable(nn.Module):
             ValueError: if it has another shape.
         """
         if self.has_variable("params", "embedding"):
-            learnt = self.get_variable("params", "embedding").shape
-            if learnt != shape:
-                raise ValueError(f"this network has learnt {learnt[:-1]} and is given {shape[:-1]} {self.axes}")
+            learned = self.get_variable("params", "embedding").shape
+            if learned != shape:
+                raise ValueError(f"this network has learned {learned[:-1]} and is given {shape[:-1]} {self.axes}")
         return self.param("embedding", token_init, shape)

@@ -69,7 +69,7 @@ class Block(nn.Module):
         heads: of the attention; they divide the width.
         mlp_width: hidden units of the MLP.
         norm_epsilon: added to the variance.
-        layer_scale: whether both outputs are multiplied by a learnt factor per feature before they are added.
+        layer_scale: whether both outputs are multiplied by a learned factor per feature before they are added.
         cpu_kernels: see `bie_jax.models.kernels`.
     """
 

@@ -30,7 +30,7 @@ def load_huggingface(path: str | Path, params: dict[str, Any], batch_stats: dict
     - The first layer, to C channels: each gets the sum of the weights over the file's channels, divided by C, so that a
       grey image repeated over channels gives what it gave. Unchanged for as many channels as the file has. The last
       layer of a decoder gets the mean over the file's channels for each of ours.
-    - Learnt positions, to the size of the network's images: bicubically, as `transformers` interpolates them.
+    - Learned positions, to the size of the network's images: bicubically, as `transformers` interpolates them.
     - Fixed positions are computed, for any size; those of the file must be the same ones.
 
     Two things are not part of the weights. `norm_epsilon`: DINOv2's is 1e-6, and that of `transformers`' ViT and ViTMAE

@@ -1,4 +1,4 @@
-"""Vector quantization with codebooks learnt by gradient: van den Oord et al. 2017, arXiv 1711.00937, equation 3."""
+"""Vector quantization with codebooks learned by gradient: van den Oord et al. 2017, arXiv 1711.00937, equation 3."""
 
 import flax.linen as nn
 import jax

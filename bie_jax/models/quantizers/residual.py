@@ -45,8 +45,8 @@ class ResidualQuantizer(nn.Module):
         """Quantize, as `VectorQuantizer`; codebooks in order of level, groups of a level side by side.
 
         `commitment` is the sum over levels, which for level l is beta ||z_e - sg[e_1 + ... + e_l]||^2 (Lee et al.,
-        section 3.1), and with a codebook learnt by gradient alpha ||sg[residual] - e_l||^2. The gradient of z_q reaches
-        z_e once, not once per level.
+        section 3.1), and with a codebook learned by gradient alpha ||sg[residual] - e_l||^2. The gradient of z_q
+        reaches z_e once, not once per level.
         """
         vectors = without_invalid(z_e, valid).astype(jnp.float32)
 

@@ -1,4 +1,4 @@
-"""Vector quantization with codebooks learnt by exponential moving averages.
+"""Vector quantization with codebooks learned by exponential moving averages.
 
 van den Oord et al. 2017, "Neural Discrete Representation Learning", arXiv 1711.00937 (appendix A.1 for the averages).
 """
@@ -80,7 +80,7 @@ class VectorQuantizer(nn.Module):
             z_q: [B, ..., G D], equal to the nearest codes; its gradient is handed to z_e unchanged (straight through).
             out: `codes` [B, ..., G] int32 in [0, K); `commitment` [B, ...] float32, what quantization adds to the loss
                 at this position: beta ||z_e - sg[e]||^2, squared norm over all G D numbers (the codebook term is absent
-                because the codebook is not learnt by gradient); `loss`, its mean over batch and positions;
+                because the codebook is not learned by gradient); `loss`, its mean over batch and positions;
                 `perplexity` in [1, K], mean over codebooks, and `code_counts` [G, K] of this batch; `shares` [B, ...,
                 G, K], each part of z_e shared out over its codes by softmax(-||z_e - e_k||^2 / (4 distortion)).
 
@@ -104,14 +104,14 @@ class VectorQuantizer(nn.Module):
         calls = self.variable("codebook", "calls", jnp.zeros, (), jnp.int32)
         started = self.variable("codebook", "started", jnp.zeros, (), bool)
 
-        learnt = (codebook, cluster_size, embedding_sum, distortion)
+        learned = (codebook, cluster_size, embedding_sum, distortion)
         teaching = jax.lax.stop_gradient(vectors)
         learns = train and not self.is_initializing()
         if learns and self.kmeans_iterations:
             starts = ~started.value & (counted.sum() > 0)
-            before = tuple(variable.value for variable in learnt)
+            before = tuple(variable.value for variable in learned)
             values = jax.lax.cond(starts, lambda: self._from_kmeans(teaching, counted), lambda: before)
-            for variable, value in zip(learnt, values, strict=True):
+            for variable, value in zip(learned, values, strict=True):
                 variable.value = value
             started.value = started.value | starts
 
@@ -127,11 +127,11 @@ class VectorQuantizer(nn.Module):
                 "error": jax.lax.stop_gradient(error).sum(axis=0),
             }
             total, pending.value, due = accumulate(pending.value, new, calls.value, self.num_microbatches)
-            before = tuple(variable.value for variable in learnt)
+            before = tuple(variable.value for variable in learned)
             after = self._follow(before, total, teaching, counted, calls.value // self.num_microbatches)
             # Without a single vector there is nothing to follow.
             follows = due & (total["counts"].sum() > 0)
-            for variable, value, old in zip(learnt, after, before, strict=True):
+            for variable, value, old in zip(learned, after, before, strict=True):
                 variable.value = jnp.where(follows, value, old)
             calls.value = calls.value + 1
 

@@ -97,7 +97,7 @@ BROKEN = {
     "_network_of_one_size_embeds_that_size": (
         IMAGES,
         {"model.name": "ae", "eval.image_size": (64, 64)},
-        ": eval.image_size=(64, 64): with model.spread='dense' or learnt positions a network has one size",
+        ": eval.image_size=(64, 64): with model.spread='dense' or learned positions a network has one size",
     ),
     "_only_squares_are_turned": (
         IMAGES,
@@ -111,7 +111,7 @@ BROKEN = {
         ": objective.matrix with data.kind='images': its terms are of distance matrices",
     ),
     "_outlines_are_seen_whole": (OUTLINES, {"eval.image_size": (32, 32)}, ": eval.image_size=(32, 32) with data.kin"),
-    "_outlines_are_learnt_by_autoencoders": (
+    "_outlines_are_learned_by_autoencoders": (
         MASKED,
         {"data.kind": "shapes"},
         ": model.name='mae' with data.kind='shapes': 'ae', 'vae' and 'vqvae' are possible",

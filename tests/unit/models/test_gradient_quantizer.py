@@ -197,7 +197,7 @@ def test_examples_that_are_not_valid_teach_nothing():
     np.testing.assert_array_equal(to_z[1], 0)
 
 
-def test_without_train_nothing_is_learnt():
+def test_without_train_nothing_is_learned():
     quantizer = GradientVectorQuantizer(4, 3, kmeans_iterations=1)
     params, state = _initialized(quantizer, jnp.ones((9, 3)))
     look = jax.jit(lambda z: quantizer.apply({"params": params, **state}, z, train=False, mutable=["codebook"])[1])

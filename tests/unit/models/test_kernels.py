@@ -135,7 +135,7 @@ def _example(name):
 
 
 def _outputs(model, image):
-    """variables -> what is learnt from, in training."""
+    """variables -> what is learned from, in training."""
 
     def function(variables):
         mutable = [name for name in variables if name != "params"]

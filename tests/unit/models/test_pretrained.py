@@ -240,8 +240,8 @@ def test_a_masked_autoencoder_takes_fixed_positions_of_any_size(tmp_path):
     image = _image(1, 16, 64, 3)
     variables = _loaded(tmp_path, ViTEncoder(SMALL, 8, "sincos"), image)
     assert "pos_embed" not in variables["params"]
-    learnt = _loaded(tmp_path, ViTEncoder(SMALL, 8, "learnt"), image)["params"]
-    assert learnt["pos_embed"]["embedding"].shape == (2, 8, 32)
+    learned = _loaded(tmp_path, ViTEncoder(SMALL, 8, "learnt"), image)["params"]
+    assert learned["pos_embed"]["embedding"].shape == (2, 8, 32)
 
 
 @pytest.mark.parametrize("channels", [1, 5])

@@ -50,7 +50,7 @@ def _with_codes(codes, counts=None):
 
 
 def _fresh(quantizer):
-    """Random codes, as a quantizer has them before it has learnt anything."""
+    """Random codes, as a quantizer has them before it has learned anything."""
     return _with_codes(
         np.random.default_rng(0).normal(size=(quantizer.num_groups, quantizer.num_codes, quantizer.code_dim))
     )
@@ -61,7 +61,7 @@ def _random(seed=0, size=(16, 6)):
     return rng.normal(size=(2, 4, 3)), rng.normal(size=size).astype(np.float32), rng
 
 
-def _assert_same_learnt(a, b, **tolerance):
+def _assert_same_learned(a, b, **tolerance):
     for name in LEARNT:
         np.testing.assert_allclose(a["codebook"][name], b["codebook"][name], err_msg=name, **tolerance)
 
@@ -172,7 +172,7 @@ def _ema_by_loop(codes, counts, sums, distortion, z, decay, epsilon):
     return codes, counts, sums, decay * distortion + (1 - decay) * error
 
 
-def _assert_learnt(state, groups, **tolerance):
+def _assert_learned(state, groups, **tolerance):
     """Against (codes, counts, sums, distortion) of each group."""
     for g, expected in enumerate(groups):
         for name, value in zip(LEARNT, expected, strict=True):
@@ -187,7 +187,7 @@ def test_every_group_follows_the_equations_and_smoothing_is_never_stored():
         z = rng.normal(size=(16, 6))
         _, state = _train(GROUPED, state, z, ALL)
         expected = [_ema_by_loop(*expected[g], z[:, 3 * g : 3 * g + 3], 0.8, 0.1) for g in range(2)]
-        _assert_learnt(state, expected, rtol=1e-4, atol=1e-5)
+        _assert_learned(state, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_identical_batches_pull_the_code_to_their_mean():
@@ -289,11 +289,11 @@ def test_kmeans_sets_the_averages_once_and_the_equations_take_over():
     for g, (codes, counts, distortion) in enumerate(zip(*(np.asarray(x, float) for x in found), strict=True)):
         part = first[:, 3 * g : 3 * g + 3].astype(float)
         expected.append(_ema_by_loop(codes, counts, codes * counts[:, None], distortion, part, 0.8, 0.1))
-    _assert_learnt(state, expected, rtol=1e-4, atol=1e-4)
+    _assert_learned(state, expected, rtol=1e-4, atol=1e-4)
     second = rng.normal(size=(16, 6)) * 3
     _, state = _train(STARTED, state, second, ALL)
     expected = [_ema_by_loop(*expected[g], second[:, 3 * g : 3 * g + 3], 0.8, 0.1) for g in range(2)]
-    _assert_learnt(state, expected, rtol=1e-4, atol=1e-4)
+    _assert_learned(state, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_steps_after_the_start_do_not_pay_for_kmeans():
@@ -313,10 +313,10 @@ def test_microbatches_learn_what_the_joined_batch_teaches():
         before = expected
         out, expected = _train(GROUPED, expected, z, valid)
         for rows in np.split(np.arange(16), 4):
-            _assert_same_learnt(state, before, rtol=1e-5, atol=1e-6)  # nothing moves before the last
+            _assert_same_learned(state, before, rtol=1e-5, atol=1e-6)  # nothing moves before the last
             part, state = _train(PARTED, state, z[rows], valid[rows])
             np.testing.assert_array_equal(part["codes"], out["codes"][rows])
-        _assert_same_learnt(state, expected, rtol=1e-5, atol=1e-6)
+        _assert_same_learned(state, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_microbatches_restart_the_codes_that_the_joined_batch_would():
@@ -351,7 +351,7 @@ def test_the_order_of_a_batch_does_not_matter():
     out, state = _train(GROUPED, _with_codes(codes), z, ALL)
     other_out, other = _train(GROUPED, _with_codes(codes), z[order], ALL)
     np.testing.assert_array_equal(other_out["codes"], out["codes"][order])
-    _assert_same_learnt(state, other, rtol=1e-5, atol=1e-6)
+    _assert_same_learned(state, other, rtol=1e-5, atol=1e-6)
 
 
 def test_examples_that_are_not_valid_count_nowhere():
@@ -363,7 +363,7 @@ def test_examples_that_are_not_valid_count_nowhere():
         _ema_by_loop(codes[g], np.ones(4), codes[g], 1.0, z[valid, 3 * g : 3 * g + 3].astype(float), 0.8, 0.1)
         for g in range(2)
     ]
-    _assert_learnt(state, expected, rtol=1e-4, atol=1e-5)
+    _assert_learned(state, expected, rtol=1e-4, atol=1e-5)
     _, everything = _train(GROUPED, _with_codes(codes), z, ALL)
     np.testing.assert_array_equal(out["code_counts"].sum(axis=1), valid.sum())
     counted = np.stack([np.bincount(out["codes"][valid, g], minlength=4) for g in range(2)])
@@ -388,7 +388,7 @@ def test_a_batch_without_valid_examples_teaches_nothing(quantizer):
     codes, z, _ = _random()
     before = _with_codes(codes)
     _, after = _train(quantizer, before, z, ~ALL)
-    _assert_same_learnt(before, after, rtol=0)
+    _assert_same_learned(before, after, rtol=0)
     assert not after["codebook"]["started"]
     out, after = _train(quantizer, after, z, ALL)  # and the next one does
     assert (after["codebook"]["codebook"] != before["codebook"]["codebook"]).any()
@@ -406,7 +406,7 @@ def test_one_device_and_eight_hold_one_codebook():
         z, valid = rng.normal(size=(16, 6)).astype(np.float32) * 3, rng.uniform(size=16) < 0.8
         _, alone = _train(STARTED, alone, z, valid)
         _, together = _train(STARTED, together, *jax.device_put((z, valid), split))
-        _assert_same_learnt(alone, together, rtol=1e-4, atol=1e-5)
+        _assert_same_learned(alone, together, rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_comes_out_as_it_went_in_and_counts_exactly():

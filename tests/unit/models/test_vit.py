@@ -174,16 +174,16 @@ def test_what_a_block_keeps_does_not_grow_with_the_square_of_the_tokens():
     assert largest(200) < 2.2 * largest(100)
 
 
-def test_learnt_positions_are_of_one_size():
+def test_learned_positions_are_of_one_size():
     encoder = ViTEncoder(SMALL, 8, "learnt")
     variables = _variables(encoder, _image(1, 16, 32, 1))
-    with pytest.raises(ValueError, match=r"has learnt \(2, 4\) and is given \(4, 2\) rows and columns of patches"):
+    with pytest.raises(ValueError, match=r"has learned \(2, 4\) and is given \(4, 2\) rows and columns of patches"):
         encoder.apply(variables, _image(1, 32, 16, 1), train=False)
 
 
-def test_learnt_channels_are_of_one_set():
+def test_learned_channels_are_of_one_set():
     variables = _variables(TOKENS, _image(1, 8, 8, 3))
-    with pytest.raises(ValueError, match=r"has learnt \(3,\) and is given \(2,\) channels"):
+    with pytest.raises(ValueError, match=r"has learned \(3,\) and is given \(2,\) channels"):
         TOKENS.apply(variables, _image(1, 8, 8, 2), train=False)
 
 

@@ -106,9 +106,9 @@ def test_a_batch_in_parts_is_the_batch(name):
     assert parts.window.steps == whole.window.steps == 2
     if name == "vqvae":
         for key in ("codebook", "cluster_size", "embedding_sum", "distortion"):
-            learnt = [state.model_state["codebook"]["bottleneck"]["quantizer"][key] for state in (parts, whole)]
-            np.testing.assert_allclose(*learnt, rtol=1e-3, atol=1e-5)
-            assert np.abs(learnt[0]).max() > 0
+            learned = [state.model_state["codebook"]["bottleneck"]["quantizer"][key] for state in (parts, whole)]
+            np.testing.assert_allclose(*learned, rtol=1e-3, atol=1e-5)
+            assert np.abs(learned[0]).max() > 0
 
 
 def test_every_image_of_a_batch_in_parts_counts():

@@ -46,9 +46,9 @@ def test_embedding_is_the_root_of_the_usage_of_codes(embedder, tiny_set):
     h = np.asarray(encoder.apply({"params": variables["params"]["encoder"]}, view, train=False), float)
     projection = variables["params"]["bottleneck"]["Conv_0"]
     z_e = h @ projection["kernel"][0, 0] + projection["bias"]
-    learnt = variables["codebook"]["bottleneck"]["quantizer"]
-    distance = np.square(z_e[..., None, :] - learnt["codebook"][0]).sum(-1)
-    distortion = learnt["distortion"][0]
+    learned = variables["codebook"]["bottleneck"]["quantizer"]
+    distance = np.square(z_e[..., None, :] - learned["codebook"][0]).sum(-1)
+    distortion = learned["distortion"][0]
     share = np.exp(-distance / (4 * distortion))
     expected = np.sqrt((share / share.sum(-1, keepdims=True)).mean((1, 2)))
     np.testing.assert_allclose(features, expected, atol=1e-3)
