@@ -24,7 +24,7 @@ from bie_jax.config.stored import check_trained, save_config
 from bie_jax.files.foreign_text import visible
 from bie_jax.files.integrity import disk_errors
 from bie_jax.files.lock import LockedError
-from bie_jax.train import Interrupted, train_and_evaluate
+from bie_jax.train import CollapsedError, Interrupted, train_and_evaluate
 from bie_jax.training import run_files
 from configs import base
 
@@ -64,7 +64,13 @@ def main(argv: list[str]) -> None:
         workdir = _workdir()
         with disk_errors(workdir, None):
             _run(workdir)
-    except (ConfigError, OSError, LockedError, FloatingPointError) as error:  # the last: a loss or an embedding
+    except (
+        ConfigError,
+        OSError,
+        LockedError,
+        CollapsedError,
+        FloatingPointError,
+    ) as error:  # the last: a loss or an embedding
         sys.exit(f"launch.py: {visible(error, keep=chr(10))}")
     except Interrupted as error:
         print(f"launch.py: {error}", file=sys.stderr)

@@ -18,8 +18,10 @@ from bie_jax.files.foreign_text import visible
 from bie_jax.input.batches import train_batches
 from bie_jax.input.mixture import Mixture, open_mixture
 from bie_jax.input.splits import describe_overlap, describe_split
+from bie_jax.objectives import METHODS
 from bie_jax.training import run_files
 from bie_jax.training.checkpoint import Checkpoints, Found, Progress, find_checkpoints
+from bie_jax.training.collapse import CollapsedError, check_apart
 from bie_jax.training.finite import LossWatch, NonFiniteLossError
 from bie_jax.training.preflight import describe_dataset
 from bie_jax.training.prepare import Run, prepare
@@ -30,7 +32,7 @@ from bie_jax.training.writers.progress import ProgressBar
 from bie_jax.training.writers.stop_signal import Interrupted, StopSignal
 from bie_jax.training.writers.trace import StepProfiler
 
-__all__ = ["Interrupted", "NonFiniteLossError", "train_and_evaluate"]
+__all__ = ["CollapsedError", "Interrupted", "NonFiniteLossError", "train_and_evaluate"]
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -46,6 +48,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     Raises:
         ConfigError: for a configuration that cannot run here, before anything is written.
         SetNotBuiltError: if the set is not built.
+        CollapsedError: see there, with `train.stop_at_collapse`.
         NonFiniteLossError: see there; checkpoints from before are kept.
         Interrupted: after SIGTERM or Ctrl-C, once the state is saved.
         DamagedFileError: if a file of the workdir is not what was written, before anything is done.
@@ -132,13 +135,15 @@ def _train(
             watch.settle(saved_step)  # whatever is written from here on must not be poisoned
             if logs:
                 state = _log(state, run, logger, bar)
-            val_loss = None
+            metrics, rank = {}, None
             if validates:
                 bar.pause()
-                state, val_loss = _validate(state, run, progress, logger, mixture, workdir)
+                state, metrics, rank = _validate(config, state, run, progress, logger, mixture, workdir)
             if validates or saves or stop.number:
-                _save(state, progress, val_loss, checkpoints, logger)
+                _save(state, progress, rank, checkpoints, logger)
                 saved_step = step
+            if metrics:
+                check_apart(config, metrics, step, calendar, workdir)
             stop.check(step, calendar.total)
             bar.resume()
     return {"step": progress.best_step, "val/loss": progress.best_val_loss}
@@ -156,27 +161,37 @@ def _log(state: TrainState, run: Run, logger: MetricLogger, bar: ProgressBar) ->
 
 
 def _validate(
-    state: TrainState, run: Run, progress: Progress, logger: MetricLogger, mixture: Mixture, workdir: Path
-) -> tuple[TrainState, float]:
-    """A line of validation metrics and a picture; notes in `progress` if there was no better one."""
+    config: Config,
+    state: TrainState,
+    run: Run,
+    progress: Progress,
+    logger: MetricLogger,
+    mixture: Mixture,
+    workdir: Path,
+) -> tuple[TrainState, dict[str, Any], float]:
+    """A line of validation metrics and a picture; notes in `progress` if there was no better one.
+
+    Returns:
+        State, metrics, and the rank of this state: less is better.
+    """
     step = int(state.step)
     metrics, pictures = run.validate(state)
     metrics |= _prefixed("train/", run.summarize(jax.device_get(state.window.totals)))
     logger.write(step, step / run.calendar.steps_per_epoch, metrics)
-    val_loss = metrics["val/loss"]
-    if val_loss < progress.best_val_loss:
+    val_loss, newest_is_best = metrics["val/loss"], METHODS[config.model.name].newest_is_best
+    if newest_is_best or val_loss < progress.best_val_loss:
         progress.best_val_loss, progress.best_step = val_loss, step
     if pictures is not None:
         logger.write_picture(step, draw_validation(*pictures, mixture, workdir, step))
-    return state.replace(window=run.without_totals(state.window)), val_loss
+    return state.replace(window=run.without_totals(state.window)), metrics, -step if newest_is_best else val_loss
 
 
 def _save(
-    state: TrainState, progress: Progress, val_loss: float | None, checkpoints: Checkpoints, logger: MetricLogger
+    state: TrainState, progress: Progress, rank: float | None, checkpoints: Checkpoints, logger: MetricLogger
 ) -> None:
     """A checkpoint, and how long the log was at it."""
     progress.log_bytes = logger.settle()
-    checkpoints.save(state, progress, val_loss)
+    checkpoints.save(state, progress, rank)
 
 
 def _prefixed(prefix: str, numbers: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,44 @@ def get_config(variant: str, file: str) -> ConfigDict:
     return config
 
 
+def get_view_config(variant: str, file: str) -> ConfigDict:
+    """The table for methods that compare views, in the same sizes: no decoder, and a network that turns and mirrors.
+
+    Args:
+        variant: as in `get_config`.
+        file: name of the asking file, for the message.
+
+    Raises:
+        ValueError: for another variant.
+    """
+    config = get_config(variant, file)
+    config.model.decoder = "none"
+    config.model.encoder = "resnet"
+    config.model.latent_dim = 512
+    config.objective.reconstruction = 0.0
+    config.optimizer.name = "adamw"
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.decay_biases_and_norms = False
+    config.optimizer.min_lr = 1e-6
+    config.optimizer.cooldown_epochs = 0
+    config.train.batch_size = 256
+    config.train.early_stopping_patience_epochs = 0
+    if variant:
+        # Stages of 24 to 192 channels: a ResNet-18 takes as long for an epoch as this one for eight.
+        config.model.resnet.depth = 10
+        config.model.resnet.width = 24
+        config.model.resnet.stem = "small"
+        config.model.latent_dim = 128
+    if variant == "tiny":
+        config.model.resnet.width = 8
+        config.model.head.width = 16
+        config.model.head.output_dim = 8
+        config.model.head.num_prototypes = 16
+        config.model.latent_dim = 16
+        config.train.batch_size = 8
+    return config
+
+
 def get_shape_config() -> ConfigDict:
     """The table for outlines: a network over the ring of their points, and one that draws points."""
     config = _predecessor_table()
@@ -58,7 +96,9 @@ def apply_shape_variant(config: ConfigDict, variant: str, file: str) -> ConfigDi
 def tables() -> list[ConfigDict]:
     """Every table of this file: what a key holds where no run reads it."""
     shapes = [apply_shape_variant(get_shape_config(), variant, "base") for variant in ("", "tiny")]
-    return [*(get_config(variant, "base") for variant in ("", "simulated", "tiny")), *shapes]
+    variants = ("", "simulated", "tiny")
+    images = [table(variant, "base") for table in (get_config, get_view_config) for variant in variants]
+    return [*images, *shapes]
 
 
 def _predecessor_table() -> ConfigDict:
@@ -92,9 +132,10 @@ def _predecessor_table() -> ConfigDict:
     config.data.outline.unevenness = 0.3  # points stand closer here and further apart there, by up to this share
 
     config.model = ConfigDict()
-    config.model.name = "vqvae"  # or "ae", "vae", "mae"
+    config.model.name = "vqvae"  # or "ae", "vae", "mae", "simclr", "dino", "lejepa"
     config.model.encoder = "residual_stack"  # or "resnet", "vit"; of shapes also "ring"
     # "mirror": the encoder's own counterpart; of shapes also "points", whose distances are the matrix, and "matrix".
+    # "none": of "simclr", "dino" and "lejepa", which need none; with one they reconstruct, too.
     config.model.decoder = "mirror"
     config.model.pretrained = (
         ""  # folder or .safetensors file of Hugging Face weights for the encoder; "": random start
@@ -110,7 +151,10 @@ def _predecessor_table() -> ConfigDict:
     config.model.residual_stack.num_residual_layers = 150
     config.model.residual_stack.num_halvings = 2  # stride 4
     config.model.resnet = ConfigDict()  # read when encoder = "resnet"
-    config.model.resnet.depth = 18  # 18, 34, 50, 101, 152
+    config.model.resnet.depth = 18  # 10, 18, 34, 50, 101, 152
+    config.model.resnet.width = 64  # channels of the first of four stages, each of which has twice those before it
+    # "large": 7 x 7 and pooling, stride 4, as published; "small": 3 x 3, stride 2, for images of 128 pixels and less.
+    config.model.resnet.stem = "large"
     config.model.resnet.padding = "zeros"  # "circular": for the matrices of closed outlines
     config.model.ring = ConfigDict()  # read when encoder = "ring"
     config.model.ring.width = 64
@@ -148,6 +192,11 @@ def _predecessor_table() -> ConfigDict:
     config.model.mae = ConfigDict()  # read by "mae"
     config.model.mae.mask_ratio = 0.75  # share of the patches that is removed
     config.model.mae.norm_pix_loss = True  # patches are predicted less their mean, over their standard deviation
+    config.model.head = ConfigDict()  # behind the embedding; read by "simclr", "dino" and "lejepa"
+    config.model.head.width = 512  # of the layers between
+    config.model.head.depth = 3  # dense layers
+    config.model.head.output_dim = 128  # numbers that views are compared by
+    config.model.head.num_prototypes = 1024  # read by "dino"
     # Products and convolutions in forms that are fast on a CPU, equal to rounding; False: the compiler's own on every
     # device, slower on a CPU, which have forward-mode derivatives (jax.jvp, jax.hessian) too.
     config.model.cpu_kernels = True
@@ -158,6 +207,25 @@ def _predecessor_table() -> ConfigDict:
     config.objective.free_nats = 0.0  # nats per dimension of a latent vector that cost nothing
     config.objective.kl_warmup_steps = 0  # optimizer steps in which beta grows from 0
     config.objective.fourier_weight = 0.0  # of the Fourier term; read by "mae"
+    config.objective.crops = ConfigDict()  # the views that "simclr", "dino" and "lejepa" compare
+    config.objective.crops.num_global = 2  # of data.crop_size, as data.augment says
+    config.objective.crops.num_local = 0  # smaller ones beside them
+    config.objective.crops.local_size = (16, 16)  # pixels
+    config.objective.crops.local_area = (0.0, 0.0)  # of them what data.augment.area is of the others
+    config.objective.simclr = ConfigDict()  # read by "simclr"
+    config.objective.simclr.temperature = 0.2
+    config.objective.dino = ConfigDict()  # read by "dino"
+    config.objective.dino.student_temperature = 0.1
+    config.objective.dino.teacher_temperature = 0.04
+    config.objective.dino.teacher_temperature_start = 0.04  # at the first step, grows in the steps of the next line
+    config.objective.dino.teacher_temperature_steps = 0
+    config.objective.dino.targets = "center"  # what keeps all prototypes in use: their moving "center", or "sinkhorn"
+    config.objective.dino.center_momentum = 0.9  # read when targets = "center"
+    config.objective.dino.koleo = 0.0  # weight of the term that keeps embeddings of a batch apart
+    config.objective.dino.frozen_prototype_steps = 0  # first steps in which the prototypes do not learn
+    config.objective.lejepa = ConfigDict()  # read by "lejepa"
+    config.objective.lejepa.sigreg = 0.05  # share of the term that makes projections normally distributed
+    config.objective.lejepa.num_slices = 256  # directions in which it looks at them, drawn in each step
     config.objective.contrastive = ConfigDict()
     config.objective.contrastive.weight = 0.0  # 0: no contrastive term
     # "views": another random view of an image is its positive; "channels": its other channels are; "pull": the same
@@ -179,6 +247,7 @@ def _predecessor_table() -> ConfigDict:
     config.optimizer.name = "lamb"  # or "adamw", "sgd"
     config.optimizer.lr = 1e-3  # peak, for the batch size below; not rescaled
     config.optimizer.weight_decay = 1e-4
+    config.optimizer.weight_decay_growth = 1.0  # by this factor it grows over the run, as half a cosine
     config.optimizer.decay_biases_and_norms = True  # as the predecessor had it; False: as timm does
     config.optimizer.momentum = 0.9  # read by "sgd"
     config.optimizer.beta1 = 0.9  # read by "lamb" and "adamw", like the next
@@ -201,6 +270,8 @@ def _predecessor_table() -> ConfigDict:
     config.train.compute_dtype = "float32"  # "bfloat16" on GPU and TPU; parameters and sums stay float32
     config.train.remat = False  # True: blocks are computed twice instead of kept in memory (not of encoder="ring")
     config.train.ema_decay = 0.0  # of the average of the parameters that is validated and embeds; 0: no average
+    config.train.ema_decay_grows = False  # True: to 1 at the end of the run, as half a cosine
+    config.train.stop_at_collapse = False  # True: a run whose embeddings have become all alike ends, with one line
     config.train.log_every_steps = 100
     config.train.eval_every_epochs = 1
     config.train.checkpoint_every_steps = 1000

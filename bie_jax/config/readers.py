@@ -28,9 +28,18 @@ class Reader(NamedTuple):
     reads: Callable[[Config], bool]
 
 
+_COMPARE_VIEWS = ("simclr", "dino", "lejepa")
+
+
 def _spreads_a_vector(config: Config) -> bool:
     model = config.model
-    return model.name in ("ae", "vae") or (model.name == "vqvae" and model.bottleneck == "pooled")
+    if model.name == "vqvae":
+        return model.bottleneck == "pooled"
+    return model.name in ("ae", "vae") or (model.name in _COMPARE_VIEWS and model.decoder != "none")
+
+
+def _compares_views(config: Config) -> bool:
+    return config.model.name in _COMPARE_VIEWS
 
 
 def _learns_codes(config: Config, *names: str) -> bool:
@@ -63,7 +72,7 @@ READERS = (
     Reader(("model.bottleneck", "model.quantizer"), "model.name='vqvae'", lambda c: c.model.name == "vqvae"),
     Reader(
         ("model.spread",),
-        "model.name='ae', 'vae', and 'vqvae' with model.bottleneck='pooled'",
+        "model.name='ae', 'vae', 'vqvae' with model.bottleneck='pooled', and others with a model.decoder",
         _spreads_a_vector,
     ),
     Reader(
@@ -87,6 +96,25 @@ READERS = (
         lambda c: _learns_codes(c, "gradient"),
     ),
     Reader(("model.mae",), "model.name='mae'", lambda c: c.model.name == "mae"),
+    Reader(("model.head", "objective.crops"), "model.name='simclr', 'dino' and 'lejepa'", _compares_views),
+    Reader(("model.head.num_prototypes", "objective.dino"), "model.name='dino'", lambda c: c.model.name == "dino"),
+    Reader(("objective.simclr",), "model.name='simclr'", lambda c: c.model.name == "simclr"),
+    Reader(("objective.lejepa",), "model.name='lejepa'", lambda c: c.model.name == "lejepa"),
+    Reader(
+        ("objective.crops.local_size", "objective.crops.local_area"),
+        "objective.crops.num_local above 0",
+        lambda c: c.objective.crops.num_local > 0,
+    ),
+    Reader(
+        ("objective.dino.teacher_temperature_start",),
+        "objective.dino.teacher_temperature_steps above 0",
+        lambda c: c.objective.dino.teacher_temperature_steps > 0,
+    ),
+    Reader(
+        ("objective.dino.center_momentum",),
+        "objective.dino.targets='center'",
+        lambda c: c.objective.dino.targets == "center",
+    ),
     Reader(("objective.beta",), "model.name='vae'", lambda c: c.model.name == "vae"),
     Reader(
         ("objective.contrastive.form", "objective.contrastive.temperature", "objective.contrastive.treatment"),
@@ -113,6 +141,11 @@ READERS = (
         ("optimizer.decay_biases_and_norms",),
         "optimizer.name='lamb', and by the others with optimizer.weight_decay above 0",
         lambda c: c.optimizer.name == "lamb" or c.optimizer.weight_decay > 0,
+    ),
+    Reader(
+        ("optimizer.weight_decay_growth",),
+        "optimizer.weight_decay above 0",
+        lambda c: c.optimizer.weight_decay > 0,
     ),
     Reader(("optimizer.warmup_init_lr",), "optimizer.warmup_epochs above 0", lambda c: c.optimizer.warmup_epochs > 0),
     Reader(("eval.invariance_side_px",), "eval.invariance_objects above 0", lambda c: c.eval.invariance_objects > 0),

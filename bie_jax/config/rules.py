@@ -27,6 +27,7 @@ from bie_jax.models import encoder_stride, has_fixed_size, supports_remat
 from bie_jax.models.decoders import matrix
 from bie_jax.models.encoders import ring
 from bie_jax.objectives import METHODS
+from bie_jax.objectives.base import never_collapsed
 
 
 def check_config(config: ConfigDict) -> Config:
@@ -155,11 +156,11 @@ def _only_vit_has_tokens(model: ModelConfig) -> Iterator[str]:
 
 
 def _only_separate_channels_are_concatenated(model: ModelConfig) -> Iterator[str]:
-    side_by_side = (("ae", "independent"), ("vae", "independent"), ("mae", "tokens"))
-    if model.channel_readout == "concat" and (model.name, model.channels) not in side_by_side:
+    side_by_side = model.channels == ("tokens" if model.name == "mae" else "independent") and model.name != "vqvae"
+    if model.channel_readout == "concat" and not side_by_side:
         yield (
             f"config.model: channel_readout='concat' with name={model.name!r}, channels={model.channels!r}: "
-            "'independent' channels of 'ae' and 'vae', and 'tokens' of 'mae', can be put side by side; 'mean' is "
+            "'independent' channels (not of 'vqvae'), and 'tokens' of 'mae', can be put side by side; 'mean' is "
             "possible"
         )
 
@@ -172,6 +173,21 @@ def _only_tokens_are_dropped(model: ModelConfig) -> Iterator[str]:
 def _only_published_encoders_are_pretrained(model: ModelConfig) -> Iterator[str]:
     if model.pretrained and model.encoder not in ("resnet", "vit"):
         yield f"config.model: pretrained with encoder={model.encoder!r}: only 'resnet' and 'vit' are published"
+    net = model.resnet
+    if model.pretrained and model.encoder == "resnet" and (net.depth == 10 or net.width != 64 or net.stem != "large"):
+        yield (
+            f"config.model: pretrained with resnet.depth={net.depth}, resnet.width={net.width}, "
+            f"resnet.stem={net.stem!r}: ResNets of 18 to 152 layers are published, with width 64 and stem 'large'"
+        )
+
+
+def _some_methods_need_a_decoder(model: ModelConfig) -> Iterator[str]:
+    without = [name for name, method in METHODS.items() if not method.needs_decoder]
+    if model.decoder == "none" and model.name in METHODS and model.name not in without:
+        yield (
+            f"config.model: decoder='none' with name={model.name!r}: it learns from what it draws; 'mirror' is "
+            f"possible, and 'none' with name {one_of(tuple(without)).words}"
+        )
 
 
 def _ring_has_no_mirror(model: ModelConfig) -> Iterator[str]:
@@ -180,15 +196,15 @@ def _ring_has_no_mirror(model: ModelConfig) -> Iterator[str]:
 
 
 def _matrices_are_decoded_by_autoencoders(model: ModelConfig) -> Iterator[str]:
-    if model.decoder != "mirror" and (model.name == "mae" or model.channels != "joint"):
+    if model.decoder in ("points", "matrix") and (model.name == "mae" or model.channels != "joint"):
         yield (
             f"config.model: decoder={model.decoder!r} with name={model.name!r}, channels={model.channels!r}: it makes "
-            "one matrix of one latent vector; 'ae', 'vae' and 'vqvae' with 'joint' channels are possible"
+            "one matrix of one latent vector; other methods than 'mae', with 'joint' channels, are possible"
         )
 
 
 def _matrices_are_decoded_from_a_vector(model: ModelConfig) -> Iterator[str]:
-    if model.decoder != "mirror" and model.name == "vqvae" and model.bottleneck == "grid":
+    if model.decoder in ("points", "matrix") and model.name == "vqvae" and model.bottleneck == "grid":
         yield (
             f"config.model: decoder={model.decoder!r} with bottleneck='grid': it needs one latent vector; 'pooled' is "
             "possible"
@@ -253,6 +269,8 @@ def _microbatches_are_equal(train: TrainConfig) -> Iterator[str]:
 
 # --- The whole configuration: images
 
+_NO_MATRIX_TERMS = MatrixConfig(reindexed=False, diagonal=0.0, symmetry=0.0, non_negativity=0.0, triangle=0.0)
+
 
 def _warmup_ends_before_the_last_epoch(config: Config) -> Iterator[str]:
     if config.optimizer.warmup_epochs >= config.train.epochs:
@@ -308,16 +326,20 @@ def _only_squares_are_turned(config: Config) -> Iterator[str]:
 
 def _images_are_no_matrices(config: Config) -> Iterator[str]:
     model = config.model
-    if config.data.kind == "images" and (model.encoder == "ring" or model.decoder != "mirror"):
+    if config.data.kind == "images" and (model.encoder == "ring" or model.decoder in ("points", "matrix")):
         yield (
             f"config: model.encoder={model.encoder!r}, model.decoder={model.decoder!r} with data.kind='images': they "
             "are of distance matrices; for images model.decoder='mirror' and another encoder are possible"
         )
 
 
+def _terms_of_matrices_are_of_what_is_drawn(config: Config) -> Iterator[str]:
+    if config.model.decoder == "none" and config.objective.matrix != _NO_MATRIX_TERMS:
+        yield "config: objective.matrix with model.decoder='none': its terms are of a predicted distance matrix"
+
+
 def _images_have_no_terms_of_matrices(config: Config) -> Iterator[str]:
-    none = MatrixConfig(reindexed=False, diagonal=0.0, symmetry=0.0, non_negativity=0.0, triangle=0.0)
-    if config.data.kind == "images" and config.objective.matrix != none:
+    if config.data.kind == "images" and config.objective.matrix != _NO_MATRIX_TERMS:
         yield "config: objective.matrix with data.kind='images': its terms are of distance matrices"
 
 
@@ -334,7 +356,7 @@ def _outlines_are_seen_whole(config: Config) -> Iterator[str]:
 
 def _outlines_are_learned_by_autoencoders(config: Config) -> Iterator[str]:
     if config.data.kind == "shapes" and config.model.name == "mae":
-        yield "config: model.name='mae' with data.kind='shapes': 'ae', 'vae' and 'vqvae' are possible"
+        yield "config: model.name='mae' with data.kind='shapes': all other methods are possible"
 
 
 def _outlines_have_one_channel(config: Config) -> Iterator[str]:
@@ -389,6 +411,66 @@ def _terms_are_of_the_method(config: Config) -> Iterator[str]:
                 yield (
                     f"config: objective.{key}={value} with model.name={name!r}: only {owner!r} reads it; 0 is possible"
                 )
+
+
+def _decoder_is_trained(config: Config) -> Iterator[str]:
+    method = METHODS[config.model.name]
+    if method.needs_decoder:
+        return
+    drawn = config.model.decoder != "none"
+    if drawn != (config.objective.reconstruction > 0):
+        yield (
+            f"config: model.decoder={config.model.decoder!r} with objective.reconstruction="
+            f"{config.objective.reconstruction}: "
+            + ("nothing would train the decoder; give the term a weight, or 'none'" if drawn else "0 is possible")
+        )
+
+
+def _local_views_suit_the_network(config: Config) -> Iterator[str]:
+    crops, model = config.objective.crops, config.model
+    if METHODS[model.name].needs_decoder or not crops.num_local:
+        return
+    stride, size = encoder_stride(model), crops.local_size
+    if config.data.kind == "shapes":
+        yield (
+            f"config: objective.crops.num_local={crops.num_local} with data.kind='shapes': an outline is seen whole; 0 "
+            "is possible"
+        )
+    if size[0] % stride or size[1] % stride:
+        yield (
+            f"config: objective.crops.local_size={size}: its sides must be multiples of {stride}, the stride of "
+            f"model.encoder={model.encoder!r}"
+        )
+    if has_fixed_size(model) and size != config.data.crop_size:
+        yield (
+            f"config: objective.crops.local_size={size}: with model.spread='dense' or learned positions a network has "
+            f"one size, so only data.crop_size={config.data.crop_size} is possible"
+        )
+    if config.data.augment.rotate90 and size[0] != size[1]:
+        yield f"config: objective.crops.local_size={size} with data.augment.rotate90=True: only squares can be turned"
+
+
+def _only_averages_grow_old(config: Config) -> Iterator[str]:
+    if config.train.ema_decay_grows and not config.train.ema_decay:
+        yield "config: train.ema_decay_grows=True with train.ema_decay=0.0: there is no average; False is possible"
+
+
+def _collapse_can_be_told(config: Config) -> Iterator[str]:
+    told = [name for name, method in METHODS.items() if method.collapse is not never_collapsed]
+    if config.train.stop_at_collapse and config.model.name not in told:
+        yield (
+            f"config: train.stop_at_collapse=True with model.name={config.model.name!r}: only "
+            f"{', '.join(map(repr, told))} look; False is possible"
+        )
+
+
+def _newest_is_not_stopped_early(config: Config) -> Iterator[str]:
+    patience = config.train.early_stopping_patience_epochs
+    if METHODS[config.model.name].newest_is_best and patience:
+        yield (
+            f"config: train.early_stopping_patience_epochs={patience} with model.name={config.model.name!r}: its "
+            "validation loss does not say which network is better; 0 is possible"
+        )
 
 
 def _teacher_is_an_average(config: Config) -> Iterator[str]:
@@ -455,6 +537,7 @@ RULES_OF_GROUPS: dict[str, tuple[Callable[..., Iterator[str]], ...]] = {
         _only_separate_channels_are_concatenated,
         _only_tokens_are_dropped,
         _only_published_encoders_are_pretrained,
+        _some_methods_need_a_decoder,
         _ring_has_no_mirror,
         _matrices_are_decoded_by_autoencoders,
         _matrices_are_decoded_from_a_vector,
@@ -475,6 +558,7 @@ RULES_OF_ALL: tuple[Callable[[Config], Iterator[str]], ...] = (
     _only_squares_are_turned,
     _images_are_no_matrices,
     _images_have_no_terms_of_matrices,
+    _terms_of_matrices_are_of_what_is_drawn,
     _outlines_are_seen_whole,
     _outlines_are_learned_by_autoencoders,
     _outlines_have_one_channel,
@@ -482,7 +566,12 @@ RULES_OF_ALL: tuple[Callable[[Config], Iterator[str]], ...] = (
     _points_suit_the_network,
     _what_the_ring_keeps_is_not_random,
     _terms_are_of_the_method,
+    _decoder_is_trained,
+    _local_views_suit_the_network,
     _teacher_is_an_average,
+    _only_averages_grow_old,
+    _collapse_can_be_told,
+    _newest_is_not_stopped_early,
     _weights_come_from_one_place,
     _compared_channels_have_embeddings,
     _ring_is_not_computed_again,

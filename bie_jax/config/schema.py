@@ -96,6 +96,9 @@ SetNames = Annotated[tuple[SetName, ...], Field(strict=False, max_length=100)]
 Weights = Annotated[tuple[PositiveWeight, ...], Field(strict=False, min_length=1, max_length=101)]
 Levels = Annotated[tuple[Annotated[int, _whole(2, 1024)], ...], Field(strict=False, min_length=1, max_length=16)]
 Size = Annotated[tuple[Side, Side], Field(strict=False)]  # (height, width), pixels
+AreaRange = Annotated[  # (smallest, largest) share of an image's area
+    tuple[Annotated[float, _real(0, 1)], Annotated[float, _real(0, 1)]], Field(strict=False)
+]
 PartSize = Annotated[  # the same; (0, 0): all of it
     tuple[Annotated[int, _whole(0, 2**15)], Annotated[int, _whole(0, 2**15)]], Field(strict=False)
 ]
@@ -171,7 +174,9 @@ class ResidualStackConfig(_Group):
 class ResNetConfig(_Group):
     """Which ResNet."""
 
-    depth: Literal[18, 34, 50, 101, 152]
+    depth: Literal[10, 18, 34, 50, 101, 152]
+    width: Width
+    stem: Literal["large", "small"]
     padding: Literal["zeros", "circular"]
 
 
@@ -203,12 +208,21 @@ class MAEConfig(_Group):
     norm_pix_loss: bool
 
 
+class HeadConfig(_Group):
+    """What the loss looks at behind the embedding; read when model.name is "simclr", "dino" or "lejepa"."""
+
+    width: Width
+    depth: Depth
+    output_dim: Width
+    num_prototypes: Annotated[int, _whole(2, 2**17)]
+
+
 class ModelConfig(_Group):
     """The network."""
 
     name: MethodName
     encoder: Literal["residual_stack", "resnet", "vit", "ring"]
-    decoder: Literal["mirror", "points", "matrix"]
+    decoder: Literal["mirror", "points", "matrix", "none"]
     pretrained: Text
     channels: Literal["joint", "independent", "tokens"]
     channel_readout: Literal["mean", "concat"]
@@ -222,6 +236,7 @@ class ModelConfig(_Group):
     spread: Literal["dense", "broadcast"]
     quantizer: QuantizerConfig
     mae: MAEConfig
+    head: HeadConfig
     cpu_kernels: bool
 
 
@@ -244,6 +259,41 @@ class MatrixConfig(_Group):
     triangle: Weight
 
 
+class CropsConfig(_Group):
+    """The views that are compared; read when model.name is "simclr", "dino" or "lejepa"."""
+
+    num_global: Annotated[int, _whole(2, 16)]
+    num_local: Annotated[int, _whole(0, 64)]
+    local_size: Size
+    local_area: AreaRange
+
+
+class SimCLRConfig(_Group):
+    """InfoNCE; read when model.name is "simclr"."""
+
+    temperature: Annotated[float, _real(0.0001, MOST)]
+
+
+class DINOConfig(_Group):
+    """Self-distillation; read when model.name is "dino"."""
+
+    student_temperature: Annotated[float, _real(0.0001, MOST)]
+    teacher_temperature: Annotated[float, _real(0.0001, MOST)]
+    teacher_temperature_start: Annotated[float, _real(0.0001, MOST)]
+    teacher_temperature_steps: Steps
+    targets: Literal["center", "sinkhorn"]
+    center_momentum: Decay
+    koleo: Weight
+    frozen_prototype_steps: Steps
+
+
+class LeJEPAConfig(_Group):
+    """Joint embeddings of a normal distribution; read when model.name is "lejepa"."""
+
+    sigreg: Share
+    num_slices: Width
+
+
 class ObjectiveConfig(_Group):
     """What is minimized."""
 
@@ -252,6 +302,10 @@ class ObjectiveConfig(_Group):
     free_nats: Weight
     kl_warmup_steps: Steps
     fourier_weight: Weight
+    crops: CropsConfig
+    simclr: SimCLRConfig
+    dino: DINOConfig
+    lejepa: LeJEPAConfig
     contrastive: ContrastiveConfig
     matrix: MatrixConfig
 
@@ -262,6 +316,7 @@ class OptimizerConfig(_Group):
     name: Literal["lamb", "adamw", "sgd"]
     lr: Annotated[float, _real(LEAST, 100)]
     weight_decay: Weight
+    weight_decay_growth: PositiveWeight
     decay_biases_and_norms: bool
     momentum: Decay
     beta1: Decay
@@ -287,6 +342,8 @@ class TrainConfig(_Group):
     compute_dtype: Literal["float32", "bfloat16"]
     remat: bool
     ema_decay: Decay
+    ema_decay_grows: bool
+    stop_at_collapse: bool
     log_every_steps: PositiveSteps
     eval_every_epochs: PositiveEpochs
     checkpoint_every_steps: PositiveSteps

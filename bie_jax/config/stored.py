@@ -11,8 +11,30 @@ from bie_jax.files import integrity
 from bie_jax.files.foreign_text import visible
 
 CONFIG = "config.json"
-# Keys that runs begun before did not have, (group, key), and what those runs did: they go on as they began.
-_ADDED = {("model", "cpu_kernels"): True}
+# Keys that runs begun before did not have, and what those runs did: they go on as they began. Groups of which they read
+# nothing hold what they would not read either.
+_ADDED = {
+    "model.cpu_kernels": True,
+    "model.resnet.width": 64,
+    "model.resnet.stem": "large",
+    "model.head": {"width": 512, "depth": 3, "output_dim": 128, "num_prototypes": 1024},
+    "objective.crops": {"num_global": 2, "num_local": 0, "local_size": [16, 16], "local_area": [0.0, 0.0]},
+    "objective.simclr": {"temperature": 0.2},
+    "objective.dino": {
+        "student_temperature": 0.1,
+        "teacher_temperature": 0.04,
+        "teacher_temperature_start": 0.04,
+        "teacher_temperature_steps": 0,
+        "targets": "center",
+        "center_momentum": 0.9,
+        "koleo": 0.0,
+        "frozen_prototype_steps": 0,
+    },
+    "objective.lejepa": {"sigreg": 0.05, "num_slices": 256},
+    "optimizer.weight_decay_growth": 1.0,
+    "train.ema_decay_grows": False,
+    "train.stop_at_collapse": False,
+}
 _RESTORE = "restore it from a copy"
 
 # Keys that may differ between two runs of one workdir: where things lie and how they are scored, not what is trained.
@@ -114,6 +136,16 @@ def _read(workdir: Path) -> dict[str, Any]:
     content = integrity.read_json(workdir / CONFIG, _RESTORE)
     if not set(Config.model_fields) <= content.keys():
         raise ConfigError(f"{workdir / CONFIG} is not of a run: expected the groups {', '.join(Config.model_fields)}")
-    for (group, key), value in _ADDED.items():
-        content[group].setdefault(key, value)
+    for path, value in _ADDED.items():
+        _add(content, path.split("."), value)
     return content
+
+
+def _add(content: dict[str, Any], path: list[str], value: Any) -> None:
+    """Put a value where there is none; a group that is missing, or is none, the schema refuses."""
+    *groups, key = path
+    for name in groups:
+        content = content.get(name)  # pyright: ignore[reportAssignmentType]
+        if not isinstance(content, dict):
+            return
+    content.setdefault(key, value)

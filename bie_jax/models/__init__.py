@@ -9,6 +9,7 @@ import flax.linen as nn
 from bie_jax.models.autoencoder import Autoencoder, ChannelTokenAutoencoder, IndependentChannels
 from bie_jax.models.bottlenecks.dense import DenseBottleneck
 from bie_jax.models.bottlenecks.gaussian import GaussianBottleneck
+from bie_jax.models.bottlenecks.projected import ProjectedBottleneck
 from bie_jax.models.bottlenecks.quantized import GridBottleneck, PooledBottleneck
 from bie_jax.models.decoders.matrix import MatrixDecoder
 from bie_jax.models.decoders.points import PointsDecoder
@@ -20,6 +21,7 @@ from bie_jax.models.encoders.residual_stack import ResidualStackEncoder
 from bie_jax.models.encoders.resnet import ResNetEncoder
 from bie_jax.models.encoders.ring import RingEncoder
 from bie_jax.models.encoders.vit import SIZES, ViTEncoder
+from bie_jax.models.head import ProjectionHead, WithHead
 from bie_jax.models.mae import MAE
 from bie_jax.models.quantizers.finite_scalar import FiniteScalarQuantizer
 from bie_jax.models.quantizers.gradient import GradientVectorQuantizer
@@ -74,6 +76,26 @@ def build_mae(
     )
 
 
+def build_with_head(
+    config: ModelConfig, num_channels: int, *, image_size: tuple[int, int], remat: bool, num_microbatches: int
+) -> WithHead:
+    """The network of "simclr" and "lejepa" (arguments as `build_autoencoder`)."""
+    network = build_autoencoder(
+        config, num_channels, image_size=image_size, remat=remat, num_microbatches=num_microbatches
+    )
+    return WithHead(network, _head(config, 0))
+
+
+def build_with_prototypes(
+    config: ModelConfig, num_channels: int, *, image_size: tuple[int, int], remat: bool, num_microbatches: int
+) -> WithHead:
+    """The network of "dino" (arguments as `build_autoencoder`)."""
+    network = build_autoencoder(
+        config, num_channels, image_size=image_size, remat=remat, num_microbatches=num_microbatches
+    )
+    return WithHead(network, _head(config, config.head.num_prototypes))
+
+
 def build_quantizer(config: QuantizerConfig, *, num_microbatches: int) -> nn.Module:
     """What makes codes of vectors (`config.model.quantizer`; `num_microbatches` as in `build_autoencoder`)."""
     if config.name == "fsq":
@@ -109,7 +131,7 @@ def encoder_stride(config: ModelConfig) -> int:
         case "residual_stack":
             return 2**config.residual_stack.num_halvings
         case "resnet":
-            return resnet.STRIDE
+            return resnet.STRIDES[config.resnet.stem]
         case "vit":
             return config.vit.patch_size
         case "ring":
@@ -118,8 +140,9 @@ def encoder_stride(config: ModelConfig) -> int:
 
 def has_fixed_size(config: ModelConfig) -> bool:
     """Whether a network takes images of one size only."""
-    spreads_densely = config.name in ("ae", "vae") or (config.name == "vqvae" and config.bottleneck == "pooled")
-    decodes_points = config.decoder != "mirror"
+    vectors_are_spread = config.decoder != "none" and config.name != "mae"
+    spreads_densely = vectors_are_spread and not (config.name == "vqvae" and config.bottleneck == "grid")
+    decodes_points = config.decoder in ("points", "matrix")
     learns_positions = config.encoder == "vit" and config.vit.positions == "learnt"
     return (spreads_densely and config.spread == "dense") or learns_positions or decodes_points
 
@@ -142,7 +165,10 @@ def _encoder(config: ModelConfig, remat: bool) -> nn.Module:
                 cpu_kernels=config.cpu_kernels,
             )
         case "resnet":
-            return ResNetEncoder(config.resnet.depth, remat, config.resnet.padding, config.cpu_kernels)
+            settings = config.resnet
+            return ResNetEncoder(
+                settings.depth, settings.width, settings.stem, remat, settings.padding, config.cpu_kernels
+            )
         case "vit":
             return _vit_encoder(config, remat)
         case "ring":
@@ -164,17 +190,24 @@ def _vit_encoder(config: ModelConfig, remat: bool) -> ViTEncoder:
 
 
 def _bottleneck(config: ModelConfig, latent_dim: int, num_microbatches: int) -> nn.Module:
-    if config.name == "ae":
-        return DenseBottleneck(latent_dim, config.spread, _MAP_FEATURES, config.cpu_kernels)
+    if config.decoder == "none":
+        return ProjectedBottleneck(latent_dim, config.cpu_kernels)
     if config.name == "vae":
         return GaussianBottleneck(latent_dim, config.spread, _MAP_FEATURES, config.cpu_kernels)
+    if config.name != "vqvae":
+        return DenseBottleneck(latent_dim, config.spread, _MAP_FEATURES, config.cpu_kernels)
     quantizer = build_quantizer(config.quantizer, num_microbatches=num_microbatches)
     if config.bottleneck == "grid":
         return GridBottleneck(quantizer, config.cpu_kernels)
     return PooledBottleneck(quantizer, config.spread, _MAP_FEATURES, config.cpu_kernels)
 
 
-def _decoder(config: ModelConfig, num_channels: int, image_size: tuple[int, int], remat: bool) -> nn.Module:
+def _head(config: ModelConfig, num_prototypes: int) -> ProjectionHead:
+    head = config.head
+    return ProjectionHead(head.width, head.depth, head.output_dim, num_prototypes, config.cpu_kernels)
+
+
+def _decoder(config: ModelConfig, num_channels: int, image_size: tuple[int, int], remat: bool) -> nn.Module | None:
     match config.encoder if config.decoder == "mirror" else config.decoder:
         case "residual_stack":
             stack = config.residual_stack
@@ -188,7 +221,16 @@ def _decoder(config: ModelConfig, num_channels: int, image_size: tuple[int, int]
                 cpu_kernels=config.cpu_kernels,
             )
         case "resnet":
-            return ResNetDecoder(config.resnet.depth, num_channels, remat, config.resnet.padding, config.cpu_kernels)
+            settings = config.resnet
+            return ResNetDecoder(
+                settings.depth,
+                num_channels,
+                settings.width,
+                settings.stem,
+                remat,
+                settings.padding,
+                config.cpu_kernels,
+            )
         case "vit":
             return ViTDecoder(
                 num_channels,
@@ -203,5 +245,7 @@ def _decoder(config: ModelConfig, num_channels: int, image_size: tuple[int, int]
             return PointsDecoder(image_size[0], config.cpu_kernels)
         case "matrix":
             return MatrixDecoder(image_size[0], cpu_kernels=config.cpu_kernels)
+        case "none":
+            return None
         case "ring":
             raise AssertionError("the schema refuses a mirrored ring: its matrices have decoders of their own")

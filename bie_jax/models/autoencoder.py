@@ -15,16 +15,16 @@ class Autoencoder(nn.Module):
     Attributes:
         encoder: [B, H, W, C] -> [B, h, w, F].
         bottleneck: [B, h, w, F] -> [B, h, w, *] and `out`.
-        decoder: [B, h, w, *] -> [B, H, W, C].
+        decoder: [B, h, w, *] -> [B, H, W, C]; None: nothing is drawn.
     """
 
     encoder: nn.Module
     bottleneck: nn.Module
-    decoder: nn.Module
+    decoder: nn.Module | None
 
     def __call__(
         self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    ) -> tuple[jax.Array | None, dict[str, jax.Array]]:
         """Reconstruct.
 
         Args:
@@ -34,13 +34,13 @@ class Autoencoder(nn.Module):
                 their mean.
 
         Returns:
-            reconstruction: [B, H, W, C].
+            reconstruction: [B, H, W, C], or None without a decoder.
             out: `embedding` [B, latent_dim]; `features` [B, F], the encoder's output pooled, before the bottleneck;
                 and what the bottleneck adds: `codes`, `commitment`, `perplexity`, `code_counts` of a quantizer (see
                 `VectorQuantizer`), `mean` and `logvar` of a VAE.
         """
         z, out = self.encode(image, channel_mask, train=train)
-        return self.decoder(z, _valid(channel_mask), train=train), out
+        return None if self.decoder is None else self.decoder(z, _valid(channel_mask), train=train), out
 
     def encode(
         self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool
@@ -69,7 +69,12 @@ class Autoencoder(nn.Module):
 
         Returns:
             [B, H, W, C].
+
+        Raises:
+            ValueError: without a decoder.
         """
+        if self.decoder is None:
+            raise ValueError("a network without a decoder makes no images of embeddings")
         return self.decoder(self.bottleneck.decode(embedding, height, width), None, train=False)
 
 
@@ -108,7 +113,7 @@ class IndependentChannels(nn.Module):
 
     def __call__(
         self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    ) -> tuple[jax.Array | None, dict[str, jax.Array]]:
         """Reconstruct each channel from itself; `out` as `Autoencoder` has it.
 
         What belongs to an image's channels gets an axis [B, C, ...] (`codes`, `mean`, `logvar`); `embedding`,
@@ -116,7 +121,8 @@ class IndependentChannels(nn.Module):
         [B, C] bool the channels that there are.
         """
         reconstruction, out = self.network(expand(image), _expand_mask(channel_mask), train=train)
-        return contract_image(reconstruction, image.shape[-1]), self._join(out, image, channel_mask)
+        drawn = None if reconstruction is None else contract_image(reconstruction, image.shape[-1])
+        return drawn, self._join(out, image, channel_mask)
 
     def encode(
         self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool

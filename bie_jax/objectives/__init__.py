@@ -5,7 +5,10 @@ import flax.linen as nn
 from bie_jax.config.schema import Config
 from bie_jax.objectives.ae import AE
 from bie_jax.objectives.base import Method
+from bie_jax.objectives.dino import DINO
+from bie_jax.objectives.lejepa import LEJEPA
 from bie_jax.objectives.mae import MAE
+from bie_jax.objectives.simclr import SIMCLR
 from bie_jax.objectives.vae import VAE
 from bie_jax.objectives.vqvae import VQVAE
 
@@ -14,6 +17,9 @@ METHODS: dict[str, Method] = {
     "vae": VAE,
     "vqvae": VQVAE,
     "mae": MAE,
+    "simclr": SIMCLR,
+    "dino": DINO,
+    "lejepa": LEJEPA,
 }
 
 

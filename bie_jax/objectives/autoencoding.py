@@ -69,12 +69,12 @@ def with_shared_terms(
     batch: Batch,
     out: dict[str, jax.Array],
     model_state: Any,
-    reconstruction: jax.Array,
+    reconstruction: jax.Array | None,
 ) -> tuple[jax.Array, Aux]:
     """Add the terms of a predicted distance matrix and the contrastive one where they have a weight."""
     for name, term in _MATRIX_TERMS.items():
         weight = getattr(config.matrix, name)
-        if weight:
+        if weight and reconstruction is not None:
             terms = terms | {name: mean_over_images(jax.vmap(term)(reconstruction[..., 0]), batch)}
             loss = loss + weight * terms[name]
     settings = config.contrastive

@@ -100,6 +100,12 @@ def nothing_across_images(config: Config) -> tuple[str, ...]:
     return ()
 
 
+def never_collapsed(metrics: dict[str, float]) -> str | None:
+    """Of a method that a reconstruction keeps from making all embeddings alike."""
+    del metrics
+    return None
+
+
 def settled_at_once(config: ObjectiveConfig) -> int:
     """Of a method whose terms weigh the same in every step."""
     del config
@@ -124,8 +130,12 @@ class Method:
         across_images: configuration -> what looks at several images of a batch together, each the beginning of a
             sentence ("the contrastive term takes its negatives"): microbatches show it fewer.
         terms: keys of the `objective` group that nobody else reads; 0 turns each off.
+        collapse: metrics of a validation -> a line that says how embeddings have become all alike; None: they have not.
         has_teacher: whether the objective is handed a `Teacher`, which `train.ema_decay` makes.
-        has_decoder: whether there are reconstructions to look at.
+        has_decoder: whether it can have a decoder, whose reconstructions are looked at.
+        needs_decoder: whether it does nothing without one (`model.decoder` = "none").
+        newest_is_best: whether networks are better the longer they learned, whatever their validation loss: that of
+            methods that are their own target says how hard the target is.
         has_codes: whether the network's `out` has `codes`.
     """
 
@@ -137,6 +147,9 @@ class Method:
     settled_step: Callable[[ObjectiveConfig], int] = settled_at_once
     across_images: Callable[[Config], tuple[str, ...]] = nothing_across_images
     terms: tuple[str, ...] = ()
+    collapse: Callable[[dict[str, float]], str | None] = never_collapsed
     has_teacher: bool = False
     has_decoder: bool = True
+    needs_decoder: bool = True
+    newest_is_best: bool = False
     has_codes: bool = False

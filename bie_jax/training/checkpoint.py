@@ -127,7 +127,7 @@ class Checkpoints:
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
-    def save(self, state: TrainState, progress: Progress, val_loss: float | None) -> None:
+    def save(self, state: TrainState, progress: Progress, rank: float | None) -> None:
         """Save in the background.
 
         The copy to the host is made before this returns, so a following step may donate the state's buffers.
@@ -135,7 +135,7 @@ class Checkpoints:
         Args:
             state: the whole state; its step names the checkpoint.
             progress: saved beside it.
-            val_loss: the validation loss at this very step, if there is one; it ranks the checkpoint.
+            rank: of this very step, less is better, where it was validated: its loss, or what stands for it.
 
         Raises:
             DiskError: if this save, or the one before, finds no room.
@@ -146,7 +146,7 @@ class Checkpoints:
         with disk_errors(self._directory / str(step), self._bytes):
             self._wait()
             response = self._checkpointer.save_checkpointables_async(
-                step, content, metrics=None if val_loss is None else {"val/loss": val_loss}
+                step, content, metrics=None if rank is None else {"val/loss": rank}
             )
         self._sealing = threading.Thread(target=self._seal, args=(response, self._directory / str(step)))
         self._sealing.start()

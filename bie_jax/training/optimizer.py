@@ -61,6 +61,8 @@ def build_optimizer(
     - `clip_norm`: the gradient of all trained parameters together is shortened to this norm; 0: never.
     - `weight_decay`: "adamw" and "lamb" add it to the step that Adam proposes (decoupled from the moments); "sgd" adds
       it to the gradient, before the momentum, which is what published ResNet recipes mean by it.
+    - `weight_decay_growth`: by this factor the decay grows until the end of `epochs`, as half a cosine (as in DINO,
+      Caron et al. 2021, arXiv 2104.14294, from .04 to .4). 1: constant.
     - `decay_biases_and_norms`: True: decay and LAMB's trust ratio act on every parameter. False: on kernels alone;
       biases, scales, embeddings and tokens take the plain Adam step, as timm does for a module.
     - LAMB's trust ratio |parameter| / |step| is 1 where either norm is 0. Every layer of a scanned stack has its own.
@@ -82,7 +84,8 @@ def build_optimizer(
     """
     schedule = build_schedule(config, steps_per_epoch=steps_per_epoch, epochs=epochs)
     exempt = not config.decay_biases_and_norms
-    decay = optax.add_decayed_weights(config.weight_decay, _kernels if exempt else None)
+    steps = epochs * steps_per_epoch
+    decay = optax.add_decayed_weights(_growing(config, steps), _kernels if exempt else None)
     trust_ratio = optax.masked(_scale_by_trust_ratio(), _kernels) if exempt else _scale_by_trust_ratio()
     step = {
         "lamb": (optax.scale_by_adam(config.beta1, config.beta2, _LAMB_EPSILON), decay, trust_ratio),
@@ -98,6 +101,19 @@ def build_optimizer(
             {"trained": tx, "frozen": optax.set_to_zero()}, _freeze_labels(params, config.freeze)
         )
     return tx, schedule
+
+
+def _growing(config: OptimizerConfig, steps: int) -> float | optax.Schedule:
+    """The weight decay of each step, or of all."""
+    if config.weight_decay_growth == 1:
+        return config.weight_decay
+    first, last = config.weight_decay, config.weight_decay * config.weight_decay_growth
+
+    def of_step(step: Any) -> jax.Array:
+        share = jnp.minimum(step / steps, 1.0)
+        return last + (first - last) * 0.5 * (1 + jnp.cos(jnp.pi * share))
+
+    return of_step
 
 
 def layer_factors(params: Any, decay: float, *, encoder: str) -> dict[_Path, np.ndarray]:

@@ -107,7 +107,7 @@ def prepare(
     table = intensity_table(sets, mixture.channel_names, config.data.normalization, config.data.normalization_scope)
     batch_shapes = _BatchShapes(mixture, layout)
     train_step = compile_step(
-        build_train_step(config, model, table, layout, blank_state), blank_state, batch_shapes, config
+        build_train_step(config, model, table, layout, blank_state, calendar.total), blank_state, batch_shapes, config
     )
     # There is no state yet while the step is held against the memory that is left. One that is loaded later needs no
     # random numbers, which take long to compile.

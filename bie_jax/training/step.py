@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bie_jax.config.schema import Config
+from bie_jax.config.schema import Config, TrainConfig
 from bie_jax.losses.contrastive import Origin
 from bie_jax.objectives import METHODS
 from bie_jax.objectives.base import Aux, Batch, Teacher
@@ -22,7 +22,7 @@ from bie_jax.views.kinds import VIEWS
 
 
 def build_train_step(
-    config: Config, model: nn.Module, table: IntensityTable, layout: Layout, state: TrainState
+    config: Config, model: nn.Module, table: IntensityTable, layout: Layout, state: TrainState, total_steps: int
 ) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, jax.Array]]:
     """The compiled step: (state, {"image" counts, "plate", "origin"}) -> (state, loss).
 
@@ -38,6 +38,7 @@ def build_train_step(
         table: intensities of the sets.
         layout: where arrays lie.
         state: the state or its shapes.
+        total_steps: of the run, in which the teacher's memory grows (`train.ema_decay_grows`).
     """
     method = METHODS[config.model.name]
     view = VIEWS[config.data.kind].train
@@ -91,10 +92,11 @@ def build_train_step(
             gradients, model_state, metrics, totals = _accumulate(
                 gradients_of, state.model_state, seen, noise_key, num_microbatches
             )
+        d = _ema_decay(config.train, state.step, total_steps)
         state = state.apply_gradients(grads=gradients)
         averages = state.averages
         if averages is not None:
-            d, newest = config.train.ema_decay, averageable(state.params, model_state)
+            newest = averageable(state.params, model_state)
             averages = jax.tree.map(lambda mean, new: d * mean + (1 - d) * new, averages, newest)
         window = state.window.add(metrics, totals)
         return state.replace(model_state=model_state, window=window, averages=averages), metrics["loss"]
@@ -201,6 +203,19 @@ def frozen_statistics(frozen: tuple[str, ...]) -> Callable[..., Any]:
         return method(*args, **kwargs)
 
     return call
+
+
+def _ema_decay(config: TrainConfig, step: int | jax.Array, total_steps: int) -> float | jax.Array:
+    """Constant, or from `ema_decay` to 1 as half a cosine (Grill et al. 2020, "BYOL", arXiv 2006.07733, section 3.3).
+
+    Args:
+        config: the checked `train` group.
+        step: int32, from 0.
+        total_steps: of the run.
+    """
+    if not config.ema_decay_grows:
+        return config.ema_decay
+    return 1 - (1 - config.ema_decay) * 0.5 * (1 + jnp.cos(jnp.pi * step / total_steps))
 
 
 def _cast(params: Any, dtype: jnp.dtype) -> Any:

@@ -40,7 +40,7 @@ def train(config, image_set, devices) -> tuple[dict, dict]:
     init = jax.jit(lambda key: create_train_state(config, model, tx, channels, key), out_shardings=layout.host)
     state = init(jax.random.key(0))
     table = intensity_table([image_set.intensities], image_set.channel_names, config.data.normalization, "set")
-    step = build_train_step(config, model, table, layout, state)
+    step = build_train_step(config, model, table, layout, state, 100)
     batches = train_batches(Mixture((image_set,)), [np.arange(len(image_set))], [1.0], batch_size, 0, 0, 2)
     for _ in range(STEPS):
         batch = next(batches)

@@ -77,7 +77,7 @@ def measure(case: str, size: int, batch_size: int, dtype: str, peak: float) -> N
         jax.random.key(0)
     )
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    step = build_train_step(config, model, _table(), layout, state)
+    step = build_train_step(config, model, _table(), layout, state, 100)
     counts = np.random.default_rng(0).poisson(MEAN_COUNT, (batch_size, size, size, CHANNELS)).astype(np.uint16)
     zeros = np.zeros(batch_size, np.int32)
     batch = put_batch({"image": counts, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, layout.batch)

@@ -257,7 +257,7 @@ def test_sums_over_eight_devices_are_sums_over_one(tiny_config, tiny_set):
         layout = sharding.data_layout(devices)
         init = jax.jit(lambda key: create_train_state(config, model, tx, channels, key), out_shardings=layout.host)
         state = init(jax.random.key(0))
-        step = build_train_step(config, model, table, layout, state)
+        step = build_train_step(config, model, table, layout, state, 100)
         for number in range(3):
             images = tiny_set.images(range(8 * number, 8 * number + 8))
             zeros = np.zeros(8, np.int32)

@@ -1,21 +1,24 @@
 """The decoder that mirrors a ResNet encoder."""
 
 import functools
+from typing import Literal
 
 import flax.linen as nn
 import jax
 
 from bie_jax.models.layers.conv import Conv, PaddingMode
 from bie_jax.models.layers.resize import upsample
-from bie_jax.models.layers.resnet import BLOCKS, STAGE_SIZES, WIDTHS, ResNetStage, batch_norm, conv1x1, conv3x3
+from bie_jax.models.layers.resnet import BLOCKS, STAGE_SIZES, ResNetStage, batch_norm, conv1x1, conv3x3
 
 
 class ResNetDecoder(nn.Module):
-    """[B, h, w, D] with any D -> [B, 32 h, 32 w, num_channels]: the encoder's stages in reverse, linear output.
+    """[B, h, w, D] with any D -> [B, s h, s w, num_channels]: the encoder's stages in reverse, linear output.
 
     Attributes:
         depth: a key of `STAGE_SIZES`.
         num_channels: C of the output.
+        width: as in `ResNetEncoder`.
+        stem: as in `ResNetEncoder`, whose stride s is undone.
         remat: as in `ResNetEncoder`.
         padding_mode: as in `ResNetEncoder`.
         cpu_kernels: as in `ResNetEncoder`.
@@ -23,6 +26,8 @@ class ResNetDecoder(nn.Module):
 
     depth: int
     num_channels: int
+    width: int = 64
+    stem: Literal["large", "small"] = "large"
     remat: bool = False
     padding_mode: PaddingMode = "zeros"
     cpu_kernels: bool = True
@@ -38,9 +43,11 @@ class ResNetDecoder(nn.Module):
             train: as in `ResNetEncoder`.
         """
         block = BLOCKS[self.depth]
-        x = conv1x1(WIDTHS[-1] * block.expansion, cpu_kernels=self.cpu_kernels, name="entry")(z)
+        sizes = STAGE_SIZES[self.depth]
+        widths = [self.width * 2**index for index in range(len(sizes))]
+        x = conv1x1(widths[-1] * block.expansion, cpu_kernels=self.cpu_kernels, name="entry")(z)
         x = nn.relu(batch_norm(x, valid, train, "entry_norm"))
-        for index, (width, num_blocks) in reversed([*enumerate(zip(WIDTHS, STAGE_SIZES[self.depth], strict=True))]):
+        for index, (width, num_blocks) in reversed([*enumerate(zip(widths, sizes, strict=True))]):
             stage = ResNetStage(
                 block,
                 width,
@@ -51,9 +58,11 @@ class ResNetDecoder(nn.Module):
                 self.cpu_kernels,
                 name=f"stage{index + 1}",
             )
-            x = upsample(stage(x, valid, train=train))  # the last one undoes the max pooling
+            x = stage(x, valid, train=train)
+            if index > 0 or self.stem == "large":  # of the first stage it undoes the max pooling
+                x = upsample(x)
         around = functools.partial(conv3x3, padding_mode=self.padding_mode, cpu_kernels=self.cpu_kernels)
-        x = around(WIDTHS[0] // 2, name="exit")(x)
+        x = around(self.width // 2, name="exit")(x)
         x = nn.relu(batch_norm(x, valid, train, "exit_norm"))
         output = Conv(
             self.num_channels,

@@ -1,4 +1,4 @@
-"""The blocks and stages of ResNets of 18 to 152 layers.
+"""The blocks and stages of ResNets of 10 to 152 layers.
 
 He et al. 2015, "Deep Residual Learning", arXiv 1512.03385, table 1, as torchvision and Hugging Face's `ResNetModel`
 define it: explicit symmetric padding, batch normalization with momentum 0.1 in PyTorch's convention, which is 0.9 in
@@ -16,9 +16,15 @@ import jax
 
 from bie_jax.models.layers.conv import Conv, PaddingMode
 
-# depth -> blocks in each of the four stages
-STAGE_SIZES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-WIDTHS = (64, 128, 256, 512)  # of the 3 x 3 convolutions of the four stages
+# depth -> blocks in each of the four stages; 10 is no published one
+STAGE_SIZES = {
+    10: (1, 1, 1, 1),
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 
 _he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
 conv = functools.partial(Conv, use_bias=False, kernel_init=_he_normal)
@@ -96,7 +102,14 @@ def _shortcut(
     return batch_norm(projected, valid, train, "shortcut_norm")
 
 
-BLOCKS = {18: BasicBlock, 34: BasicBlock, 50: BottleneckBlock, 101: BottleneckBlock, 152: BottleneckBlock}
+BLOCKS = {
+    10: BasicBlock,
+    18: BasicBlock,
+    34: BasicBlock,
+    50: BottleneckBlock,
+    101: BottleneckBlock,
+    152: BottleneckBlock,
+}
 
 
 class ResNetStage(nn.Module):
@@ -105,7 +118,7 @@ class ResNetStage(nn.Module):
     Attributes:
         block: one of `BLOCKS`.
         width: of its blocks.
-        num_blocks: with the first, at least 2.
+        num_blocks: with the first.
         strides: of the first.
         remat: whether the backward pass computes each block again instead of keeping what is inside it.
         padding_mode: see `Conv`.
@@ -134,6 +147,8 @@ class ResNetStage(nn.Module):
             return nn.remat(apply, prevent_cse=prevent_cse) if self.remat else apply
 
         x, _ = wrap(prevent_cse=True)(block(strides=self.strides, name="first"), x, valid)
+        if length == 0:
+            return x
         scan = nn.scan(
             wrap(prevent_cse=unrolled),
             variable_axes={"params": 0, "batch_stats": 0},

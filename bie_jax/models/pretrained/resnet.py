@@ -73,8 +73,9 @@ def resnet_variables(tensors: dict[str, np.ndarray], depth: int) -> dict[str, di
     Raises:
         ValueError: if there is no such depth, or tensors are missing or left over.
     """
-    if depth not in STAGE_SIZES:
-        raise ValueError(f"depth={depth}: there are ResNets of {', '.join(map(str, STAGE_SIZES))} layers")
+    if depth not in _CONVOLUTIONS_PER_BLOCK:
+        published = ", ".join(map(str, _CONVOLUTIONS_PER_BLOCK))
+        raise ValueError(f"depth={depth}: there are ResNets of {published} layers")
     given = {name.removeprefix("resnet."): tensor for name, tensor in tensors.items() if not _IGNORED.fullmatch(name)}
     places = dict(_places(depth))
     missing, unexpected = places.keys() - given.keys(), given.keys() - places.keys()

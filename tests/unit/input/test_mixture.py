@@ -332,7 +332,7 @@ def test_the_training_step_does_not_count_what_a_set_lacks(mixed_config, mixture
         return vqvae(*args, train=True)[0]
 
     counted, all_counted = value(table.present[plate]), value(jnp.ones((8, 6)))
-    step = build_train_step(config, model, table, layout, state)
+    step = build_train_step(config, model, table, layout, state, 100)
     _, loss = step(
         state,
         sharding.put_batch(

@@ -88,7 +88,7 @@ def test_a_step_under_another_rule_is_the_same_step():
 
         shardings = layout.of(jax.eval_shape(init, jax.random.key(0)))
         state = jax.jit(init, out_shardings=shardings)(jax.random.key(0))
-        step = build_train_step(config, model, table, layout, state)
+        step = build_train_step(config, model, table, layout, state, 100)
         for _ in range(3):
             batch = put_batch(
                 {"image": images, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, layout.batch

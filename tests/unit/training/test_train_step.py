@@ -72,7 +72,7 @@ def _steps(config, count, tx=None, images=IMAGES, model=None):
     tx = optax.sgd(1.0) if tx is None else tx
     init = jax.jit(lambda key: create_train_state(config, model, tx, 2, key), out_shardings=layout.host)
     state = init(jax.random.key(0))
-    step = build_train_step(config, model, _table(), layout, state)
+    step = build_train_step(config, model, _table(), layout, state, 100)
     zeros = np.zeros(len(images), np.int32)
     batch = sharding.put_batch(
         {"image": images, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, layout.batch
@@ -140,7 +140,7 @@ def test_codes_are_looked_up_in_float32_where_the_network_computes_in_bfloat16()
     config = _config("vqvae", "gradient", compute_dtype="bfloat16")
     model = build_model(config, 2)
     state = jax.eval_shape(lambda key: create_train_state(config, model, optax.sgd(1.0), 2, key), jax.random.key(0))
-    step = build_train_step(config, model, _table(), sharding.data_layout(), state)
+    step = build_train_step(config, model, _table(), sharding.data_layout(), state, 100)
     zeros = np.zeros(len(IMAGES), np.int32)
     types = {}
 
@@ -177,7 +177,7 @@ def test_nothing_is_summed_in_bfloat16(model):
     config = check_config(ConfigDict(config.to_dict()))
     network = build_model(config, 2)
     state = jax.eval_shape(lambda key: create_train_state(config, network, optax.sgd(1.0), 2, key), jax.random.key(0))
-    step = build_train_step(config, network, _table(), sharding.data_layout(), state)
+    step = build_train_step(config, network, _table(), sharding.data_layout(), state, 100)
     zeros = np.zeros(16, np.int32)
     batch = {
         "image": np.zeros((16, 32, 32, 2), np.uint16),
@@ -312,7 +312,7 @@ def test_a_training_step_leaves_a_frozen_encoder_as_it_is(frozen):
     batch = sharding.put_batch(
         {"image": IMAGES, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, layout.batch
     )
-    state, _ = build_train_step(config, model, _table(), layout, state)(state, batch)
+    state, _ = build_train_step(config, model, _table(), layout, state, 100)(state, batch)
     after = jax.device_get((state.params["encoder"], state.model_state["batch_stats"]))
     moved = jax.tree.leaves(jax.tree.map(lambda old, new: float(np.abs(old - new).max()), before, after))
     assert max(moved) == 0 if frozen else max(moved[-2:]) > 0 and max(moved[:-2]) > 0
