@@ -224,7 +224,7 @@ def _predecessor_table() -> ConfigDict:
     config.objective.dino.koleo = 0.0  # weight of the term that keeps embeddings of a batch apart
     config.objective.dino.frozen_prototype_steps = 0  # first steps in which the prototypes do not learn
     config.objective.lejepa = ConfigDict()  # read by "lejepa"
-    config.objective.lejepa.sigreg = 0.05  # share of the term that makes projections normally distributed
+    config.objective.lejepa.sigreg = 0.85  # share of the term that makes projections normally distributed
     config.objective.lejepa.num_slices = 256  # directions in which it looks at them, drawn in each step
     config.objective.contrastive = ConfigDict()
     config.objective.contrastive.weight = 0.0  # 0: no contrastive term

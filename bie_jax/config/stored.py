@@ -30,7 +30,7 @@ _ADDED = {
         "koleo": 0.0,
         "frozen_prototype_steps": 0,
     },
-    "objective.lejepa": {"sigreg": 0.05, "num_slices": 256},
+    "objective.lejepa": {"sigreg": 0.85, "num_slices": 256},
     "optimizer.weight_decay_growth": 1.0,
     "train.ema_decay_grows": False,
     "train.stop_at_collapse": False,

@@ -54,41 +54,41 @@ class WithHead(nn.Module):
     """A network and a head on its embedding; names of the network's parameters stay as they are.
 
     Attributes:
-        network: as `bie_jax.models.autoencoder` has them.
+        backbone: a network as `bie_jax.models.autoencoder` has them.
         head: [B, latent_dim] -> [B, *].
     """
 
-    network: nn.Module
+    backbone: nn.Module
     head: nn.Module
 
     def setup(self) -> None:
         """The network's parameters lie beside the head's, so that a run of another method can start from them."""
-        nn.share_scope(self, self.network)
+        nn.share_scope(self, self.backbone)
 
     def __call__(
         self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool
     ) -> tuple[jax.Array | None, dict[str, jax.Array]]:
         """As the network's own call; `out` has `projection`, too."""
-        reconstruction, out = self.network(image, channel_mask, train=train)
+        reconstruction, out = self.backbone(image, channel_mask, train=train)
         return reconstruction, out | {"projection": self.head(out["embedding"])}
 
     def encode(
         self, image: jax.Array, channel_mask: jax.Array | None = None, *, train: bool
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """As the network's own; the head is no part of it."""
-        return self.network.encode(image, channel_mask, train=train)
+        return self.backbone.encode(image, channel_mask, train=train)
 
     def look(self, *arrays: Any, train: bool) -> jax.Array:
         """As the network's own."""
-        return self.network.look(*arrays, train=train)
+        return self.backbone.look(*arrays, train=train)
 
     def read(self, *arrays: Any, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
         """As the network's own."""
-        return self.network.read(*arrays, train=train)
+        return self.backbone.read(*arrays, train=train)
 
     def decode(self, embedding: jax.Array, height: int, width: int) -> jax.Array:
         """As the network's own."""
-        return self.network.decode(embedding, height, width)
+        return self.backbone.decode(embedding, height, width)
 
 
 def _unit(x: jax.Array, axis: int) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from bie_jax.config.rules import check_config
 from bie_jax.losses.contrastive import Origin
+from bie_jax.models.head import ProjectionHead, WithHead
 from bie_jax.objectives import METHODS, build_model
 from bie_jax.objectives.base import Teacher, unlabeled_batch
 from bie_jax.objectives.compared_views import all_views, spread_between_images
@@ -22,12 +24,23 @@ RNG = np.random.default_rng(0)
 SIZE, CHANNELS, IMAGES = 16, 2, 4
 
 
+class _Backbone(nn.Module):
+    """A dense layer over the first two moments of an image; it draws a multiple of the image, where it draws."""
+
+    draws: bool
+
+    @nn.compact
+    def __call__(self, image, channel_mask=None, *, train):
+        moments = jnp.concatenate([image.mean(axis=(1, 2)), jnp.square(image).mean(axis=(1, 2))], axis=-1)
+        embedding = nn.Dense(6, name="project")(moments)
+        drawn = image * self.param("factor", nn.initializers.constant(0.5), (1, 1, 1, 1)) if self.draws else None
+        return drawn, {"embedding": embedding, "features": moments}
+
+
 def _config(name, **changes):
-    """A network without batch statistics, so that views can be seen one by one."""
     config = MODULES[name].get_config("tiny")
     config.data.crop_size = (SIZE, SIZE)
-    config.model.encoder = "residual_stack"
-    config.objective.crops.num_local, config.objective.crops.local_size = 1, (8, 8)
+    config.objective.crops.num_local, config.objective.crops.local_size = 1, (SIZE, SIZE)
     for path, value in changes.items():
         config.update_from_flattened_dict({path.replace("__", "."): value})
     return check_config(config)
@@ -42,7 +55,8 @@ def _batch(config, weight=None):
 
 
 def _network(config):
-    model = build_model(config, CHANNELS)
+    num_prototypes = 16 if config.model.name == "dino" else 0
+    model = WithHead(_Backbone(config.model.decoder != "none"), ProjectionHead(8, 2, 5, num_prototypes))
     variables = initial_variables(model, jnp.zeros((1, SIZE, SIZE, CHANNELS)), jax.random.key(0))
     return model, variables.pop("params"), variables
 
@@ -51,19 +65,21 @@ def _loss(config, batch, *, train=True, step=0, teacher=None, params=None):
     model, fresh, state = _network(config)
     params = fresh if params is None else params
     teacher = Teacher(fresh, state) if teacher is None else teacher
-    objective = METHODS[config.model.name].objective
-    return objective(
-        model, config.objective, params, state, batch, jnp.int32(step), KEY, train=train, teacher=teacher
-    )
+
+    @jax.jit
+    def objective(params, teacher, batch):
+        return METHODS[config.model.name].objective(
+            model, config.objective, params, state, batch, jnp.int32(step), KEY, train=train, teacher=teacher
+        )
+
+    return objective(params, teacher, batch)
 
 
 def _each_view(config, batch):
     """Projections [V, B, *] and embeddings [V, B, d], a view at a time."""
     model, params, state = _network(config)
-    seen = [
-        model.apply({"params": params, **state}, view, batch.channel_mask, train=False)[1]
-        for view in (batch.image, *batch.other_views)
-    ]
+    apply = jax.jit(lambda view: model.apply({"params": params, **state}, view, batch.channel_mask, train=False)[1])
+    seen = [apply(view) for view in (batch.image, *batch.other_views)]
     return (np.stack([out[name] for out in seen]).astype(np.float64) for name in ("projection", "embedding"))
 
 
@@ -107,7 +123,7 @@ def test_dino_learns_nothing_through_its_teacher():
     _, params, state = _network(config)
     through_teacher = jax.grad(lambda p: _loss(config, batch, teacher=Teacher(p, state))[0])(params)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(through_teacher))
-    through_student = jax.grad(lambda p: _loss(config, batch, params=p)[0])(params)
+    through_student = jax.grad(lambda p: _loss(config, batch, params=p, step=100)[0])(params)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(through_student["head"]))
 
 
@@ -204,7 +220,7 @@ def test_what_pads_a_batch_changes_nothing(name):
     ids=["resnet", "independent channels", "channel tokens", "with a decoder"],
 )
 def test_every_method_takes_every_network(name, network):
-    local = {"objective__crops__local_size": (16, 16)} if network.get("model__encoder") == "resnet" else {}
+    local = {} if "model__encoder" not in network else {"objective__crops__local_size": (2 * SIZE, 2 * SIZE)}
     config = _config(name, **network, **local)
     batch = jax.eval_shape(lambda: _batch(config))
     model = build_model(config, CHANNELS)
