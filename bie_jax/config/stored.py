@@ -1,5 +1,7 @@
 """The configuration of a run's folder, `config.json`: writing it, holding another against it, reading it again."""
 
+import fnmatch
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,20 @@ from bie_jax.files import integrity
 from bie_jax.files.foreign_text import visible
 
 CONFIG = "config.json"
-# Keys that runs begun before did not have, (group, key), and what those runs did: they go on as they began.
-_ADDED = {("model", "cpu_kernels"): True}
+# Pictures of random views may lie there before there is a run (`training.preview`).
+PREVIEWS = "views*.png"
+# Keys that runs begun before did not have, and what those runs did, as JSON has it: they go on as they began.
+_ADDED = {
+    "model.cpu_kernels": True,
+    "data.augment.area": [0.0, 0.0],
+    "data.augment.aspect": 1.0,
+    "data.augment.rotate": False,
+    "data.augment.offset": 0.0,
+    "data.augment.gamma": 0.0,
+    "data.augment.blur": 0.0,
+    "data.augment.noise": 0.0,
+    "data.augment.channel_dropout": 0.0,
+}
 _RESTORE = "restore it from a copy"
 
 # Keys that may differ between two runs of one workdir: where things lie and how they are scored, not what is trained.
@@ -96,6 +110,7 @@ def _check_is_of_a_run(workdir: Path) -> None:
         return
     others = sorted(path.name for path in workdir.iterdir() if not path.name.startswith("."))
     others = [name for name in others if name != integrity.CHECKSUMS]  # a kill while the first file was written
+    others = [name for name in others if not fnmatch.fnmatch(name, PREVIEWS)]
     left = [name for name in ("checkpoints", "dataset.json", "metrics.jsonl") if name in others]
     if left:
         raise ConfigError(
@@ -114,6 +129,8 @@ def _read(workdir: Path) -> dict[str, Any]:
     content = integrity.read_json(workdir / CONFIG, _RESTORE)
     if not set(Config.model_fields) <= content.keys():
         raise ConfigError(f"{workdir / CONFIG} is not of a run: expected the groups {', '.join(Config.model_fields)}")
-    for (group, key), value in _ADDED.items():
-        content[group].setdefault(key, value)
+    for path, value in _ADDED.items():
+        *groups, key = path.split(".")
+        group = functools.reduce(dict.__getitem__, groups, content)
+        group.setdefault(key, value)
     return content
