@@ -3,6 +3,7 @@
 python launch.py --config=configs/vqvae_idr0093.py:simulated
 python launch.py --config=configs/vqvae_idr0093.py --workdir=runs/vqvae --config.model.latent_dim=128
 python launch.py --workdir=runs/vqvae --stage=evaluate
+python launch.py --config=configs/vqvae_idr0093.py:simulated --stage=views
 """
 
 import itertools
@@ -20,7 +21,7 @@ from bie_jax.config.files import load_config_file
 from bie_jax.config.readers import refuse_unread
 from bie_jax.config.rules import check_config
 from bie_jax.config.schema import Config, ConfigError
-from bie_jax.config.stored import check_trained, save_config
+from bie_jax.config.stored import check_trained, load_config, save_config
 from bie_jax.files.foreign_text import visible
 from bie_jax.files.integrity import disk_errors
 from bie_jax.files.lock import LockedError
@@ -41,8 +42,8 @@ _WORKDIR = flags.DEFINE_string(
 _STAGE = flags.DEFINE_enum(
     "stage",
     "all",
-    ["all", "train", "embed", "evaluate"],
-    "What to do; the later stages need the earlier ones' files.",
+    ["all", "train", "embed", "evaluate", "views"],
+    "What to do; the later stages need the earlier ones' files; views: draw what training will see, and no more.",
 )
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",
@@ -83,6 +84,12 @@ def _run(workdir: Path) -> None:
         _refuse_unread(config)
     # Imported for the stages that need them, a third of the time in which others begin, and before any training: what
     # is not installed is said now, not hours later.
+    if stage == "views":
+        from bie_jax.training.preview import draw_views
+
+        for path in draw_views(load_config(workdir) if config is None else check_config(config), workdir):
+            print(f"views: {visible(path.absolute())}")
+        return
     if stage in ("all", "embed"):
         from bie_jax.evaluation.embedding import write_embeddings
     if stage in ("all", "evaluate"):

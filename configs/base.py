@@ -124,6 +124,16 @@ def _predecessor_table() -> ConfigDict:
     config.data.augment.flip = True
     config.data.augment.rotate90 = True
     config.data.augment.brightness = 0.1  # each channel times U(0.9, 1.1)
+    # The window's share of the image's area, from U(low, high), seen through crop_size pixels; (0, 0): a window of
+    # crop_size pixels at the image's own scale, where size means something.
+    config.data.augment.area = (0.0, 0.0)
+    config.data.augment.aspect = 1.0  # the window is longer along an axis by up to this factor; 1 where area is (0, 0)
+    config.data.augment.rotate = False  # by any angle; resampled, so a little smoother than rotate90, and in its place
+    config.data.augment.offset = 0.0  # a: each channel plus U(-a, a), in normalized units
+    config.data.augment.gamma = 0.0  # a: each channel's share of its range to the power exp(U(-a, a))
+    config.data.augment.blur = 0.0  # a: by a Gaussian of standard deviation U(0, a) pixels
+    config.data.augment.noise = 0.0  # a: normal noise of standard deviation U(0, a), in normalized units
+    config.data.augment.channel_dropout = 0.0  # chance that a channel is 0 in a view; never all of an image
     config.data.outline = ConfigDict()  # read when kind = "shapes"
     # What of a view is random: "start", "start_and_direction", or "none".
     config.data.outline.reindex = "start_and_direction"

@@ -101,6 +101,32 @@ def _fold_is_one_of_them(data: DataConfig) -> Iterator[str]:
         )
 
 
+def _shares_of_the_area_are_a_range(data: DataConfig) -> Iterator[str]:
+    low, high = data.augment.area
+    if (low, high) != (0, 0) and not 0 < low <= high:
+        yield (
+            f"config.data: augment.area={data.augment.area}: expected (0, 0), windows at the image's own scale, or "
+            "0 < low <= high"
+        )
+
+
+def _only_windows_of_any_scale_are_stretched(data: DataConfig) -> Iterator[str]:
+    if data.augment.aspect != 1 and data.augment.area[1] == 0:
+        yield (
+            f"config.data: augment.aspect={data.augment.aspect} with augment.area={data.augment.area}: windows at the "
+            "image's own scale are not stretched; 1.0 is possible, or an area, e.g. "
+            "--config.data.augment.area='(0.4,1.0)'"
+        )
+
+
+def _turns_are_of_one_kind(data: DataConfig) -> Iterator[str]:
+    if data.augment.rotate and data.augment.rotate90:
+        yield (
+            "config.data: augment.rotate90=True with augment.rotate=True: any angle is one of its right angles too; "
+            "one of the two is possible"
+        )
+
+
 # --- model
 
 
@@ -446,6 +472,12 @@ def _local_views_suit_the_network(config: Config) -> Iterator[str]:
             f"config: objective.crops.local_size={size}: with model.spread='dense' or learned positions a network has "
             f"one size, so only data.crop_size={config.data.crop_size} is possible"
         )
+    low, high = crops.local_area
+    if (low, high) != (0, 0) and not 0 < low <= high:
+        yield (
+            f"config: objective.crops.local_area={crops.local_area}: expected (0, 0), windows at the image's own scale, "
+            "or 0 < low <= high"
+        )
     if config.data.augment.rotate90 and size[0] != size[1]:
         yield f"config: objective.crops.local_size={size} with data.augment.rotate90=True: only squares can be turned"
 
@@ -522,6 +554,9 @@ RULES_OF_GROUPS: dict[str, tuple[Callable[..., Iterator[str]], ...]] = {
         _every_set_has_a_weight,
         _no_set_is_named_twice,
         _fold_is_one_of_them,
+        _shares_of_the_area_are_a_range,
+        _only_windows_of_any_scale_are_stretched,
+        _turns_are_of_one_kind,
     ),
     "model.vit": (_heads_divide_the_width,),
     "model.quantizer": (

@@ -95,10 +95,13 @@ Names = Annotated[tuple[Name, ...], Field(strict=False, max_length=1000)]
 SetNames = Annotated[tuple[SetName, ...], Field(strict=False, max_length=100)]
 Weights = Annotated[tuple[PositiveWeight, ...], Field(strict=False, min_length=1, max_length=101)]
 Levels = Annotated[tuple[Annotated[int, _whole(2, 1024)], ...], Field(strict=False, min_length=1, max_length=16)]
-Size = Annotated[tuple[Side, Side], Field(strict=False)]  # (height, width), pixels
-AreaRange = Annotated[  # (smallest, largest) share of an image's area
-    tuple[Annotated[float, _real(0, 1)], Annotated[float, _real(0, 1)]], Field(strict=False)
+# Shares of an image's area, the lower one first; (0, 0): none, which `rules` tell apart from half of it.
+AreaShares = Annotated[
+    tuple[Annotated[float, _real(0, 1)], Annotated[float, _real(0, 1)]],
+    Field(strict=False),
+    Allowed("two numbers from 0 to 1, (low, high)", (0.4, 1.0)),
 ]
+Size = Annotated[tuple[Side, Side], Field(strict=False)]  # (height, width), pixels
 PartSize = Annotated[  # the same; (0, 0): all of it
     tuple[Annotated[int, _whole(0, 2**15)], Annotated[int, _whole(0, 2**15)]], Field(strict=False)
 ]
@@ -110,11 +113,19 @@ class _Group(BaseModel):
 
 
 class AugmentConfig(_Group):
-    """Random changes of a training view."""
+    """Random changes of a training view of an image; read when data.kind is "images"."""
 
     flip: bool
     rotate90: bool
     brightness: Amount
+    area: AreaShares
+    aspect: Annotated[float, _real(1, 10)]
+    rotate: bool
+    offset: Annotated[float, _real(0, 10)]
+    gamma: Annotated[float, _real(0, 3)]
+    blur: Annotated[float, _real(0, 10)]
+    noise: Annotated[float, _real(0, 10)]
+    channel_dropout: Amount
 
 
 class OutlineConfig(_Group):
@@ -265,7 +276,7 @@ class CropsConfig(_Group):
     num_global: Annotated[int, _whole(2, 16)]
     num_local: Annotated[int, _whole(0, 64)]
     local_size: Size
-    local_area: AreaRange
+    local_area: AreaShares
 
 
 class SimCLRConfig(_Group):

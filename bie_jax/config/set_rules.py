@@ -44,6 +44,7 @@ def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[
         _check_window("data.crop_size", config.data.crop_size, mixture)
         _check_window("eval.image_size", config.eval.image_size, mixture)
     _check_channels_share_the_latent(config.model, mixture)
+    _check_a_channel_can_be_left_out(config.data, mixture)
     _check_something_is_compared(config.objective.contrastive, mixture)
     _check_images_of_one_size(config.data, mixture)
     _check_columns(config.eval, main)
@@ -136,6 +137,14 @@ def _check_channels_share_the_latent(model: ModelConfig, mixture: Mixture) -> No
         raise ConfigError(
             f"config.model.latent_dim={model.latent_dim} with channel_readout='concat' is not a multiple of the "
             f"{channels} channels of {mixture.name!r}: each gives an equal part"
+        )
+
+
+def _check_a_channel_can_be_left_out(data: DataConfig, mixture: Mixture) -> None:
+    if data.kind == "images" and data.augment.channel_dropout and len(mixture.channel_names) == 1:
+        raise ConfigError(
+            f"config.data.augment.channel_dropout={data.augment.channel_dropout} leaves out channels, but never all, "
+            f"and {mixture.name!r} has one, {mixture.channel_names[0]!r}; 0 is possible"
         )
 
 

@@ -1,5 +1,6 @@
 """The configuration of a run's folder, `config.json`: writing it, holding another against it, reading it again."""
 
+import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from bie_jax.files import integrity
 from bie_jax.files.foreign_text import visible
 
 CONFIG = "config.json"
+# Pictures of random views may lie there before there is a run (`training.preview`).
+PREVIEWS = "views*.png"
 # Keys that runs begun before did not have, and what those runs did: they go on as they began. Groups of which they read
 # nothing hold what they would not read either.
 _ADDED = {
@@ -34,6 +37,14 @@ _ADDED = {
     "optimizer.weight_decay_growth": 1.0,
     "train.ema_decay_grows": False,
     "train.stop_at_collapse": False,
+    "data.augment.area": [0.0, 0.0],
+    "data.augment.aspect": 1.0,
+    "data.augment.rotate": False,
+    "data.augment.offset": 0.0,
+    "data.augment.gamma": 0.0,
+    "data.augment.blur": 0.0,
+    "data.augment.noise": 0.0,
+    "data.augment.channel_dropout": 0.0,
 }
 _RESTORE = "restore it from a copy"
 
@@ -118,6 +129,7 @@ def _check_is_of_a_run(workdir: Path) -> None:
         return
     others = sorted(path.name for path in workdir.iterdir() if not path.name.startswith("."))
     others = [name for name in others if name != integrity.CHECKSUMS]  # a kill while the first file was written
+    others = [name for name in others if not fnmatch.fnmatch(name, PREVIEWS)]
     left = [name for name in ("checkpoints", "dataset.json", "metrics.jsonl") if name in others]
     if left:
         raise ConfigError(

@@ -23,11 +23,11 @@ from bie_jax.evaluation.report.invariance_table import invariance_table
 from bie_jax.evaluation.report.reconstructions import NO_DECODER, reconstruction_section
 from bie_jax.evaluation.report.shape_pictures import shape_pictures
 from bie_jax.evaluation.report.style import Picture
-from bie_jax.evaluation.report.thumbnails import channel_colors
 from bie_jax.evaluation.scores.file import SetFacts
 from bie_jax.evaluation.scores.invariance import MOST_TRAINING, Invariance, invariances
 from bie_jax.files.foreign_text import in_html
 from bie_jax.input.image_set import ImageSet
+from bie_jax.training.writers.composites import channel_colors
 
 
 @dataclasses.dataclass(frozen=True)

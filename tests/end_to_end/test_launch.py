@@ -44,6 +44,17 @@ def _launch(*arguments, devices=1, **variables):
         (["--config=/etc/passwd"], 1, "a configuration is a Python file (.py)"),
         ([TINY, "--config.model.latent_dim=2.5"], 1, "config.model.latent_dim='2.5': expected a whole number from 1"),
         ([TINY, "--config.data.augment.flip=perhaps"], 1, "flip='perhaps': expected True or False"),
+        (
+            [TINY, "--config.data.augment.area=(0.9,0.4)"],
+            1,
+            "config.data: augment.area=(0.9, 0.4): expected (0, 0), windows at the image's own scale, or 0 < low <=",
+        ),
+        (
+            ["--config=configs/shape_vae_mnist.py:tiny", "--config.data.augment.blur=1"],
+            1,
+            "config.data.augment.blur=1.0 is read only by data.kind='images'; leave it at 0.0",
+        ),
+        (["--stage=views"], 1, "neither --config nor --workdir is given"),
         ([TINY, "--config.objective.beta=4"], 1, "config.objective.beta=4.0 is read only by model.name='vae'"),
         ([TINY, "--workdir="], 1, "--workdir='': expected the path of a folder"),
         ([TINY, "--workdir=bie_jax"], 1, "--workdir=bie_jax: the folder holds other things than a run"),
@@ -54,7 +65,7 @@ def _launch(*arguments, devices=1, **variables):
 )
 def test_bad_input_is_one_message_and_nothing_written(datasets, tmp_path, arguments, devices, message):
     workdir = tmp_path / "run"
-    if arguments != ["--stage=embed"] and "--workdir" not in arguments[-1]:
+    if not arguments[0].startswith("--stage") and "--workdir" not in arguments[-1]:
         arguments = [*arguments, f"--workdir={workdir}"]
     if arguments[0].startswith("--config=configs/vqvae"):
         arguments.append(f"--config.data.data_dir={datasets}")
@@ -109,6 +120,16 @@ def test_every_stage_to_a_report_with_wandb_offline(datasets, tmp_path):
     assert list(workdir.glob("wandb/offline-run-*"))
     again = _launch(f"--workdir={workdir}", "--stage=embed")
     assert again.returncode == 0, again.stderr[-3000:]
+
+
+def test_views_are_drawn_before_anything_is_trained(datasets, tmp_path):
+    workdir = tmp_path / "run"
+    changes = ("--config.data.augment.area=(0.3,1.0)", "--config.data.augment.noise=0.1")
+    done = _launch(TINY, f"--workdir={workdir}", f"--config.data.data_dir={datasets}", "--stage=views", *changes)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == f"views: {workdir / 'views.png'}\n"
+    assert (workdir / "views.png").stat().st_size > 50_000
+    assert [path.name for path in workdir.iterdir()] == ["views.png"]
 
 
 def test_models_and_losses_import_without_the_data_stack():

@@ -3,6 +3,8 @@
 _CONTRASTIVE = "bie_jax/losses/contrastive.py"
 _SHAPE = "bie_jax/losses/shape.py"
 _VECTOR = "bie_jax/models/quantizers/vector.py"
+_CROPS = "bie_jax/views/crops.py"
+_INTENSITIES = "bie_jax/views/intensity_changes.py"
 
 BY_HAND: tuple[tuple[str, str, str], ...] = (
     # Losses
@@ -43,7 +45,32 @@ BY_HAND: tuple[tuple[str, str, str], ...] = (
     ("bie_jax/training/finite.py", "not np.isfinite(float(loss))", "False"),
     ("bie_jax/training/sharding.py", "if spec is not None:", "if spec:"),
     # Views and input
-    ("bie_jax/views/images.py", "minval=1 - amount", "minval=1"),
+    (_INTENSITIES, "minval=1 - amount", "minval=1"),
+    (_INTENSITIES, "minval=-amount, maxval=amount)\n\n\ndef random_gamma", "maxval=amount)\n\n\ndef random_gamma"),
+    (_INTENSITIES, "changed * (high - low)", "changed * high"),
+    (_INTENSITIES, "share**power", "share * power"),
+    (_INTENSITIES, 'mode="symmetric"', 'mode="reflect"'),
+    (_INTENSITIES, "kernel / kernel.sum(axis=1, keepdims=True)", "kernel / kernel[:, radius, None]"),
+    (_INTENSITIES, "math.ceil(3 * amount)", "math.ceil(amount)"),
+    (_INTENSITIES, "(image.shape[0], 1, 1, 1), maxval=amount", "(1, 1, 1, 1), maxval=amount"),
+    ("bie_jax/views/channel_dropout.py", "jnp.minimum(rate, highest)", "rate"),
+    ("bie_jax/views/channel_dropout.py", "jnp.where(there, drawn, -1.0)", "drawn"),
+    (_CROPS, "cos * down - sin * right", "cos * down + sin * right"),
+    (_CROPS, "beside * at(row, column + 1)", "beside * at(row, column)"),
+    (_CROPS, "length - jnp.abs(length - (place + 0.5) % (2 * length)) - 0.5", "jnp.clip(place, 0, length - 1)"),
+    (_CROPS, "cos * window[:, 0] + sin * window[:, 1]", "window[:, 0]"),
+    (_CROPS, "(first + 0.5) / samples[0]", "first / samples[0]"),
+    (_CROPS, "jnp.clip(jnp.log(width), -end, end)", "jnp.full_like(width, -end)"),
+    (_CROPS, "math.log(most) / 2", "math.log(most)"),
+    (_CROPS, "math.ceil(length - 1e-6)", "math.floor(length)"),
+    (_CROPS, "minval=low, maxval=high", "maxval=high"),
+    ("bie_jax/views/images.py", "image = image * (gain != 0)", "pass"),
+    ("bie_jax/views/images.py", "range(2**16, 2**16 + 6)", "range(1, 7)"),
+    (
+        "bie_jax/views/images.py",
+        "crop_key, flip_key, rotate_key, brightness_key = jax.random.split(key, 4)",
+        "crop_key, flip_key, rotate_key, brightness_key = jax.random.split(jax.random.fold_in(key, 9), 4)",
+    ),
     ("bie_jax/views/intensities.py", "gain * table.present[plate][:, None, None, :]", "gain"),
     ("bie_jax/views/outlines.py", "jnp.where(jax.random.bernoulli(flip_key, 0.5, (batch, 1)), -place, place)", "place"),
     ("bie_jax/input/splits.py", 'f"{seed}:{name}"', 'f"{name}"'),

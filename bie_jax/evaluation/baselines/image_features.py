@@ -13,6 +13,7 @@ from bie_jax.evaluation.baselines.texture import texture_features
 from bie_jax.evaluation.feature_set import FeatureSet, HandMade
 from bie_jax.evaluation.report import thumbnails
 from bie_jax.input.image_set import ImageSet
+from bie_jax.training.writers.composites import composite
 
 PIXEL_PCA = "pixel_pca"
 INTENSITY = "intensity"
@@ -110,6 +111,6 @@ def classical_features(
         side = thumbnails.tile_size(len(shown), max(batch.shape[1:3]))
         chosen = [i - start for i in rows if i in wanted]
         if chosen:
-            tiles += [thumbnails.shrink(picture, side) for picture in thumbnails.composite(batch[chosen], low, high)]
+            tiles += [thumbnails.shrink(picture, side) for picture in composite(batch[chosen], low, high)]
         on_batch(len(rows))
     return ClassicalFeatures(np.concatenate(pixels), np.concatenate(intensity), np.concatenate(rest), tiles)

@@ -25,3 +25,16 @@ def test_a_run_from_before_a_key_was_added_goes_on(tmp_path):
     integrity.write_json(tmp_path / "config.json", stored)
     with pytest.raises(ConfigError, match=r"config.model.spread: missing"):
         load_config(tmp_path)
+
+
+def test_a_run_from_before_there_were_more_changes_of_views_goes_on(tmp_path):
+    config = base.get_config("tiny", "base")
+    save_config(check_config(config), tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    stored["data"]["augment"] = {"flip": True, "rotate90": True, "brightness": 0.1}
+    integrity.write_json(tmp_path / "config.json", stored)
+    assert load_config(tmp_path) == check_config(config)
+    check_workdir(check_config(config), tmp_path)
+    config.data.augment.area = (0.5, 1.0)
+    with pytest.raises(ConfigError, match=r"augment.area: the workdir has \[0.0, 0.0\], this run \[0.5, 1.0\]"):
+        check_workdir(check_config(config), tmp_path)

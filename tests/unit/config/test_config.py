@@ -12,16 +12,21 @@ from bie_jax.files import integrity
 from bie_jax.files.integrity import DamagedFileError
 from configs import (
     ae_idr0093,
+    dino_idr0093,
+    lejepa_idr0093,
     mae_idr0093,
     shape_vae_cells,
     shape_vae_mnist,
     shape_vqvae_mnist,
+    simclr_idr0093,
     vae_idr0093,
     vqvae_bbbc021,
     vqvae_idr0093,
 )
 
-VARIANTS = dict.fromkeys((ae_idr0093, vae_idr0093, vqvae_idr0093, mae_idr0093), ("", "simulated", "tiny"))
+RECONSTRUCT = (ae_idr0093, vae_idr0093, vqvae_idr0093, mae_idr0093)
+COMPARE_VIEWS = (simclr_idr0093, dino_idr0093, lejepa_idr0093)
+VARIANTS = dict.fromkeys(RECONSTRUCT + COMPARE_VIEWS, ("", "simulated", "tiny"))
 VARIANTS |= dict.fromkeys((shape_vae_mnist, shape_vqvae_mnist, shape_vae_cells), ("", "tiny"))
 ALL = {
     f"{module.__name__.removeprefix('configs.')}:{variant}": module.get_config(variant)

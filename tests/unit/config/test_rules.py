@@ -23,6 +23,21 @@ BROKEN = {
         "data: mix_with=('idr0093',) with name='idr0093': a set is named twice",
     ),
     "_fold_is_one_of_them": (IMAGES, {"data.num_folds": 3, "data.fold": 3}, "data: fold=3 of num_folds=3: "),
+    "_shares_of_the_area_are_a_range": (
+        IMAGES,
+        {"data.augment.area": (0.0, 0.4)},
+        "data: augment.area=(0.0, 0.4): expected (0, 0), windows at the image's own scale, or 0 < low <= high",
+    ),
+    "_only_windows_of_any_scale_are_stretched": (
+        IMAGES,
+        {"data.augment.aspect": 1.5},
+        "data: augment.aspect=1.5 with augment.area=(0.0, 0.0): windows at the image's own scale are not stretched",
+    ),
+    "_turns_are_of_one_kind": (
+        IMAGES,
+        {"data.augment.rotate": True},
+        "data: augment.rotate90=True with augment.rotate=True: any angle is one of its right angles too",
+    ),
     "_heads_divide_the_width": (IMAGES, {"model.vit.decoder_heads": 7}, "model.vit: decoder_width=512 is not a mul"),
     "_only_plain_codebooks_have_groups": (
         IMAGES,
@@ -231,3 +246,14 @@ def test_no_rule_is_asked_of_what_is_no_group():
         check_config(ConfigDict(IMAGES.to_dict() | {"model": 3}))
     assert str(error.value).startswith("config.model=3: expected a group of keys")
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("area", "allowed"), [((0.4, 1.0), True), ((0.5, 0.5), True), ((0.6, 0.5), False)])
+def test_shares_of_the_area_may_be_equal_and_in_no_other_order(area, allowed):
+    lines = _lines(IMAGES, {"data.augment.area": area, "data.augment.aspect": 1.3})
+    assert lines == [] if allowed else [line.split(":")[0] for line in lines] == ["config.data"]
+
+
+def test_any_angle_needs_no_square_and_no_right_angles():
+    changes = {"data.augment.rotate90": False, "data.augment.rotate": True, "data.crop_size": (224, 128)}
+    assert _lines(IMAGES, changes) == []

@@ -53,6 +53,11 @@ def _sets(kind, *shapes):
             _sets("images", (32, 32, 5)),
             "latent_dim=16 with channel_readout='concat' is not a multiple of the 5 channels of 'mine'",
         ),
+        (
+            {"data.augment.channel_dropout": 0.2},
+            _sets("images", (32, 32, 1)),
+            "channel_dropout=0.2 leaves out channels, but never all, and 'mine' has one, 'stain_0'; 0 is possible",
+        ),
     ],
 )
 def test_what_images_cannot_do_is_refused(changes, sets, message, tiny_config):

@@ -93,6 +93,7 @@ def test_convolutions_inside_a_loop_are_the_same_convolution(channels):
 def _images(**model):
     config = base.get_config("tiny", "base")
     config.model.residual_stack.num_residual_layers = 2
+    config.model.resnet.width = 4
     config.model.vit.update(size="Ti", patch_size=8, decoder_width=16, decoder_depth=1, decoder_heads=2)
     config.model.update(model)
     return config
@@ -150,7 +151,6 @@ def _outputs(model, image):
 def _small(monkeypatch):
     """A ResNet of one narrow stage, a ViT of two narrow blocks."""
     for room in (encoders_resnet, decoders_resnet):
-        monkeypatch.setattr(room, "WIDTHS", (4,))
         monkeypatch.setattr(room, "STAGE_SIZES", {18: (3,), 50: (3,)})
     monkeypatch.setitem(SIZES, "Ti", ViTSize(16, 2, 2, 24))
 

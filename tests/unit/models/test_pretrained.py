@@ -27,7 +27,6 @@ from transformers import (
 )
 
 from bie_jax.models.autoencoder import IndependentChannels
-from bie_jax.models.encoders import resnet
 from bie_jax.models.encoders.resnet import ResNetEncoder
 from bie_jax.models.encoders.vit import ViTEncoder
 from bie_jax.models.layers.transformer import Block, ViTSize
@@ -73,9 +72,8 @@ def _randomized(model):
     return model.eval()
 
 
-@pytest.fixture(autouse=True)
-def _narrow_resnets(monkeypatch):
-    monkeypatch.setattr(resnet, "WIDTHS", WIDTHS)
+def _narrow(depth):
+    return ResNetEncoder(depth, WIDTHS[0])
 
 
 def _resnet(depth, kind=ResNetModel, **changes):
@@ -201,7 +199,7 @@ def test_every_resnet_agrees(depth, tmp_path):
     model = _randomized(_resnet(depth))
     model.save_pretrained(tmp_path)
     image = _image(1, 96, 64, 3)
-    encoder = ResNetEncoder(depth)
+    encoder = _narrow(depth)
     variables = _loaded(tmp_path, encoder, image)
     with torch.no_grad():
         theirs = model(_torch(image)).last_hidden_state
@@ -258,7 +256,7 @@ def test_a_grey_image_gives_what_it_gave(channels, tmp_path):
     _agree(encoder.apply(variables, image, train=False).reshape(1, 16, 32), theirs)
     published = _randomized(_resnet(18))
     published.save_pretrained(tmp_path / "resnet")
-    stem = _loaded(tmp_path / "resnet", ResNetEncoder(18), image)["params"]["stem"]["kernel"]
+    stem = _loaded(tmp_path / "resnet", _narrow(18), image)["params"]["stem"]["kernel"]
     kernel = published.embedder.embedder.convolution.weight.detach().numpy()
     for c in range(channels):
         np.testing.assert_allclose(stem[:, :, c, 7] * channels, kernel[7].sum(axis=0), rtol=1e-5, atol=1e-6)
@@ -390,12 +388,12 @@ def _of_blocks(*depths):
         (lambda: _vit(hidden_act="relu"), VIT, "hidden_act='relu'; the ViTs here have 'gelu'"),
         (lambda: _dinov2(use_swiglu_ffn=True), VIT, "block 0 is not a block of a ViT"),
         (lambda: _resnet(18), VIT, "model.encoder='vit', and these weights need 'resnet'"),
-        (_vit, ResNetEncoder(18), "model.encoder='resnet', and these weights need 'vit'"),
-        (lambda: _resnet(34), ResNetEncoder(18), "model.resnet.depth=18, and these weights need 34"),
-        (lambda: _resnet(18), ResNetEncoder(50), "model.resnet.depth=50, and these weights need 18"),
-        (lambda: _resnet(18, hidden_act="gelu"), ResNetEncoder(18), "hidden_act='gelu'"),
-        (lambda: _resnet(50, downsample_in_bottleneck=True), ResNetEncoder(50), "downsample_in_bottleneck=True"),
-        (lambda: _of_blocks(1, 1, 1, 1), ResNetEncoder(50), r"\(1, 1, 1, 1\) blocks of 3 con"),
+        (_vit, _narrow(18), "model.encoder='resnet', and these weights need 'vit'"),
+        (lambda: _resnet(34), _narrow(18), "model.resnet.depth=18, and these weights need 34"),
+        (lambda: _resnet(18), _narrow(50), "model.resnet.depth=50, and these weights need 18"),
+        (lambda: _resnet(18, hidden_act="gelu"), _narrow(18), "hidden_act='gelu'"),
+        (lambda: _resnet(50, downsample_in_bottleneck=True), _narrow(50), "downsample_in_bottleneck=True"),
+        (lambda: _of_blocks(1, 1, 1, 1), _narrow(50), r"\(1, 1, 1, 1\) blocks of 3 con"),
     ],
 )
 def test_another_architecture_is_refused(make, encoder, message, tmp_path):
@@ -429,7 +427,7 @@ def _bert():
     return BertModel(BertConfig(**OF_SMALL, vocab_size=10, max_position_embeddings=10))
 
 
-@pytest.mark.parametrize("encoder", [VIT, ResNetEncoder(18)])
+@pytest.mark.parametrize("encoder", [VIT, _narrow(18)])
 @pytest.mark.parametrize("make", [_clip, _swin, _bert, None])
 def test_weights_of_another_kind_are_refused_with_those_that_are_possible(make, encoder, tmp_path):
     if make:
@@ -517,7 +515,7 @@ def test_a_resnet_with_a_head_and_without_config(tmp_path):
     model.save_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()
     image = _image(1, 32, 32, 3)
-    variables = _loaded(tmp_path / "model.safetensors", ResNetEncoder(18), image)
+    variables = _loaded(tmp_path / "model.safetensors", _narrow(18), image)
     norm = model.resnet.encoder.stages[2].layers[1].layer[0].normalization
     stats = variables["batch_stats"]["stage3"]["layers"]["norm1"]
     np.testing.assert_array_equal(stats["var"][0], norm.running_var.numpy())

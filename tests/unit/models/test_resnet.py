@@ -49,11 +49,10 @@ def test_equal_blocks_are_one_scanned_block():
     assert (kernel(50)[0], kernel(101)[0], kernel(152)[0]) == (5, 22, 35)
 
 
-@pytest.mark.parametrize(("network", "blocks"), [(ResNetEncoder(18), 2), (ResNetDecoder(18, 1), 3)])
+@pytest.mark.parametrize(("network", "blocks"), [(ResNetEncoder(18, 4), 2), (ResNetDecoder(18, 1, 4), 3)])
 def test_blocks_computed_again_give_the_same_gradient_and_statistics(network, blocks, monkeypatch):
     """In one narrow stage: the blocks after its first are unrolled if there is one, and scanned if there are two."""
     room = sys.modules[type(network).__module__]
-    monkeypatch.setattr(room, "WIDTHS", (4,))
     monkeypatch.setattr(room, "STAGE_SIZES", {18: (blocks,)})
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 16, 16, 2)).astype(np.float32)

@@ -213,3 +213,154 @@ def test_a_set_without_plates_is_the_whole_set():
     assert intensities.table_rows([nameless]) == {("set", ""): 0, ("set", "b"): 1}
     table = intensities.intensity_table([nameless], ["x", "flat"], "zscore", "plate")
     np.testing.assert_array_equal(table.offset, [[100, 7], [80, 7]])
+
+
+OFF = {
+    "area": (0.0, 0.0),
+    "aspect": 1.0,
+    "rotate": False,
+    "offset": 0.0,
+    "gamma": 0.0,
+    "blur": 0.0,
+    "noise": 0.0,
+    "channel_dropout": 0.0,
+}
+# A value that changes every view, and which channels of a view it changes: all, or those that hold something.
+ON = {
+    "area": (0.3, 0.6),
+    "rotate": True,
+    "offset": 0.5,
+    "gamma": 0.5,
+    "blur": 2.0,
+    "noise": 0.5,
+    "channel_dropout": 0.5,
+}
+
+
+def _as_it_was(key, image, plate, table, config):
+    """The view with window, flip, rotate90 and brightness alone, written out."""
+    b, h, w, c = image.shape
+    size = config.crop_size
+    crop_key, flip_key, rotate_key, brightness_key = jax.random.split(key, 4)
+    top_key, left_key = jax.random.split(crop_key)
+    top = jax.random.randint(top_key, (b,), 0, h - size[0] + 1)
+    left = jax.random.randint(left_key, (b,), 0, w - size[1] + 1)
+    image = jnp.stack([image[n, top[n] : top[n] + size[0], left[n] : left[n] + size[1]] for n in range(b)])
+    offset, gain = table.offset[plate][:, None, None, :], table.gain[plate][:, None, None, :]
+    image = (image.astype(jnp.float32) - offset) * gain
+    for axis, axis_key in zip((1, 2), jax.random.split(flip_key), strict=True):
+        image = jnp.where(jax.random.bernoulli(axis_key, 0.5, (b, 1, 1, 1)), jnp.flip(image, axis), image)
+    turns = jax.random.randint(rotate_key, (b, 1, 1, 1), 0, 4)
+    image = jnp.stack([jnp.rot90(image[n], int(turns[n, 0, 0, 0])) for n in range(b)])
+    factor = jax.random.uniform(brightness_key, (b, 1, 1, c), minval=0.9, maxval=1.1)
+    return image * factor
+
+
+def _compiled(table, config):
+    """(key, image, plate) -> the view; many small operations, compiled as one."""
+    return jax.jit(lambda key, image, plate: augment.train_view(key, image, plate, table, config))
+
+
+def _many_channels(c):
+    numbers = np.arange(c) + 1.0
+    described = {
+        "name": "set",
+        "channel_names": [f"c{n}" for n in range(c)],
+        "overall": {"mean": list(100 * numbers), "std": list(20 * numbers)},
+        "plates": {},
+    }
+    return intensities.intensity_table([described], described["channel_names"], "zscore", "set")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_what_is_off_leaves_the_bits_that_views_had_without_it(dtype):
+    config = _config("zscore", "set")
+    config.crop_size = (8, 8)
+    assert {key: config.augment[key] for key in OFF} == OFF
+    assert (config.augment.flip, config.augment.rotate90, config.augment.brightness) == (True, True, 0.1)
+    image, plate, table = jnp.asarray(_images(c=12, dtype=dtype)), jnp.zeros(6, jnp.int32), _many_channels(12)
+    for number in range(3):
+        key = jax.random.key(number)
+        expected = np.asarray(_as_it_was(key, image, plate, table, config))
+        seen = np.asarray(augment.train_view(key, image, plate, table, config))
+        np.testing.assert_array_equal(seen.view(np.uint32), expected.view(np.uint32))
+
+
+def test_what_is_off_is_not_computed():
+    """Every change that is on begins with a `fold_in`, and a view of none has none."""
+    config = _config("zscore", "set")
+    config.crop_size = (8, 8)
+    table, image, plate = _many_channels(2), jnp.asarray(_images()), jnp.zeros(6, jnp.int32)
+
+    def operations():
+        return str(jax.make_jaxpr(lambda key: augment.train_view(key, image, plate, table, config))(jax.random.key(0)))
+
+    assert "random_fold_in" not in operations()
+    for key, value in ON.items():
+        _only(config, **OFF | {key: value})
+        assert "random_fold_in" in operations(), key
+
+
+@pytest.mark.parametrize("key", ON)
+def test_each_change_is_of_its_key_and_of_the_place_in_the_batch_alone(key):
+    config = _only(_config("zscore", "set"), **{key: ON[key]})
+    config.crop_size = (8, 8)
+    table, image, plate = _many_channels(3), jnp.asarray(_images(8, c=3)), jnp.zeros(8, jnp.int32)
+    view = _compiled(table, config)
+    first, again, other = (np.asarray(view(jax.random.key(number), image, plate)) for number in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (np.abs(first - other).max(axis=(1, 2, 3)) > 0).sum() >= 6  # two channels may be left out twice
+    half = np.asarray(view(jax.random.key(0), image[:4], plate[:4]))
+    np.testing.assert_allclose(half, first[:4], rtol=1e-6, atol=1e-4)
+    same = jnp.broadcast_to(image[:1], image.shape)
+    alike = np.asarray(view(jax.random.key(0), same, plate))
+    assert np.abs(alike[0] - alike[1]).max() > 0
+
+
+def test_a_change_draws_the_same_numbers_whatever_else_is_on():
+    """An offset apart, blurred or not."""
+    table, image, plate = _many_channels(3), jnp.asarray(_images(c=3)), jnp.zeros(6, jnp.int32)
+    views = {}
+    for offset in (0.0, 0.5):
+        for noise in (0.0, 0.2):
+            config = _only(_config("zscore", "set"), offset=offset, noise=noise)
+            config.crop_size = (12, 12)
+            views[offset, noise] = np.asarray(_compiled(table, config)(jax.random.key(0), image, plate))
+    np.testing.assert_allclose(views[0.5, 0.2] - views[0.0, 0.2], views[0.5, 0.0] - views[0.0, 0.0], atol=2e-3)
+    assert np.abs(views[0.5, 0.0] - views[0.0, 0.0]).max() > 0.1
+
+
+def test_keys_of_changes_are_none_that_are_taken():
+    """`split(key, 4)` folds in 0 to 3, and `training.step` 1, 2, ... for further views."""
+    key = jax.random.key(5)
+    taken = [*jax.random.split(key, 4), *(jax.random.fold_in(key, number) for number in range(1, 100))]
+    numbers = (augment._WINDOW, augment._OFFSET, augment._GAMMA, augment._BLUR, augment._NOISE, augment._DROPOUT)
+    ours = [jax.random.fold_in(key, number) for number in numbers]
+    assert len({*numbers}) == 6
+    both = {tuple(np.asarray(jax.random.key_data(k))) for k in taken} & {
+        tuple(np.asarray(jax.random.key_data(k))) for k in ours
+    }
+    assert not both
+
+
+@pytest.mark.parametrize("scope", ["set", "image"])
+def test_a_channel_of_nothing_stays_zero_under_every_change(scope):
+    """Missing from the set, or constant: an offset or noise in it would be a channel that no evaluation sees."""
+    config = _only(_config("zscore", scope), **ON | {"aspect": 1.5, "channel_dropout": 0.9})
+    config.crop_size = (8, 8)
+    table = intensities.intensity_table([DESCRIBED, OTHER], ["x", "flat", "y"], "zscore", scope)
+    image = _images(c=3)
+    image[..., 1] = 7
+    seen = np.asarray(_compiled(table, config)(jax.random.key(0), image, jnp.zeros(6, jnp.int32)))
+    np.testing.assert_array_equal(seen[..., 1:], 0)  # flat in the set, and the other set's
+    assert (seen[..., 0].std(axis=(1, 2)) > 0).all()  # the one channel there is, is never left out
+
+
+@pytest.mark.parametrize("scale", ["zscore", "percentile_clip"])
+def test_a_resampled_view_of_flat_counts_is_their_normalized_value(scale):
+    config = _only(_config(scale, "set"), area=(0.2, 0.9), aspect=1.3, rotate=True)
+    config.crop_size = (6, 6)
+    table = intensities.intensity_table([DESCRIBED], ["x", "flat"], scale, "set")
+    image, plate = jnp.full((6, 12, 12, 2), 150, jnp.uint16), jnp.zeros(6, jnp.int32)
+    seen = np.asarray(_compiled(table, config)(jax.random.key(0), image, plate))
+    np.testing.assert_allclose(seen[..., 0], 2.5 if scale == "zscore" else 0.5, rtol=1e-5)

@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
-from bie_jax.evaluation.report import thumbnails
+from bie_jax.training.writers.composites import composite
 from tests.unit.evaluation.conftest import HOSTILE
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
@@ -182,7 +182,7 @@ def test_pointing_shows_that_image_and_its_metadata(page, image_set, index):
     seen = np.array(pixels, float).reshape(48, 48, 4)[..., :3]
     overall = image_set.statistics["overall"]
     low, high = (np.array(overall["percentiles"][q]) for q in ("1", "99.9"))
-    expected = thumbnails.composite(image_set.array, low, high).astype(float)
+    expected = composite(image_set.array, low, high).astype(float)
     distance = ((expected - seen) ** 2).mean(axis=(1, 2, 3))
     assert distance.argmin() == index
     assert distance[index] < 0.25 * np.delete(distance, index).min()
