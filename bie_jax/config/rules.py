@@ -27,7 +27,7 @@ from bie_jax.models import encoder_stride, has_fixed_size, supports_remat
 from bie_jax.models.decoders import matrix
 from bie_jax.models.encoders import ring
 from bie_jax.objectives import METHODS
-from bie_jax.objectives.base import never_collapsed
+from bie_jax.objectives.base import Method, never_collapsed
 
 
 def check_config(config: ConfigDict) -> Config:
@@ -67,6 +67,11 @@ def _typed(path: str, given: Any) -> BaseModel | None:
         return schema.model_validate(given)
     except ValidationError:
         return None
+
+
+def _methods(are: Callable[[Method], bool]) -> list[str]:
+    """Names of the methods that are so."""
+    return [name for name, method in METHODS.items() if are(method)]
 
 
 # --- data
@@ -208,7 +213,7 @@ def _only_published_encoders_are_pretrained(model: ModelConfig) -> Iterator[str]
 
 
 def _some_methods_need_a_decoder(model: ModelConfig) -> Iterator[str]:
-    without = [name for name, method in METHODS.items() if not method.needs_decoder]
+    without = _methods(lambda method: not method.needs_decoder)
     if model.decoder == "none" and model.name in METHODS and model.name not in without:
         yield (
             f"config.model: decoder='none' with name={model.name!r}: it learns from what it draws; 'mirror' is "
@@ -440,8 +445,7 @@ def _terms_are_of_the_method(config: Config) -> Iterator[str]:
 
 
 def _decoder_is_trained(config: Config) -> Iterator[str]:
-    method = METHODS[config.model.name]
-    if method.needs_decoder:
+    if config.model.name not in _methods(lambda method: not method.needs_decoder):
         return
     drawn = config.model.decoder != "none"
     if drawn != (config.objective.reconstruction > 0):
@@ -454,7 +458,7 @@ def _decoder_is_trained(config: Config) -> Iterator[str]:
 
 def _local_views_suit_the_network(config: Config) -> Iterator[str]:
     crops, model = config.objective.crops, config.model
-    if METHODS[model.name].needs_decoder or not crops.num_local:
+    if not crops.num_local or model.name not in _methods(lambda method: not method.needs_decoder):
         return
     stride, size = encoder_stride(model), crops.local_size
     if config.data.kind == "shapes":
@@ -475,8 +479,8 @@ def _local_views_suit_the_network(config: Config) -> Iterator[str]:
     low, high = crops.local_area
     if (low, high) != (0, 0) and not 0 < low <= high:
         yield (
-            f"config: objective.crops.local_area={crops.local_area}: expected (0, 0), windows at the image's own scale, "
-            "or 0 < low <= high"
+            f"config: objective.crops.local_area={crops.local_area}: expected (0, 0), windows at the image's own "
+            "scale, or 0 < low <= high"
         )
     if config.data.augment.rotate90 and size[0] != size[1]:
         yield f"config: objective.crops.local_size={size} with data.augment.rotate90=True: only squares can be turned"
@@ -488,7 +492,7 @@ def _only_averages_grow_old(config: Config) -> Iterator[str]:
 
 
 def _collapse_can_be_told(config: Config) -> Iterator[str]:
-    told = [name for name, method in METHODS.items() if method.collapse is not never_collapsed]
+    told = _methods(lambda method: method.collapse is not never_collapsed)
     if config.train.stop_at_collapse and config.model.name not in told:
         yield (
             f"config: train.stop_at_collapse=True with model.name={config.model.name!r}: only "
@@ -498,7 +502,7 @@ def _collapse_can_be_told(config: Config) -> Iterator[str]:
 
 def _newest_is_not_stopped_early(config: Config) -> Iterator[str]:
     patience = config.train.early_stopping_patience_epochs
-    if METHODS[config.model.name].newest_is_best and patience:
+    if patience and config.model.name in _methods(lambda method: method.newest_is_best):
         yield (
             f"config: train.early_stopping_patience_epochs={patience} with model.name={config.model.name!r}: its "
             "validation loss does not say which network is better; 0 is possible"
@@ -506,8 +510,7 @@ def _newest_is_not_stopped_early(config: Config) -> Iterator[str]:
 
 
 def _teacher_is_an_average(config: Config) -> Iterator[str]:
-    taught = [name for name, method in METHODS.items() if method.has_teacher]
-    if config.model.name in taught and not config.train.ema_decay:
+    if config.model.name in _methods(lambda method: method.has_teacher) and not config.train.ema_decay:
         yield (
             f"config: train.ema_decay={config.train.ema_decay} with model.name={config.model.name!r}: its teacher is a "
             "moving average of the network; above 0 is possible, e.g. --config.train.ema_decay=0.999"

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from bie_jax.models.layers.dense import Dense
 from bie_jax.models.layers.transformer import gelu
 
-_init = nn.initializers.truncated_normal(0.02)  # of the published code
+# Variance is kept whatever the width. The published code draws from N(0, .02^2): the same for its 2048 inputs.
+_init = nn.initializers.lecun_normal()
 
 
 class ProjectionHead(nn.Module):

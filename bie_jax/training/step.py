@@ -92,7 +92,7 @@ def build_train_step(
             gradients, model_state, metrics, totals = _accumulate(
                 gradients_of, state.model_state, seen, noise_key, num_microbatches
             )
-        d = _ema_decay(config.train, state.step, total_steps)
+        d = ema_decay(config.train, state.step, total_steps)
         state = state.apply_gradients(grads=gradients)
         averages = state.averages
         if averages is not None:
@@ -205,7 +205,7 @@ def frozen_statistics(frozen: tuple[str, ...]) -> Callable[..., Any]:
     return call
 
 
-def _ema_decay(config: TrainConfig, step: int | jax.Array, total_steps: int) -> float | jax.Array:
+def ema_decay(config: TrainConfig, step: int | jax.Array, total_steps: int) -> float | jax.Array:
     """Constant, or from `ema_decay` to 1 as half a cosine (Grill et al. 2020, "BYOL", arXiv 2006.07733, section 3.3).
 
     Args:

@@ -72,7 +72,7 @@ def test_the_seeds_table():
         (
             "model.name",
             "gan",
-            "config.model.name='gan': expected 'ae', 'vae', 'vqvae' or 'mae', e.g. --config.model.name=ae",
+            "config.model.name='gan': expected 'ae', 'vae', 'vqvae', 'mae', 'simclr', 'dino' or 'lejepa', e.g. ",
         ),
         ("model.encoder", "resnet9", "config.model.encoder='resnet9': .*'residual_stack', 'resnet', 'vit' or 'ring'"),
         ("model.resnet.depth", 20, "config.model.resnet.depth=20: .*18, 34, 50, 101 or 152"),

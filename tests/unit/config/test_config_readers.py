@@ -8,7 +8,7 @@ from bie_jax.config.readers import READERS, refuse_unread, unread
 from bie_jax.config.rules import check_config
 from bie_jax.config.schema import Config, ConfigError
 from bie_jax.config.stored import flatten
-from configs import base, shape_vqvae_mnist, vqvae_idr0093
+from configs import base, dino_idr0093, lejepa_idr0093, shape_vqvae_mnist, simclr_idr0093, vqvae_idr0093
 from tests.unit.config.test_config import ALL
 
 ENDS = {key: (low, high) for key, low, high in numbers_of(Config)}
@@ -91,7 +91,11 @@ def test_every_reader_reads_in_some_configuration():
         config = vqvae_idr0093.get_config()
         config.update_from_flattened_dict(change)
         read |= {reader for reader in READERS if reader.reads(check_config(config))}
-    read |= {reader for reader in READERS if reader.reads(check_config(shape_vqvae_mnist.get_config()))}
+    taught = {"objective.crops.num_local": 1, "objective.dino.teacher_temperature_steps": 1}
+    for module, change in ((simclr_idr0093, {}), (lejepa_idr0093, {}), (dino_idr0093, taught), (shape_vqvae_mnist, {})):
+        config = module.get_config("tiny")
+        config.update_from_flattened_dict(change)
+        read |= {reader for reader in READERS if reader.reads(check_config(config))}
     assert [reader.keys for reader in READERS if reader not in read] == []
 
 

@@ -9,9 +9,10 @@ from bie_jax.config import rules
 from bie_jax.config.rules import RULES_OF_ALL, RULES_OF_GROUPS, check_config
 from bie_jax.config.schema import ConfigError
 from bie_jax.objectives import METHODS
-from configs import mae_idr0093, shape_vae_mnist, vqvae_idr0093
+from configs import dino_idr0093, mae_idr0093, shape_vae_mnist, vqvae_idr0093
 
 IMAGES, MASKED, OUTLINES = vqvae_idr0093.get_config(), mae_idr0093.get_config("tiny"), shape_vae_mnist.get_config()
+TAUGHT = dino_idr0093.get_config("tiny")
 
 # rule -> a configuration, what is changed of it, and the start of the line.
 BROKEN = {
@@ -57,7 +58,7 @@ BROKEN = {
     "_method_is_known": (
         IMAGES,
         {"model.name": "gan"},
-        "model.name='gan': expected 'ae', 'vae', 'vqvae', 'mae' or 'taught', ",
+        "model.name='gan': expected 'ae', 'vae', 'vqvae', 'mae', 'simclr', 'dino', 'lejepa' or 'taught', ",
     ),
     "_mae_has_patches_to_leave_out": (MASKED, {"model.encoder": "resnet"}, "model: encoder='resnet' with name='mae'"),
     "_mae_sees_channels_together": (MASKED, {"model.channels": "independent"}, "model: channels='independent' with"),
@@ -72,6 +73,11 @@ BROKEN = {
         IMAGES,
         {"model.pretrained": "weights"},
         "model: pretrained with encoder='residual_stack': only 'resnet' and 'vit' are published",
+    ),
+    "_some_methods_need_a_decoder": (
+        IMAGES,
+        {"model.decoder": "none"},
+        "model: decoder='none' with name='vqvae': it learns from what it draws; 'mirror' is possible, and 'none' with ",
     ),
     "_ring_has_no_mirror": (OUTLINES, {"model.decoder": "mirror"}, "model: decoder='mirror' with encoder='ring': "),
     "_matrices_are_decoded_by_autoencoders": (
@@ -125,11 +131,16 @@ BROKEN = {
         {"objective.matrix.triangle": 1.0},
         ": objective.matrix with data.kind='images': its terms are of distance matrices",
     ),
+    "_terms_of_matrices_are_of_what_is_drawn": (
+        TAUGHT,
+        {"objective.matrix.symmetry": 1.0},
+        ": objective.matrix with model.decoder='none': its terms are of a predicted distance matrix",
+    ),
     "_outlines_are_seen_whole": (OUTLINES, {"eval.image_size": (32, 32)}, ": eval.image_size=(32, 32) with data.kin"),
     "_outlines_are_learned_by_autoencoders": (
         MASKED,
         {"data.kind": "shapes"},
-        ": model.name='mae' with data.kind='shapes': 'ae', 'vae' and 'vqvae' are possible",
+        ": model.name='mae' with data.kind='shapes': all other methods are possible",
     ),
     "_outlines_have_one_channel": (
         IMAGES,
@@ -156,10 +167,35 @@ BROKEN = {
         {"objective.kl_warmup_steps": 10},
         ": objective.kl_warmup_steps=10 with model.name='vqvae': only 'vae' reads it; 0 is possible",
     ),
+    "_decoder_is_trained": (
+        TAUGHT,
+        {"objective.reconstruction": 1.0},
+        ": model.decoder='none' with objective.reconstruction=1.0: 0 is possible",
+    ),
+    "_local_views_suit_the_network": (
+        TAUGHT,
+        {"objective.crops.num_local": 2, "objective.crops.local_size": (24, 24)},
+        ": objective.crops.local_size=(24, 24): its sides must be multiples of 16, the stride of model.encoder=",
+    ),
     "_teacher_is_an_average": (
         IMAGES,
         {"model.name": "taught"},
         ": train.ema_decay=0.0 with model.name='taught': its teacher is a moving average of the network; ",
+    ),
+    "_only_averages_grow_old": (
+        IMAGES,
+        {"train.ema_decay_grows": True},
+        ": train.ema_decay_grows=True with train.ema_decay=0.0: there is no average",
+    ),
+    "_collapse_can_be_told": (
+        IMAGES,
+        {"train.stop_at_collapse": True},
+        ": train.stop_at_collapse=True with model.name='vqvae': only 'simclr', 'dino', 'lejepa' look",
+    ),
+    "_newest_is_not_stopped_early": (
+        TAUGHT,
+        {"train.early_stopping_patience_epochs": 3},
+        ": train.early_stopping_patience_epochs=3 with model.name='dino': its validation loss does not say",
     ),
     "_weights_come_from_one_place": (
         IMAGES,
@@ -234,11 +270,12 @@ def test_several_faults_are_said_at_once_each_in_its_line():
 
 
 def test_a_method_that_is_added_is_allowed(monkeypatch):
-    assert _lines(IMAGES, {"model.name": "dino"}) == [
-        "config.model.name='dino': expected 'ae', 'vae', 'vqvae', 'mae' or 'taught', e.g. --config.model.name=ae"
+    known = "'ae', 'vae', 'vqvae', 'mae', 'simclr', 'dino', 'lejepa' or 'taught'"
+    assert _lines(IMAGES, {"model.name": "gan"}) == [
+        f"config.model.name='gan': expected {known}, e.g. --config.model.name=ae"
     ]
-    monkeypatch.setitem(METHODS, "dino", METHODS["ae"])
-    assert _lines(IMAGES, {"model.name": "dino"}) == []
+    monkeypatch.setitem(METHODS, "gan", METHODS["ae"])
+    assert _lines(IMAGES, {"model.name": "gan"}) == []
 
 
 def test_no_rule_is_asked_of_what_is_no_group():
@@ -257,3 +294,30 @@ def test_shares_of_the_area_may_be_equal_and_in_no_other_order(area, allowed):
 def test_any_angle_needs_no_square_and_no_right_angles():
     changes = {"data.augment.rotate90": False, "data.augment.rotate": True, "data.crop_size": (224, 128)}
     assert _lines(IMAGES, changes) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model.decoder": "mirror"}, "nothing would train the decoder"),
+        ({"objective.crops.num_local": 1, "objective.crops.local_area": (0.5, 0.1)}, "expected (0, 0), windows at"),
+        ({"objective.crops.num_local": 1, "objective.crops.local_size": (16, 32)}, "only squares can be turned"),
+        (
+            {"objective.crops.num_local": 1, "model.encoder": "vit", "model.vit.positions": "learnt"},
+            "only data.crop_size=(32, 32) is possible",
+        ),
+        ({"model.pretrained": "weights", "model.resnet.width": 8}, "ResNets of 18 to 152 layers are published"),
+    ],
+)
+def test_what_else_methods_that_compare_views_refuse(changes, said):
+    (line,) = _lines(TAUGHT, changes)
+    assert said in line
+
+
+def test_outlines_have_no_local_views():
+    changes = {"model.name": "simclr", "model.decoder": "none", "objective.reconstruction": 0.0}
+    changes |= {"objective.matrix.reindexed": False, "objective.contrastive.weight": 0.0}
+    assert _lines(OUTLINES, changes) == []
+    changes |= {"objective.crops.num_local": 1, "objective.crops.local_size": (64, 64)}
+    (line,) = _lines(OUTLINES, changes)
+    assert "an outline is seen whole; 0 is possible" in line

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bie_jax.models.decoders.resnet import ResNetDecoder
-from bie_jax.models.encoders.resnet import ResNetEncoder
+from bie_jax.models.encoders.resnet import STRIDES, ResNetEncoder
 from bie_jax.models.layers.resnet import batch_norm
 
 CLASSIFIER = {18: 513_000, 34: 513_000, 50: 2_049_000, 101: 2_049_000, 152: 2_049_000}
@@ -126,3 +126,23 @@ def test_batch_statistics_against_float64_wherever_the_features_lie(offset):
     counted = x[valid].astype(np.float64)
     mean, variance = counted.mean(axis=(0, 1, 2)), counted.var(axis=(0, 1, 2))
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-5), atol=1e-6 * (offset + 1))
+
+
+@pytest.mark.parametrize("stem", ["large", "small"])
+def test_a_narrow_resnet_of_ten_layers(stem):
+    """Its stem keeps the size of its name, and the decoder gives back the image's."""
+    stride, side = {"large": (32, 7), "small": (16, 3)}[stem]
+    encoder, decoder = ResNetEncoder(10, 4, stem), ResNetDecoder(10, 3, 4, stem)
+    image = jnp.zeros((2, 64, 32, 3))
+
+    def encode(x):
+        return encoder.init_with_output(jax.random.key(0), x, train=False)
+
+    encoded, variables = jax.eval_shape(encode, image)
+    assert encoded.shape == (2, 64 // stride, 32 // stride, 8 * 4)
+    assert variables["params"]["stem"]["kernel"].shape == (side, side, 3, 4)
+    assert STRIDES[stem] == stride
+    decoded = jax.eval_shape(lambda z: decoder.init_with_output(jax.random.key(0), z, train=False)[0], encoded)
+    assert decoded.shape == image.shape
+    kernels = [leaf for leaf in jax.tree.leaves(variables["params"]) if leaf.ndim == 4 and leaf.shape[0] == 3]
+    assert len(kernels) == 8 + (stem == "small")

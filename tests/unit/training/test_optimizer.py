@@ -22,6 +22,7 @@ def _config(**changes):
         "name": "lamb",
         "lr": 0.1,
         "weight_decay": 0.05,
+        "weight_decay_growth": 1.0,
         "momentum": 0.9,
         "beta1": 0.9,
         "beta2": 0.999,
@@ -326,3 +327,16 @@ def test_the_learning_rate_that_acts_is_the_one_asked_for(name, lr):
     expected = {"adamw": 2 * lr, "lamb": lr, "sgd": 0.2 * 1.9 * lr}[name]
     np.testing.assert_allclose(jnp.linalg.norm(update["x"]), expected, rtol=1e-3)
     np.testing.assert_allclose(schedule(0), lr, rtol=1e-6)
+
+
+def test_the_weight_decay_grows_as_half_a_cosine():
+    """Plain descent without a gradient: what a step takes of a parameter is rate times decay."""
+    config = _config(name="sgd", momentum=0.0, clip_norm=0.0, weight_decay=0.02, weight_decay_growth=10.0)
+    params = {"kernel": jnp.ones((2, 2))}
+    tx, schedule = build_optimizer(config, params, steps_per_epoch=STEPS_PER_EPOCH, epochs=EPOCHS)
+    state, zeros = tx.init(params), jax.tree.map(jnp.zeros_like, params)
+    for step in range(STEPS):
+        updates, state = tx.update(zeros, state, params)
+        share = min(step / (STEPS_PER_EPOCH * EPOCHS), 1)
+        decay = 0.2 - 0.18 * 0.5 * (1 + np.cos(np.pi * share))
+        np.testing.assert_allclose(updates["kernel"], -schedule(step) * decay, rtol=1e-4)

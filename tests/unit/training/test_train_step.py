@@ -22,7 +22,7 @@ from bie_jax.training import sharding
 from bie_jax.training.checkpoint import Checkpoints, Progress, find_checkpoints, load_model
 from bie_jax.training.optimizer import build_optimizer
 from bie_jax.training.state import averageable, create_train_state, initial_variables
-from bie_jax.training.step import build_eval_step, build_train_step, frozen_statistics
+from bie_jax.training.step import build_eval_step, build_train_step, ema_decay, frozen_statistics
 from bie_jax.views import intensities
 from configs import base
 
@@ -316,3 +316,12 @@ def test_a_training_step_leaves_a_frozen_encoder_as_it_is(frozen):
     after = jax.device_get((state.params["encoder"], state.model_state["batch_stats"]))
     moved = jax.tree.leaves(jax.tree.map(lambda old, new: float(np.abs(old - new).max()), before, after))
     assert max(moved) == 0 if frozen else max(moved[-2:]) > 0 and max(moved[:-2]) > 0
+
+
+def test_the_memory_of_an_average_grows_to_all_of_the_run():
+    """Of 4 steps, from 0.5: 1 - 0.5 (1 + cos(pi step / 4)) / 2."""
+    config = _config("ae", ema_decay=0.5, ema_decay_grows=True)
+    decays = [float(ema_decay(config.train, jnp.int32(step), 4)) for step in range(5)]
+    np.testing.assert_allclose(decays, [0.5, 0.5732233, 0.75, 0.9267767, 1.0], rtol=1e-6)
+    constant = config.train.model_copy(update={"ema_decay_grows": False})
+    assert ema_decay(constant, jnp.int32(3), 4) == 0.5
