@@ -295,8 +295,9 @@ def _predecessor_table() -> ConfigDict:
     config.eval.image_size = (0, 0)  # pixels, the middle part that is embedded; (0, 0): all of it
     config.eval.label = "label"  # column that is predicted
     config.eval.group = "plate"  # column that is left out in turn
-    # "embedding": the latent vector, or how often each code occurs; "features": what the encoder says before the
-    # bottleneck, a mean over positions.
+    # "embedding": the latent vector, or how often each code occurs. Of what the encoder says before the bottleneck:
+    # "features", the mean over positions; "statistics", mean, maximum and standard deviation; "layers", the same of
+    # several layers.
     config.eval.readout = "embedding"
     config.eval.components = 0  # principal components that stand for the readout; 0: itself
     config.eval.append = ()  # numbers known of an example that are put beside its embedding, e.g. ("area_px",)

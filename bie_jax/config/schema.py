@@ -371,7 +371,7 @@ class EvalConfig(_Group):
     image_size: PartSize
     label: Name
     group: Name
-    readout: Literal["embedding", "features"]
+    readout: Literal["embedding", "features", "statistics", "layers"]
     components: Annotated[int, _whole(0, 2**16)]
     append: Names
     probe_control: Text

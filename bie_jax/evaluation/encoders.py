@@ -6,11 +6,17 @@ import numpy as np
 
 from bie_jax.config.schema import EvalConfig
 from bie_jax.evaluation.embedding import embed_image_set, load_readout, load_untrained
+from bie_jax.evaluation.embedding.load import second_readout
 from bie_jax.evaluation.embedding.read import EmbeddedSet
 from bie_jax.evaluation.feature_set import Block, FeatureSet
 from bie_jax.evaluation.scores.keys import RANDOM, RANDOM_POOLED, TRAINED
 from bie_jax.input.image_set import ImageSet
 
+_READ = {
+    "features": "the mean over positions",
+    "statistics": "mean, maximum and standard deviation over positions",
+    "layers": "mean, maximum and standard deviation over positions, of several layers",
+}
 RANDOM_DRAWS = 3  # seeds of the random weights: a single one is better or worse by luck
 
 
@@ -48,7 +54,7 @@ def encoder_features(
         (
             RANDOM_POOLED,
             "Random encoder, pooled",
-            f"The same random weights, read before the bottleneck as the mean over positions, {seeds}.",
+            f"The same random weights, read before the bottleneck: {_READ[second_readout(settings)]}, {seeds}.",
             untrained_pooled,
         ),
     )

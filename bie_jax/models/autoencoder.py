@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from bie_jax.models.layers.channels import contract, contract_image, expand, join_channels
+from bie_jax.models.readouts import pooled
 
 
 class Autoencoder(nn.Module):
@@ -35,7 +36,8 @@ class Autoencoder(nn.Module):
 
         Returns:
             reconstruction: [B, H, W, C], or None without a decoder.
-            out: `embedding` [B, latent_dim]; `features` [B, F], the encoder's output pooled, before the bottleneck;
+            out: `embedding` [B, latent_dim]; of the encoder's output, before the bottleneck, `features` [B, F], the
+                mean over positions, and after training `statistics` [B, 3 F] (see `bie_jax.models.readouts`);
                 and what the bottleneck adds: `codes`, `commitment`, `perplexity`, `code_counts` of a quantizer (see
                 `VectorQuantizer`), `mean` and `logvar` of a VAE.
         """
@@ -57,7 +59,7 @@ class Autoencoder(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The second half of `encode`: of features, or of what several views of an image have in the mean."""
         z, out = self.bottleneck(features, _valid(channel_mask), train=train)
-        return z, out | {"features": features.mean(axis=(1, 2))}
+        return z, out | pooled(features, train=train)
 
     def decode(self, embedding: jax.Array, height: int, width: int) -> jax.Array:
         """Images of embeddings: what the decoder makes of points of the latent space.
@@ -97,7 +99,7 @@ class ChannelTokenAutoencoder(Autoencoder):
         features = join_channels(tokens, kept, "mean")
         z, out = self.bottleneck(features, _valid(channel_mask), train=train)
         channels = {"channel_embeddings": tokens.mean(axis=(2, 3)), "channels_kept": kept}
-        return z, out | {"features": features.mean(axis=(1, 2))} | channels
+        return z, out | pooled(features, train=train) | channels
 
 
 class IndependentChannels(nn.Module):
@@ -117,8 +119,8 @@ class IndependentChannels(nn.Module):
         """Reconstruct each channel from itself; `out` as `Autoencoder` has it.
 
         What belongs to an image's channels gets an axis [B, C, ...] (`codes`, `mean`, `logvar`); `embedding`,
-        `features` and `commitment` are joined over the channels, `channel_embeddings` is [B, C, d], and `channels_kept`
-        [B, C] bool the channels that there are.
+        `features`, `statistics` and `commitment` are joined over the channels, `channel_embeddings` is [B, C, d], and
+        `channels_kept` [B, C] bool the channels that there are.
         """
         reconstruction, out = self.network(expand(image), _expand_mask(channel_mask), train=train)
         drawn = None if reconstruction is None else contract_image(reconstruction, image.shape[-1])
@@ -140,7 +142,7 @@ class IndependentChannels(nn.Module):
         joined["channel_embeddings"] = each["embedding"]
         joined["channels_kept"] = present
         joined["embedding"] = join_channels(each["embedding"], present, self.channel_readout)
-        for name in ("features", "commitment"):
+        for name in ("features", "statistics", "commitment"):
             if name in each:
                 joined[name] = join_channels(each[name], present, "mean")
         return joined

@@ -19,6 +19,7 @@ from bie_jax.models.layers.channels import contract_image, join_channels
 from bie_jax.models.layers.masking import random_masking
 from bie_jax.models.layers.patches import Grid, patch_grid, unpatchify
 from bie_jax.models.layers.transformer import ViTSize, dense
+from bie_jax.models.readouts import pooled
 
 
 class MAE(nn.Module):
@@ -144,9 +145,10 @@ class MAE(nn.Module):
 
         Returns:
             z: [B, H/p, W/p, latent_dim], the projected tokens, joined over channels as the embedding is.
-            out: `embedding` [B, latent_dim], the mean of `z`; `features` [B, D], the mean of the encoder's tokens; of
-                `channel_tokens` also `channels_kept` [B, C] bool, the channels of which a token is seen, and
-                `channel_embeddings` [B, C, d], 0 for the others.
+            out: `embedding` [B, latent_dim], the mean of `z`; of the tokens `features` [B, D], their mean, and
+                after training `statistics` [B, 3 D] (see `bie_jax.models.readouts`); of `channel_tokens` also
+                `channels_kept` [B, C] bool, the channels of which a token is seen, and `channel_embeddings` [B, C, d],
+                0 for the others.
         """
         tokens, kept = self.encoder.tokens(image, channel_mask, train=train)  # [B, C', h, w, D]
         latent = self._project(tokens)
@@ -154,7 +156,8 @@ class MAE(nn.Module):
         by_position = jnp.moveaxis(latent, 1, 3).reshape(b * rows * columns, kept.shape[1], -1)
         present = jnp.repeat(kept, rows * columns, axis=0)
         z = join_channels(by_position, present, self.channel_readout).reshape(b, rows, columns, -1)
-        return z, self._readout(tokens.mean(axis=(2, 3)), latent.mean(axis=(2, 3)), kept)
+        out = self._readout(tokens.mean(axis=(2, 3)), latent.mean(axis=(2, 3)), kept)
+        return z, out | pooled(join_channels(tokens, kept, "mean"), train=train)
 
     def _project(self, tokens: jax.Array) -> jax.Array:
         return tokens if self.latent is None else self.latent(tokens)

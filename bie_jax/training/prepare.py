@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from bie_jax.config.schema import Config, ConfigError
 from bie_jax.config.set_rules import check_components
 from bie_jax.input.mixture import Mixture
+from bie_jax.models import readouts
 from bie_jax.objectives import METHODS, build_model
 from bie_jax.training import sharding
 from bie_jax.training.calendar import Calendar
@@ -91,8 +93,7 @@ def prepare(
         )
     except ValueError as error:
         raise ConfigError(f"config.optimizer: {error}") from None
-    readout = jax.eval_shape(lambda of: model.apply(of, blank, train=False, method="encode")[1], shapes)
-    check_components(config.eval.components, readout[config.eval.readout].shape[-1])
+    check_components(config.eval.components, _readout_width(config, model, shapes, blank))
 
     def fresh(key: jax.Array) -> TrainState:
         return create_train_state(config, model, tx, channels, key)
@@ -127,6 +128,16 @@ def prepare(
         without_totals=jax.jit(lambda window: window.without_totals(), out_shardings=shardings.window),
         summarize=method.summarize,
     )
+
+
+def _readout_width(config: Config, model: nn.Module, shapes: dict[str, Any], blank: jax.Array) -> int:
+    """Numbers of an image that `eval.readout` says."""
+    present = jnp.ones((1, blank.shape[-1]), bool)
+    (_, out), layers = jax.eval_shape(lambda of: readouts.look(model, of, blank, present, "encode", True), shapes)
+    width = (out | {"layers": layers})[config.eval.readout].shape[-1]
+    if not width:
+        raise ConfigError(f"config.eval.readout='layers' with model.name={config.model.name!r}: its network notes none")
+    return width
 
 
 @dataclasses.dataclass(frozen=True)

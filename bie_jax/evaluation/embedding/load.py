@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bie_jax.config.schema import Config
+from bie_jax.config.schema import Config, EvalConfig
 from bie_jax.config.stored import load_config
 from bie_jax.evaluation.embedding.components import Components
 from bie_jax.evaluation.embedding.embedder import Embedder
@@ -51,10 +51,9 @@ def load_latents(workdir: str | Path) -> Embedder:
 def load_untrained(workdir: str | Path, seeds: Sequence[int]) -> Iterator[Embedder]:
     """The same network and intensities with random weights: the baseline that training has to beat.
 
-    Rows are read in two ways, side by side: the embedding at the bottleneck, as that of a trained network, and the mean
-    over positions of the encoder's output, before it; `widths` has the length of each. Which of the two says more
-    differs between networks and sets (`experiments/embedding`), and a baseline must be given its best reading: both
-    are scored.
+    Rows are read in two ways, side by side: the embedding at the bottleneck, and `second_readout`; `widths` has the
+    length of each. Which of the two says more differs between networks and sets (`experiments/embedding`), and a
+    baseline must be given its best reading: both are scored.
 
     Args:
         workdir: folder of a run.
@@ -65,10 +64,16 @@ def load_untrained(workdir: str | Path, seeds: Sequence[int]) -> Iterator[Embedd
     for seed in seeds:
         variables = draw(jax.random.key(seed))
         if embedder is None:
-            embedder = Embedder(config, dataset, model, variables, ("embedding", "features"), None)
+            readouts = ("embedding", second_readout(config.eval))
+            embedder = Embedder(config, dataset, model, variables, readouts, None)
         else:
             embedder = embedder.with_variables(variables)
         yield embedder
+
+
+def second_readout(settings: EvalConfig) -> Literal["features", "statistics", "layers"]:
+    """That of the trained network, or where it is read at its bottleneck what lies before that."""
+    return "features" if settings.readout == "embedding" else settings.readout
 
 
 def _build(

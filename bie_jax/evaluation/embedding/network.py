@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from bie_jax.config.schema import Config
 from bie_jax.evaluation.embedding.inputs import INPUTS, Inputs
+from bie_jax.models import readouts
 from bie_jax.views.intensities import IntensityTable
 from bie_jax.views.kinds import VIEWS
 
@@ -21,7 +22,7 @@ class Network:
         config: of the run.
         model: without variables.
         table: the intensities that images are normalized by.
-        readouts: the entries of the model's `out` that are, side by side, an image's row.
+        readouts: the entries of the model's `out`, or "layers", that are side by side an image's row.
     """
 
     config: Config
@@ -46,18 +47,19 @@ class Network:
         """Arguments as `view` -> each readout [B, *] float32, and codes [B, ..., G] of a VQ-VAE."""
         present = self._present(plate)
         num_views = self.inputs.num_views(image.shape[1], self.config)
+        layers = "layers" in self.readouts
         if num_views == 1:
-            view = self.view(image, plate)
-            _, out = self._apply(variables, view, present, train=False, method="encode")
+            (_, out), noted = readouts.look(self.model, variables, self.view(image, plate), present, "encode", layers)
         else:
 
-            def look_from(start: jax.Array) -> jax.Array:
+            def look_from(start: jax.Array) -> tuple[jax.Array, jax.Array]:
                 view = self.view(jnp.roll(image, -start, axis=1), plate)
-                return self._apply(variables, view, present, train=False, method="look")
+                return readouts.look(self.model, variables, view, present, "look", layers)
 
             # One after the other: all at once would need the memory of as many batches.
-            features = jax.lax.map(look_from, jnp.arange(num_views)).mean(axis=0)
+            features, noted = (part.mean(axis=0) for part in jax.lax.map(look_from, jnp.arange(num_views)))
             _, out = self._apply(variables, features, present, train=False, method="read")
+        out = out | {"layers": noted}
         return [out[name].astype(jnp.float32) for name in self.readouts], out.get("codes")
 
     def reconstruct(self, variables: dict[str, Any], image: jax.Array, plate: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -11,6 +11,7 @@ import jax
 
 from bie_jax.models.layers.conv import Conv
 from bie_jax.models.layers.residual_stack import SAME, ResidualStack
+from bie_jax.models.readouts import note_layer
 
 
 class ResidualStackEncoder(nn.Module):
@@ -29,7 +30,11 @@ class ResidualStackEncoder(nn.Module):
         del channel_mask, train
         conv = functools.partial(Conv, padding=SAME, cpu_kernels=self.cpu_kernels)
         x = nn.relu(conv(self.num_hiddens // 2, (4, 4), strides=2)(image))
-        for _ in range(self.num_halvings - 1):
+        note_layer(self, "halving1", x)
+        for number in range(2, self.num_halvings + 1):
             x = nn.relu(conv(self.num_hiddens, (4, 4), strides=2)(x))
+            note_layer(self, f"halving{number}", x)
         x = conv(self.num_hiddens, (3, 3))(x)
-        return ResidualStack(self.num_residual_hiddens, self.num_residual_layers, self.remat, self.cpu_kernels)(x)
+        x = ResidualStack(self.num_residual_hiddens, self.num_residual_layers, self.remat, self.cpu_kernels)(x)
+        note_layer(self, "stack", x)
+        return x

@@ -8,6 +8,7 @@ import jax
 from bie_jax.models.layers.conv import PaddingMode
 from bie_jax.models.layers.resize import max_pool
 from bie_jax.models.layers.resnet import BLOCKS, STAGE_SIZES, ResNetStage, batch_norm, conv
+from bie_jax.models.readouts import note_layer
 
 STRIDES = {"large": 32, "small": 16}  # stem -> input pixels for one position of the encoder's output
 
@@ -70,4 +71,5 @@ class ResNetEncoder(nn.Module):
                 name=f"stage{index + 1}",
             )
             x = stage(x, valid, train=train)
+            note_layer(self, f"stage{index + 1}_statistics", x)
         return x

@@ -16,6 +16,7 @@ from jax import lax
 from bie_jax.models.layers.broadcast import broadcast
 from bie_jax.models.layers.norm import layer_norm
 from bie_jax.models.layers.ring import chords, turns
+from bie_jax.models.readouts import note_layer
 
 # Parts of the ring whose means are kept apart where the start matters.
 PARTS = 16
@@ -71,6 +72,7 @@ class RingEncoder(nn.Module):
         for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             h = norm(convolution(x))
             x = nn.gelu(h if number == 0 else x + h)
+            note_layer(self, f"layer{number + 1}", x)
         return x
 
 

@@ -15,6 +15,7 @@ from jax import lax
 from bie_jax.models.layers.broadcast import broadcast
 from bie_jax.models.layers.dense import Dense
 from bie_jax.models.layers.norm import layer_norm
+from bie_jax.models.readouts import note_layer
 
 dense = functools.partial(Dense, kernel_init=nn.initializers.xavier_uniform())
 # DINOv2 was trained from this value, after Touvron et al. 2021 (arXiv 2103.17239).
@@ -91,7 +92,9 @@ class Block(nn.Module):
         x = x + self._scaled(project(width, name="attention_out")(h), "attention_scale")
         h = layer_norm(self.norm_epsilon, name="mlp_norm")(x)
         h = gelu(project(self.mlp_width, name="mlp_in")(h))
-        return x + self._scaled(project(width, name="mlp_out")(h), "mlp_scale"), None
+        x = x + self._scaled(project(width, name="mlp_out")(h), "mlp_scale")
+        note_layer(self, "patches", x[:, 1:], None if present is None else present[:, 1:])  # without the class token
+        return x, None
 
     def _scaled(self, h: jax.Array, name: str) -> jax.Array:
         if not self.layer_scale:
