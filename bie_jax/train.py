@@ -17,6 +17,7 @@ from bie_jax.files import integrity
 from bie_jax.files.foreign_text import visible
 from bie_jax.input.batches import train_batches
 from bie_jax.input.mixture import Mixture, open_mixture
+from bie_jax.input.positives import build_positives
 from bie_jax.input.splits import describe_overlap, describe_split
 from bie_jax.objectives import METHODS
 from bie_jax.training import run_files
@@ -77,6 +78,10 @@ def _announce(config: Config, mixture: Mixture, train_rows: list[np.ndarray], va
     for member, image_set in enumerate(mixture.sets):
         sides = (rows - mixture.first_rows[member] for rows in (train_rows[member], val_rows[member]))
         print(f"{image_set.name}: {describe_split(image_set.metadata, *sides)}")
+    rows = np.concatenate(train_rows)
+    positives = build_positives(config.data, mixture.metadata, rows)
+    if positives is not None:
+        print(positives.describe(rows))
     for note in notes_on_scores(config.eval, mixture.sets[0].metadata, val_rows[0]):
         print(f"scores: {visible(note)}")
     for note in describe_overlap(mixture.metadata, np.concatenate(train_rows), np.concatenate(val_rows)):
@@ -105,6 +110,7 @@ def _train(
             config.train.seed,
             step,
             config.data.read_threads,
+            build_positives(config.data, mixture.metadata, np.concatenate(train_rows)),
         )
 
         # --- Writers

@@ -120,6 +120,10 @@ def _predecessor_table() -> ConfigDict:
     config.data.fold = 0  # which of the folds is held out
     config.data.split_by = "well"  # "image", "site", "well", "plate" or a column: a group is never on both sides
     config.data.read_threads = 16
+    # What is compared with an image, by methods that compare views: another view of the "same_image"; of another "site"
+    # of its well; of another well or plate of its "treatment", a column, which then teaches the encoder.
+    config.data.positives = "same_image"
+    config.data.treatment = "label"  # read when positives = "treatment"
     config.data.augment = ConfigDict()  # read when kind = "images", like normalization
     config.data.augment.flip = True
     config.data.augment.rotate90 = True

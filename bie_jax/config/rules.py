@@ -456,6 +456,15 @@ def _decoder_is_trained(config: Config) -> Iterator[str]:
         )
 
 
+def _second_views_are_of_something(config: Config) -> Iterator[str]:
+    known = config.model.name in METHODS
+    if config.data.positives != "same_image" and known and not METHODS[config.model.name].other_views(config):
+        yield (
+            f"config: data.positives={config.data.positives!r} with model.name={config.model.name!r}: nothing looks "
+            "at a second view; 'same_image' is possible, or objective.contrastive.form='views' with a weight"
+        )
+
+
 def _local_views_suit_the_network(config: Config) -> Iterator[str]:
     crops, model = config.objective.crops, config.model
     if not crops.num_local or model.name not in _methods(lambda method: not method.needs_decoder):
@@ -605,6 +614,7 @@ RULES_OF_ALL: tuple[Callable[[Config], Iterator[str]], ...] = (
     _what_the_ring_keeps_is_not_random,
     _terms_are_of_the_method,
     _decoder_is_trained,
+    _second_views_are_of_something,
     _local_views_suit_the_network,
     _teacher_is_an_average,
     _only_averages_grow_old,

@@ -153,6 +153,8 @@ class DataConfig(_Group):
     fold: Annotated[int, _whole(0, 999)]
     split_by: Name
     read_threads: Annotated[int, _whole(1, 128)]  # each holds two batches
+    positives: Literal["same_image", "site", "treatment"]
+    treatment: Name
     augment: AugmentConfig
     outline: OutlineConfig
 

@@ -19,6 +19,7 @@ from bie_jax.input.columns import embedding_columns
 from bie_jax.input.covariates import check_known
 from bie_jax.input.image_set import ImageSet
 from bie_jax.input.mixture import Mixture
+from bie_jax.input.positives import build_positives
 from bie_jax.input.splits import split_image_set
 from bie_jax.input.wells import names_of_wells
 from bie_jax.objectives.contrast import compared_treatment
@@ -50,6 +51,7 @@ def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[
     _check_columns(config.eval, main)
     train_rows, val_rows = _split(config, mixture)
     check_negatives(config.objective.contrastive, mixture, np.concatenate(train_rows))
+    _check_positives(config.data, mixture, np.concatenate(train_rows))
     _check_batch_is_filled(config.train, mixture, train_rows, val_rows)
     _check_components_are_fitted(config.eval, main, train_rows[0])
     _check_steps_are_counted(config, sum(map(len, train_rows)))
@@ -170,6 +172,22 @@ def _check_something_is_compared(contrastive: ContrastiveConfig, mixture: Mixtur
         raise ConfigError(
             f"config.objective.contrastive.form='replicates' compares a treatment on one plate with itself on another, "
             f"and no value of {treatment!r} in {mixture.name!r} is on two plates; 'views' is possible"
+        )
+
+
+def _check_positives(data: DataConfig, mixture: Mixture, train_rows: np.ndarray) -> None:
+    """Second views of other images are there for some of those that are trained on."""
+    if data.positives == "treatment" and data.treatment not in mixture.metadata.columns:
+        raise ConfigError(
+            f"config.data.treatment={data.treatment!r} is no column of {mixture.name!r}; there are "
+            f"{', '.join(mixture.metadata.columns)}"
+        )
+    positives = build_positives(data, mixture.metadata, train_rows)
+    if positives is not None and all(positives.candidates(row)[0] == row for row in train_rows):
+        of = "another site of its well" if data.positives == "site" else f"another well of its {data.treatment}"
+        raise ConfigError(
+            f"config.data.positives={data.positives!r}: no image that {mixture.name!r} has to train on has {of}; "
+            "'same_image' is possible"
         )
 
 

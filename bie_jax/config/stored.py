@@ -37,6 +37,8 @@ _ADDED = {
     "optimizer.weight_decay_growth": 1.0,
     "train.ema_decay_grows": False,
     "train.stop_at_collapse": False,
+    "data.positives": "same_image",
+    "data.treatment": "label",
     "data.augment.area": [0.0, 0.0],
     "data.augment.aspect": 1.0,
     "data.augment.rotate": False,

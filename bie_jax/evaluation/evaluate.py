@@ -26,7 +26,7 @@ from bie_jax.evaluation.scores.file import Scores, describe_set, write_scores
 from bie_jax.evaluation.scores.plan import plan_scores
 from bie_jax.evaluation.scores.rows import write_score_table
 from bie_jax.evaluation.scores.score import score_features
-from bie_jax.evaluation.transductive import transductive_note
+from bie_jax.evaluation.transductive import column_that_taught, transductive_note
 from bie_jax.files.foreign_text import visible
 from bie_jax.training import run_files
 from bie_jax.training.writers.log import LOG
@@ -83,7 +83,7 @@ def _evaluate(workdir: Path, config: Config) -> Scores:
         "model": embedded.model,
         "made_from": embedded.made_from,
         **scored,
-        "transductive": transductive_note(metadata, config.objective.contrastive, scored["splits"]),
+        "transductive": transductive_note(metadata, column_that_taught(config), scored["splits"]),
         "invariances": [],
         "seconds": round(time.monotonic() - started, 1),
     }

@@ -4,29 +4,33 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from bie_jax.config.schema import ContrastiveConfig
+from bie_jax.config.schema import Config
 from bie_jax.evaluation.report.titles import split_title
 from bie_jax.evaluation.scores.keys import UNSEEN
 from bie_jax.objectives.contrast import compared_treatment
 
 
-def transductive_note(metadata: pd.DataFrame, contrastive: ContrastiveConfig, splits: Iterable[str]) -> str:
+def column_that_taught(config: Config) -> str | None:
+    """The column whose equal values the encoder was taught to draw together; None: it saw no labels."""
+    if config.data.positives == "treatment":
+        return config.data.treatment
+    return compared_treatment(config.objective.contrastive)
+
+
+def transductive_note(metadata: pd.DataFrame, taught_by: str | None, splits: Iterable[str]) -> str:
     """What the encoder saw while it was trained.
 
     Args:
         metadata: with `split`, "train" or "val".
-        contrastive: the checked `objective.contrastive` group.
+        taught_by: see `column_that_taught`.
         splits: those that were scored.
     """
     total = len(metadata)
     train = int((metadata["split"] == "train").sum())
-    taught = compared_treatment(contrastive) is not None
     how = (
-        f"with the column {contrastive.treatment}, whose equal values it draws together,"
-        if taught
-        else "without labels"
+        "without labels" if taught_by is None else f"with the column {taught_by}, whose equal values it draws together,"
     )
-    seen = "with it" if taught else "unlabeled"
+    seen = "unlabeled" if taught_by is None else "with it"
     unseen = (
         f"Those called {split_title(UNSEEN)} are not: encoder and classifiers learned from the {train} images, "
         f"and the {total - train} are classified. "

@@ -7,28 +7,54 @@ threads.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grain
 import jax
 import numpy as np
 
 from bie_jax.input.mixture import Mixture
+from bie_jax.input.positives import Positives
+
+# One image, or with a further axis a batch: `row`, `place`, `positive_row`, `positive_place`.
+_Chosen = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class _ReadBatch(grain.transforms.Map):
-    """[B] rows, or [B, 3] rows and places, -> {"image", "row"}. Every image is copied once."""
+    """[B] rows, or `_Chosen` with an axis of B, -> {"image", "row"} and what is beside. Every image is copied once."""
 
     mixture: Mixture
 
-    def map(self, element: np.ndarray) -> dict[str, np.ndarray]:
-        rows, places = (element, None) if element.ndim == 1 else (element[:, 0].astype(np.int64), element[:, 1:])
-        return {"image": self.mixture.images(rows, places), "row": rows.astype(np.int32)}
+    def map(self, element: np.ndarray | _Chosen) -> dict[str, np.ndarray]:
+        chosen: _Chosen = element if isinstance(element, dict) else {"row": element}
+        batch = {}
+        for image, row, place in (("image", "row", "place"), ("positive", "positive_row", "positive_place")):
+            if row in chosen:
+                batch |= {
+                    image: self.mixture.images(chosen[row], chosen.get(place)),
+                    row: chosen[row].astype(np.int32),
+                }
+        return batch
 
 
-def _place(row: np.int64, rng: np.random.Generator) -> np.ndarray:
+def _place(row: np.int64, rng: np.random.Generator) -> _Chosen:
     """A row, and where in a larger image the window is cut. Grain seeds the generator by the element's place alone."""
-    return np.concatenate([[row], rng.random(2)])
+    return {"row": row, "place": rng.random(2)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Beside(grain.transforms.RandomMap):
+    """A row with that of its second view, and where that is cut if the first is."""
+
+    positives: Positives
+
+    def random_map(self, element: np.int64 | _Chosen, rng: np.random.Generator) -> _Chosen:
+        chosen: _Chosen = element if isinstance(element, dict) else {"row": element}
+        beside: _Chosen = {"positive_row": np.int64(self.positives.draw(int(chosen["row"]), rng))}
+        if "place" in chosen:
+            beside["positive_place"] = rng.random(2)
+        return chosen | beside
 
 
 def _rows(rows: np.ndarray) -> grain.MapDataset:
@@ -44,6 +70,7 @@ def train_batches(
     seed: int,
     start_step: int,
     read_threads: int,
+    positives: Positives | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless shuffled batches of this process's share, from batch number `start_step` on.
 
@@ -58,12 +85,21 @@ def train_batches(
         seed: of the order.
         start_step: how many batches were used already.
         read_threads: threads that read ahead.
+        positives: what draws another image beside each; None: there is none.
 
     Yields:
-        {"image": [B, H, W, C] in the mixture's dtype, "row": [B] int32} with B = batch_size / processes.
+        {"image": [B, H, W, C] in the mixture's dtype, "row": [B] int32} with B = batch_size / processes; the same of
+        the images beside them in "positive" and "positive_row".
     """
     shuffled = [_rows(chosen).seed(seed + member).shuffle() for member, chosen in enumerate(rows)]
-    if len(shuffled) == 1:
+    if positives is not None:
+        endless = [dataset.repeat() for dataset in shuffled]
+        order = (
+            endless[0] if len(endless) == 1 else grain.MapDataset.mix(endless, weights).seed(seed).random_map(_place)
+        )
+        paired = order.seed(seed).random_map(_Beside(positives))
+        dataset = paired[jax.process_index() :: jax.process_count()]
+    elif len(shuffled) == 1:
         dataset = shuffled[0][jax.process_index() :: jax.process_count()].repeat()
     else:
         endless = [dataset.repeat() for dataset in shuffled]

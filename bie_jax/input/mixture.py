@@ -48,18 +48,22 @@ class Mixture:
         tables = [image_set.metadata.assign(set=image_set.name) for image_set in self.sets]
         return pd.concat(tables, ignore_index=True)
 
-    def origins(self, treatment: str | None) -> np.ndarray:
+    def origins(self, treatment: str | None, same: str | None = None) -> np.ndarray:
         """Where each image is from, as numbers: what `losses.contrastive.Origin` says of a batch.
 
         Plates and wells are told apart by their names: those of the same name in two sets are the same.
 
         Args:
             treatment: column; None: no treatment is known.
+            same: column; wells in which it has the same value count as one, as nothing is to tell them apart.
 
         Returns:
             [N, 4] int32: its own number, its well's, its plate's, its treatment's; -1 for one of no treatment.
         """
         wells, plates = (pd.factorize(names)[0] for names in (names_of_wells(self.metadata), self.metadata["plate"]))
+        if same is not None:
+            values = self.metadata[same].fillna("").astype(str)
+            wells = np.where(values == "", wells, wells.max() + 1 + pd.factorize(values)[0])
         treatments = np.full(len(self), -1)
         if treatment is not None:
             names = self.metadata[treatment]

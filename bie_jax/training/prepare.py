@@ -106,7 +106,7 @@ def prepare(
         print(note)
 
     table = intensity_table(sets, mixture.channel_names, config.data.normalization, config.data.normalization_scope)
-    batch_shapes = _BatchShapes(mixture, layout)
+    batch_shapes = _BatchShapes(mixture, layout, config.data.positives != "same_image")
     train_step = compile_step(
         build_train_step(config, model, table, layout, blank_state, calendar.total), blank_state, batch_shapes, config
     )
@@ -115,7 +115,8 @@ def prepare(
     shardings = layout.of(blank_state)
     state = blank_state if resumes else warm_start(jax.jit(fresh, out_shardings=shardings)(key), given)
     method = METHODS[config.model.name]
-    put = _Put(mixture, table_rows(sets), method.treatment(config.objective), layout)
+    drawn_together = config.data.treatment if config.data.positives == "treatment" else None
+    put = _Put(mixture, table_rows(sets), method.treatment(config.objective), drawn_together, layout)
     eval_step = build_eval_step(config, model, table, layout, blank_state)
     return Run(
         state=state,
@@ -146,6 +147,7 @@ class _BatchShapes:
 
     mixture: Mixture
     layout: sharding.Layout
+    has_positives: bool
 
     def __call__(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         shapes = {
@@ -153,6 +155,8 @@ class _BatchShapes:
             "plate": ((), np.int32),
             "origin": ((4,), np.int32),
         }
+        if self.has_positives:
+            shapes |= {"positive": shapes["image"], "positive_plate": shapes["plate"]}
         return {
             name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=self.layout.batch)
             for name, (shape, dtype) in shapes.items()
@@ -166,6 +170,8 @@ class _Put:
         mixture: the sets.
         table_rows: (set, plate) -> row of the intensity table.
         treatment: the column that a method compares; None: it does not, and it need not be there.
+        positives: the column whose equal values are each other's second views: told apart is then no longer by wells
+            but by this; None: no column is.
         layout: where a batch lies.
     """
 
@@ -174,14 +180,17 @@ class _Put:
         mixture: Mixture,
         table_rows: dict[tuple[str, str], int],
         treatment: str | None,
+        positives: str | None,
         layout: sharding.Layout,
     ):
         keys = zip(mixture.metadata["set"], mixture.metadata["plate"], strict=True)
         self._plate_of_row = np.asarray([table_rows[key] for key in keys], np.int32)
-        self._origin_of_row = mixture.origins(treatment)
+        self._origin_of_row = mixture.origins(treatment, positives)
         self._sharding = layout.batch
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        arrays = {name: array for name, array in batch.items() if name != "row"}
+        arrays = {name: array for name, array in batch.items() if name not in ("row", "positive_row")}
         known = {"plate": self._plate_of_row[batch["row"]], "origin": self._origin_of_row[batch["row"]]}
+        if "positive_row" in batch:
+            known["positive_plate"] = self._plate_of_row[batch["positive_row"]]
         return sharding.put_batch(arrays | known, self._sharding)

@@ -24,7 +24,7 @@ from bie_jax.views.kinds import VIEWS
 def build_train_step(
     config: Config, model: nn.Module, table: IntensityTable, layout: Layout, state: TrainState, total_steps: int
 ) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, jax.Array]]:
-    """The compiled step: (state, {"image" counts, "plate", "origin"}) -> (state, loss).
+    """The compiled step: (state, {"image" counts, "plate", "origin"}) -> (state, loss), "positive" of the image beside.
 
     The given state's buffers are reused. With `train.accumulate_steps` = k the batch is computed in k microbatches
     whose gradients are averaged, which is the gradient of the whole batch, and codebooks learn once from all of them.
@@ -53,13 +53,15 @@ def build_train_step(
         view_key, noise_key = jax.random.split(key)
         weight = table.present[batch["plate"]]
         counts = (batch["image"], batch["plate"], table)
+        # Every second view is of the image beside, where there is one.
+        beside = (batch["positive"], batch["positive_plate"], table) if "positive" in batch else counts
         seen = Batch(
             image=view(view_key, *counts, config.data).astype(dtype),
             weight=weight,
             channel_mask=None if all_there else weight > 0,
             origin=Origin.of(batch["origin"]),
             other_views=tuple(
-                view(jax.random.fold_in(view_key, number), *counts, data).astype(dtype)
+                view(jax.random.fold_in(view_key, number), *(beside if number % 2 else counts), data).astype(dtype)
                 for number, data in enumerate(others, start=1)
             ),
         )

@@ -91,7 +91,11 @@ def test_every_reader_reads_in_some_configuration():
         config = vqvae_idr0093.get_config()
         config.update_from_flattened_dict(change)
         read |= {reader for reader in READERS if reader.reads(check_config(config))}
-    taught = {"objective.crops.num_local": 1, "objective.dino.teacher_temperature_steps": 1}
+    taught = {
+        "data.positives": "treatment",
+        "objective.crops.num_local": 1,
+        "objective.dino.teacher_temperature_steps": 1,
+    }
     for module, change in ((simclr_idr0093, {}), (lejepa_idr0093, {}), (dino_idr0093, taught), (shape_vqvae_mnist, {})):
         config = module.get_config("tiny")
         config.update_from_flattened_dict(change)

@@ -172,6 +172,11 @@ BROKEN = {
         {"objective.reconstruction": 1.0},
         ": model.decoder='none' with objective.reconstruction=1.0: 0 is possible",
     ),
+    "_second_views_are_of_something": (
+        IMAGES,
+        {"data.positives": "site"},
+        ": data.positives='site' with model.name='vqvae': nothing looks at a second view",
+    ),
     "_local_views_suit_the_network": (
         TAUGHT,
         {"objective.crops.num_local": 2, "objective.crops.local_size": (24, 24)},
