@@ -48,23 +48,29 @@ def load_latents(workdir: str | Path) -> Embedder:
     return _embedder(Path(workdir), ("embedding",), None)
 
 
-def load_untrained(workdir: str | Path, seeds: Sequence[int]) -> Iterator[Embedder]:
-    """The same network and intensities with random weights: the baseline that training has to beat.
+def load_readouts(workdir: str | Path, readouts: tuple[str, ...]) -> Embedder:
+    """The same network, read in several ways side by side: `eval.readout` has their names, `widths` their lengths."""
+    return _embedder(Path(workdir), readouts, None)
 
-    Rows are read in two ways, side by side: the embedding at the bottleneck, and `second_readout`; `widths` has the
-    length of each. Which of the two says more differs between networks and sets (`experiments/embedding`), and a
-    baseline must be given its best reading: both are scored.
+
+def load_untrained(
+    workdir: str | Path, seeds: Sequence[int], readouts: tuple[str, ...] | None = None
+) -> Iterator[Embedder]:
+    """The same network and intensities with random weights: the baseline that training has to beat.
 
     Args:
         workdir: folder of a run.
         seeds: of the weights, one network for each; they are compiled once.
+        readouts: as in `load_readouts`. None: the embedding at the bottleneck, and `second_readout`. Which of the two
+            says more differs between networks and sets (`experiments/embedding`), and a baseline must be given its best
+            reading: both are scored.
     """
     config, dataset, model, draw = _build(Path(workdir))
     embedder = None
     for seed in seeds:
         variables = draw(jax.random.key(seed))
         if embedder is None:
-            readouts = ("embedding", second_readout(config.eval))
+            readouts = readouts or ("embedding", second_readout(config.eval))
             embedder = Embedder(config, dataset, model, variables, readouts, None)
         else:
             embedder = embedder.with_variables(variables)
