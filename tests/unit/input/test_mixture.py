@@ -33,6 +33,7 @@ def mixed_config(tiny_config, two_sets):
     tiny_config.model.cpu_kernels = False  # which compiles in half the time
     tiny_config.model.residual_stack.num_residual_layers = 1
     tiny_config.model.quantizer.kmeans_iterations = 0
+    tiny_config.data.augment.update(flip=False, rotate90=False)
     return tiny_config
 
 
