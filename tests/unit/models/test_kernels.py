@@ -1,7 +1,6 @@
 """Each CPU form beside its plain twin, and whole networks of either."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -33,12 +32,16 @@ CASES = {
 CHANNELS = {"few out": (3, 5), "few in": (3, 17), "more": (18, 17), "many": (33, 34)}
 
 
+def _numbers(y):
+    return np.sin(np.arange(y.size, dtype=np.float32)).reshape(y.shape)
+
+
 def _value_and_gradients(form, *inputs):
     """Of a product of the output with fixed numbers."""
 
     def total(*inputs):
         y = form(*inputs)
-        return (y * jnp.sin(jnp.arange(y.size)).reshape(y.shape)).sum(), y
+        return (y * _numbers(y)).sum(), y
 
     (_, y), gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))(*inputs)
     return y, gradients
@@ -56,22 +59,49 @@ def test_products_are_the_same_product(shape):
     _assert_same(_value_and_gradients(cpu_product, *inputs), _value_and_gradients(plain_product, *inputs))
 
 
-@pytest.mark.parametrize("channels", CHANNELS)
-@pytest.mark.parametrize("case", CASES)
+def _convolve_by_taps(x, kernel, padding, strides):
+    """The convolution, and how the output's gradient becomes that of both inputs; in float64."""
+    (top, bottom), (left, right) = padding
+    x, kernel = np.pad(np.float64(x), ((0, 0), *padding, (0, 0))), np.float64(kernel)
+    height, width = ((n - k) // strides + 1 for n, k in zip(x.shape[1:3], kernel.shape))
+    seen = {
+        (i, j): np.s_[:, i : i + (height - 1) * strides + 1 : strides, j : j + (width - 1) * strides + 1 : strides]
+        for i, j in np.ndindex(kernel.shape[:2])
+    }
+    y = sum(x[part] @ kernel[tap] for tap, part in seen.items())
+
+    def backward(dy):
+        dx, dkernel = np.zeros_like(x), np.zeros_like(kernel)
+        for tap, part in seen.items():
+            dx[part] += dy @ kernel[tap].T
+            dkernel[tap] = np.einsum("bhwc,bhwd->cd", x[part], dy)
+        return dx[:, top : x.shape[1] - bottom, left : x.shape[2] - right], dkernel
+
+    return y, backward
+
+
+@pytest.mark.parametrize(
+    ("case", "channels"),
+    [
+        *((case, channels) for case in CASES for channels in ("few out", "few in")),
+        ("strided, asymmetric padding", "more"),
+        ("3x3", "more"),
+        ("1x1 strided", "more"),
+        ("3x3", "many"),  # Winograd's form is of these alone
+    ],
+)
 def test_convolutions_are_the_same_convolution(case, channels):
     size, kernel_size, strides, padding = CASES[case]
     c_in, c_out = CHANNELS[channels]
     rng = np.random.default_rng(0)
-    inputs = (
-        rng.normal(size=(2, *size, c_in)).astype(np.float32),
-        rng.normal(size=(*kernel_size, c_in, c_out)).astype(np.float32),
-    )
-    expected = _value_and_gradients(lambda x, kernel: plain_convolution(x, kernel, padding, strides), *inputs)
-    ours = _value_and_gradients(lambda x, kernel: cpu_convolution(x, kernel, padding, strides), *inputs)
-    _assert_same(ours, expected)
-    if channels == "few in":  # a product knows no channels
-        ours = _value_and_gradients(lambda x, kernel: product_over_patches(x, kernel, padding, strides), *inputs)
-        _assert_same(ours, expected)
+    x = rng.normal(size=(2, *size, c_in)).astype(np.float32)
+    kernel = rng.normal(size=(*kernel_size, c_in, c_out)).astype(np.float32)
+    y, backward = _convolve_by_taps(x, kernel, padding, strides)
+    # The others know no channels.
+    others = {"few out": (product_over_patches,), "few in": (plain_convolution,)}
+    for form in (cpu_convolution, *others.get(channels, ())):
+        ours = _value_and_gradients(lambda x, kernel, form=form: form(x, kernel, padding, strides), x, kernel)
+        _assert_same(ours, (y, backward(_numbers(y))))
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
@@ -84,15 +114,15 @@ def test_convolutions_inside_a_loop_are_the_same_convolution(channels):
     def scanned(x, kernels):
         return jax.lax.scan(lambda _, kernel: (None, cpu_convolution(x, kernel, SAME, 1)), None, kernels)[1]
 
-    def unrolled(x, kernels):
-        return jnp.stack([plain_convolution(x, kernel, SAME, 1) for kernel in kernels])
-
-    _assert_same(_value_and_gradients(scanned, x, kernels), _value_and_gradients(unrolled, x, kernels))
+    each = [_convolve_by_taps(x, kernel, SAME, 1) for kernel in kernels]
+    y = np.stack([y for y, _ in each])
+    dx, dkernels = zip(*(backward(dy) for (_, backward), dy in zip(each, _numbers(y), strict=True)), strict=True)
+    _assert_same(_value_and_gradients(scanned, x, kernels), (y, (sum(dx), np.stack(dkernels))))
 
 
 def _images(**model):
     config = base.get_config("tiny", "base")
-    config.model.residual_stack.num_residual_layers = 2
+    config.model.residual_stack.num_residual_layers = 1
     config.model.resnet.width = 4
     config.model.vit.update(size="Ti", patch_size=8, decoder_width=16, decoder_depth=1, decoder_heads=2)
     config.model.update(model)
@@ -109,11 +139,10 @@ def _outlines(**model):
 
 NETWORKS = {
     "stack": _images(name="vqvae"),
-    "stack, pooled": _images(name="vqvae", bottleneck="pooled"),
+    "stack, pooled, independent": _images(name="vqvae", bottleneck="pooled", channels="independent"),
     "resnet 18": _images(name="vae", encoder="resnet", spread="broadcast"),
     "resnet 50": _images(name="ae", encoder="resnet", resnet={"depth": 50, "padding": "circular"}),
     "vit": _images(name="vae", encoder="vit"),
-    "independent": _images(name="ae", channels="independent"),
     "mae": _images(name="mae", encoder="vit", channels="tokens"),
     "points": _outlines(name="ae", decoder="points"),
     "matrix": _outlines(name="ae", decoder="matrix"),
@@ -149,9 +178,9 @@ def _outputs(model, image):
 
 @pytest.fixture
 def _small(monkeypatch):
-    """A ResNet of one narrow stage, a ViT of two narrow blocks."""
+    """ResNets of one narrow stage, its further blocks unrolled in the one and scanned in the other; a ViT of two."""
     for room in (encoders_resnet, decoders_resnet):
-        monkeypatch.setattr(room, "STAGE_SIZES", {18: (3,), 50: (3,)})
+        monkeypatch.setattr(room, "STAGE_SIZES", {18: (2,), 50: (3,)})
     monkeypatch.setitem(SIZES, "Ti", ViTSize(16, 2, 2, 24))
 
 
@@ -163,43 +192,52 @@ def _shapes(model, image):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_switch_reaches_every_layer(name):
     image = _example(name)
-    taken = {}
-    for cpu_kernels in (True, False):
-        outputs = _outputs(model := _built(NETWORKS[name], image.shape[-1], cpu_kernels=cpu_kernels), image)
-        program = str(jax.make_jaxpr(outputs)(_shapes(model, image)))
+    models = {form: _built(NETWORKS[name], image.shape[-1], cpu_kernels=form) for form in (True, False)}
+    taken, shapes = {}, _shapes(models[False], image)
+    for cpu_kernels, model in models.items():
+        program = str(jax.make_jaxpr(_outputs(model, image))(shapes))
         taken[cpu_kernels] = program.count("=cpu_product") + program.count("=cpu_convolution")
     assert taken[True] > 0 == taken[False]
+
+
+def _normal(tree, rng, scale=1.0):
+    return jax.tree.map(lambda leaf: (scale * rng.normal(size=leaf.shape)).astype(np.float32), tree)
 
 
 @pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize("name", ["stack", "resnet 18", "vit", "matrix"])
 def test_plain_networks_have_forward_derivatives_and_are_the_same_networks(name):
-    """u . (J v) of the plain network, forward, is (u J) . v of that in CPU forms, backward."""
+    """Of the first: u . (J v) of the plain network, forward, is (u J) . v of that in CPU forms, backward."""
     image, rng = _example(name), np.random.default_rng(0)
     plain, fast = (_built(NETWORKS[name], image.shape[-1], cpu_kernels=form) for form in (False, True))
-
-    def normal(tree, scale=1.0):
-        return jax.tree.map(lambda leaf: (scale * rng.normal(size=leaf.shape)).astype(np.float32), tree)
-
     shapes = _shapes(plain, image)
     state = {key: jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes[key]) for key in shapes}
-    params, tangent = normal(shapes["params"], 0.1), normal(shapes["params"], 0.1)
-    cotangent = normal(jax.eval_shape(_outputs(plain, image), shapes))
+    params, tangent = _normal(shapes["params"], rng, 0.1), _normal(shapes["params"], rng, 0.1)
+    of_plain, of_fast = (
+        lambda params, model=model: _outputs(model, image)(state | {"params": params}) for model in (plain, fast)
+    )
+
+    def forward(params):
+        return jax.jvp(of_plain, (params,), (tangent,))
+
+    if name != "stack":
+        _, moved = jax.eval_shape(forward, params)
+        assert {leaf.dtype for leaf in jax.tree.leaves(moved)} == {np.dtype(np.float32)}
+        _assert_same(*jax.jit(lambda params: (of_fast(params), of_plain(params)))(params))
+        return
+
+    cotangent = _normal(jax.eval_shape(of_plain, params), rng)
 
     @jax.jit
     def derivatives(params):
-        of_plain, of_fast = (
-            lambda params, model=model: _outputs(model, image)(state | {"params": params}) for model in (plain, fast)
-        )
-        y, dy = jax.jvp(of_plain, (params,), (tangent,))
         fast_y, back = jax.vjp(of_fast, params)
-        return y, fast_y, dy, _dot(tangent, back(cotangent)[0])
+        return *forward(params), fast_y, _dot(tangent, back(cotangent)[0])
 
-    y, fast_y, dy, backward = derivatives(params)
+    y, dy, fast_y, backward = derivatives(params)
     _assert_same(fast_y, y)
-    forward, scale = _dot(cotangent, dy), np.sqrt(_dot(cotangent, cotangent) * _dot(dy, dy))
-    assert abs(forward) > 1e-4 * scale > 0
-    np.testing.assert_allclose(backward, forward, atol=1e-4 * scale)
+    along, scale = _dot(cotangent, dy), np.sqrt(_dot(cotangent, cotangent) * _dot(dy, dy))
+    assert abs(along) > 1e-4 * scale > 0
+    np.testing.assert_allclose(backward, along, atol=1e-4 * scale)
 
 
 def _dot(a, b):

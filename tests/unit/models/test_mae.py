@@ -22,7 +22,7 @@ PRESENT = np.asarray([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 0]], bool)
 
 
 def _mae(*, channel_tokens=False, latent_dim=16, norm_pix_loss=True, channel_readout="mean", **encoder):
-    encoder = ViTEncoder(SMALL, P, "sincos", channel_tokens=channel_tokens, **encoder)
+    encoder = ViTEncoder(SMALL, P, "sincos", channel_tokens=channel_tokens, cpu_kernels=False, **encoder)
     return MAE(encoder, C, latent_dim, 0.6, norm_pix_loss, channel_readout, 8, 1, 2)
 
 
@@ -196,15 +196,21 @@ def test_kept_tokens_are_embedded(mae):
     channels = C if encoder.channel_tokens else 1
     for b in range(2):
         ids = np.flatnonzero(kept[b])
-        tokens = bound.embed(patches[b : b + 1, ids], (H // P, W // P), channels, ids[None])
-        tokens = np.asarray(bound.transform(tokens, None))[0, 1:]
+
+        @jax.jit
+        def transformed(patches, ids):
+            return bound.transform(bound.embed(patches, (H // P, W // P), channels, ids), None)
+
+        tokens = np.asarray(transformed(patches[b : b + 1, ids], ids[None]))[0, 1:]
         means = [tokens[ids // N == c].mean(axis=0) for c in range(channels) if (ids // N == c).any()]
         np.testing.assert_allclose(out["features"][b], np.mean(means, axis=0), rtol=1e-4, atol=1e-5)
         np.testing.assert_array_equal(out["embedding"][b], out["features"][b])  # there is no projection
 
 
-@pytest.mark.parametrize("latent_dim", [16, 6])
-@pytest.mark.parametrize(("channel_tokens", "readout"), [(False, "mean"), (True, "mean"), (True, "concat")])
+@pytest.mark.parametrize(
+    ("channel_tokens", "readout", "latent_dim"),
+    [(False, "mean", 16), (False, "mean", 6), (True, "mean", 6), (True, "concat", 16), (True, "concat", 6)],
+)
 def test_embedding_is_the_mean_of_the_projected_tokens(latent_dim, channel_tokens, readout):
     """Of whole images, with exactly latent_dim numbers; no projection where the width is the encoder's."""
     latent_dim *= C if readout == "concat" else 1
@@ -276,23 +282,20 @@ def test_a_channel_that_is_left_out_is_as_if_it_were_not_there():
     jax.tree.map(np.testing.assert_array_equal, again, (reconstruction, out))
 
 
-def test_blocks_of_the_decoder_computed_again_give_the_same_gradient():
-    """Which then multiplies more matrices; of the encoder see `test_vit.py`."""
+def test_blocks_of_the_decoder_are_computed_again_for_the_gradient():
+    """Which then multiplies more matrices; that these blocks give the same otherwise: `test_vit.py`."""
     masking = random_masking(RNG.uniform(size=(1, C * N)).astype(np.float32), 0.4)
     inputs = _image(1, 1 + masking.ids_keep.shape[1], 16), masking, (H // P, W // P), C
     decoder = MAEDecoder(ViTSize(8, 2, 2, 16), P * P, **DECODER)
     variables = _variables(decoder, *inputs)
-    products, gradients = {}, {}
+    products = {}
     for remat in (False, True):
         network = decoder.clone(remat=remat)
         gradient = jax.grad(lambda variables, network=network: jnp.square(network.apply(variables, *inputs)).mean())
-        traced = jax.jit(gradient).trace(variables)
-        products[remat] = str(traced.jaxpr).count("dot_general")
-        gradients[remat] = traced.lower().compile()(variables)
+        products[remat] = str(jax.make_jaxpr(gradient)(variables)).count("dot_general")
         mae = TOKENS.clone(encoder=TOKENS.encoder.clone(remat=remat))
         assert mae.bind(_example(TOKENS)[1]).decoder.remat == remat
     assert products[True] > products[False]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradients[False], gradients[True])
 
 
 def test_each_channel_is_decoded_on_its_own():

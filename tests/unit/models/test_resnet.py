@@ -16,16 +16,33 @@ from bie_jax.models.layers.resnet import batch_norm
 CLASSIFIER = {18: 513_000, 34: 513_000, 50: 2_049_000, 101: 2_049_000, 152: 2_049_000}
 
 
+@functools.cache
+def _published(depth):
+    """Shapes of the parameters."""
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    return jax.eval_shape(lambda x: ResNetEncoder(depth).init(jax.random.key(0), x, train=False), image)["params"]
+
+
+def _variables(network, x, rng):
+    """Random, biases and scales too; running variances are positive."""
+    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), x, train=True))
+
+    def filled(path, leaf):
+        if path[-1].key in ("var", "scale"):
+            return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+        fan_in = np.prod(leaf.shape[-4:-1]) if path[-1].key == "kernel" else 100
+        return (rng.normal(size=leaf.shape) / np.sqrt(fan_in)).astype(np.float32)
+
+    return jax.tree.map_with_path(filled, shapes)
+
+
 @pytest.mark.parametrize(
     ("depth", "parameters"),
     [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160), (152, 60_192_808)],
 )
 def test_the_published_number_of_parameters(depth, parameters):
     """torchvision's, with a classifier of 1000 classes that an encoder does not have."""
-    shapes = jax.eval_shape(
-        lambda x: ResNetEncoder(depth).init(jax.random.key(0), x, train=False), jnp.zeros((1, 64, 64, 3))
-    )
-    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == parameters - CLASSIFIER[depth]
+    assert sum(leaf.size for leaf in jax.tree.leaves(_published(depth))) == parameters - CLASSIFIER[depth]
 
 
 @pytest.mark.parametrize(("depth", "features"), [(18, 512), (50, 2048)])
@@ -40,16 +57,14 @@ def test_sizes(depth, features):
 
 
 def test_equal_blocks_are_one_scanned_block():
-    def kernel(depth):
-        shapes = jax.eval_shape(
-            lambda x: ResNetEncoder(depth).init(jax.random.key(0), x, train=False), jnp.zeros((1, 32, 32, 3))
-        )
-        return shapes["params"]["stage3"]["layers"]["conv1"]["kernel"].shape
-
-    assert (kernel(50)[0], kernel(101)[0], kernel(152)[0]) == (5, 22, 35)
+    scanned = [_published(depth)["stage3"]["layers"]["conv1"]["kernel"].shape[0] for depth in (50, 101, 152)]
+    assert scanned == [5, 22, 35]
 
 
-@pytest.mark.parametrize(("network", "blocks"), [(ResNetEncoder(18, 4), 2), (ResNetDecoder(18, 1, 4), 3)])
+@pytest.mark.parametrize(
+    ("network", "blocks"),
+    [(ResNetEncoder(18, 4, cpu_kernels=False), 2), (ResNetDecoder(18, 1, 4, cpu_kernels=False), 3)],
+)
 def test_blocks_computed_again_give_the_same_gradient_and_statistics(network, blocks, monkeypatch):
     """In one narrow stage: the blocks after its first are unrolled if there is one, and scanned if there are two."""
     room = sys.modules[type(network).__module__]
@@ -76,56 +91,57 @@ def test_blocks_computed_again_give_the_same_gradient_and_statistics(network, bl
 
 
 def test_an_example_without_channels_has_no_say_in_the_statistics():
-    encoder = ResNetEncoder(18)
-    image = jax.random.normal(jax.random.key(0), (3, 64, 64, 2))
+    encoder, rng = ResNetEncoder(10, 4), np.random.default_rng(0)
+    image = rng.normal(size=(3, 64, 64, 2)).astype(np.float32)
     mask = jnp.asarray([[True, True], [True, False], [False, False]])
-    variables = jax.jit(lambda x: encoder.init(jax.random.key(1), x, train=True))(image)
+    variables = _variables(encoder, image, rng)
 
     @jax.jit
     def run(image):
         features, changed = encoder.apply(variables, image, mask, train=True, mutable=["batch_stats"])
         return features[:2], changed
 
-    disturbed = image.at[2].set(100.0)
-    jax.tree.map(np.testing.assert_array_equal, run(image), run(disturbed))
-    seen = run(image.at[1].multiply(2.0))
-    assert np.abs(np.asarray(seen[0][0] - run(image)[0][0])).max() > 1e-4
+    outputs, disturbed, seen = run(image), image.copy(), image.copy()
+    disturbed[2] = 100.0
+    jax.tree.map(np.testing.assert_array_equal, outputs, run(disturbed))
+    seen[1] *= 2.0
+    assert np.abs(np.asarray(run(seen)[0][0] - outputs[0][0])).max() > 1e-4
 
 
 def test_a_circular_network_knows_no_border():
     """An image rolled by the stride gives a map rolled by one position, and back."""
-    image = jax.random.normal(jax.random.key(0), (1, 64, 64, 1))
-    encoder, decoder = ResNetEncoder(18, padding_mode="circular"), ResNetDecoder(18, 1, padding_mode="circular")
-    variables = jax.jit(lambda key: encoder.init(key, image, train=False))(jax.random.key(1))
-    encode = jax.jit(lambda image: encoder.apply(variables, image, train=False))
-    z = encode(image)
-    rolled = encode(jnp.roll(image, (32, 32), (1, 2)))
-    np.testing.assert_allclose(rolled, jnp.roll(z, (1, 1), (1, 2)), atol=1e-4 * float(jnp.abs(z).max()))
-    assert jnp.abs(rolled - z).max() > 1e-2 * jnp.abs(z).max()
-    back = jax.jit(lambda key: decoder.init(key, z, train=False))(jax.random.key(1))
-    decode = jax.jit(lambda z: decoder.apply(back, z, train=False))
-    image = decode(z)
-    np.testing.assert_allclose(
-        decode(jnp.roll(z, (1, 1), (1, 2))),
-        jnp.roll(image, (32, 32), (1, 2)),
-        atol=1e-4 * float(jnp.abs(image).max()),
-    )
+    encoder, decoder = ResNetEncoder(10, 4, padding_mode="circular"), ResNetDecoder(10, 1, 4, padding_mode="circular")
+    rng = np.random.default_rng(0)
+    for network, x, ways in (
+        (encoder, rng.normal(size=(1, 64, 64, 1)), (32, 1)),
+        (decoder, rng.normal(size=(1, 2, 2, 32)), (1, 32)),
+    ):
+        variables = _variables(network, x.astype(np.float32), rng)
+        run = jax.jit(lambda x, network=network, variables=variables: network.apply(variables, x, train=False))
+        given, made = ((way, way) for way in ways)
+        y = np.asarray(run(x))
+        rolled = np.asarray(run(np.roll(x, given, (1, 2))))
+        np.testing.assert_allclose(rolled, np.roll(y, made, (1, 2)), atol=1e-4 * np.abs(y).max())
+        assert np.abs(rolled - y).max() > 1e-2 * np.abs(y).max()
+
+
+class _Norm(nn.Module):
+    @nn.compact
+    def __call__(self, x, valid):
+        return batch_norm(x, valid, True, "norm")
+
+
+_normalize = jax.jit(lambda x, valid: _Norm().init_with_output(jax.random.key(0), x, valid)[0])
 
 
 @pytest.mark.parametrize("offset", [0, 30, 1000, 10_000])
 def test_batch_statistics_against_float64_wherever_the_features_lie(offset):
-    class Norm(nn.Module):
-        @nn.compact
-        def __call__(self, x, valid):
-            return batch_norm(x, valid, True, "norm")
-
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(6, 5, 5, 3)) + offset).astype(np.float32)
     valid = np.asarray([1, 1, 1, 1, 0, 1], bool)
-    y, _ = jax.jit(lambda x: Norm().init_with_output(jax.random.key(0), x, valid))(x)
     counted = x[valid].astype(np.float64)
     mean, variance = counted.mean(axis=(0, 1, 2)), counted.var(axis=(0, 1, 2))
-    np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-5), atol=1e-6 * (offset + 1))
+    np.testing.assert_allclose(_normalize(x, valid), (x - mean) / np.sqrt(variance + 1e-5), atol=1e-6 * (offset + 1))
 
 
 @pytest.mark.parametrize("stem", ["large", "small"])

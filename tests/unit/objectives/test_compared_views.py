@@ -1,6 +1,7 @@
 """Methods that compare views: what each makes of a small network's outputs, told again view by view in numpy."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -55,31 +56,48 @@ def _batch(config, weight=None):
 
 
 def _network(config):
-    num_prototypes = 16 if config.model.name == "dino" else 0
-    model = WithHead(_Backbone(config.model.decoder != "none"), ProjectionHead(8, 2, 5, num_prototypes))
-    variables = initial_variables(model, jnp.zeros((1, SIZE, SIZE, CHANNELS)), jax.random.key(0))
-    return model, variables.pop("params"), variables
+    return _networks(config.model.name == "dino", config.model.decoder != "none")
+
+
+@functools.cache
+def _networks(has_prototypes, draws):
+    model = WithHead(_Backbone(draws), ProjectionHead(8, 2, 5, 16 if has_prototypes else 0))
+    image = jnp.zeros((1, SIZE, SIZE, CHANNELS))
+    variables = jax.jit(lambda key: initial_variables(model, image, key))(jax.random.key(0))
+    return model, variables["params"], {name: variables[name] for name in variables if name != "params"}
+
+
+@functools.partial(jax.jit, static_argnames=("model", "name", "settings", "train"))
+def _objective(params, state, teacher, batch, step, *, model, name, settings, train):
+    return METHODS[name].objective(model, settings, params, state, batch, step, KEY, train=train, teacher=teacher)
 
 
 def _loss(config, batch, *, train=True, step=0, teacher=None, params=None):
     model, fresh, state = _network(config)
-    params = fresh if params is None else params
     teacher = Teacher(fresh, state) if teacher is None else teacher
+    return _objective(
+        fresh if params is None else params,
+        state,
+        teacher,
+        batch,
+        jnp.int32(step),
+        model=model,
+        name=config.model.name,
+        settings=config.objective,
+        train=train,
+    )
 
-    @jax.jit
-    def objective(params, teacher, batch):
-        return METHODS[config.model.name].objective(
-            model, config.objective, params, state, batch, jnp.int32(step), KEY, train=train, teacher=teacher
-        )
 
-    return objective(params, teacher, batch)
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(model, variables, view, channel_mask):
+    return model.apply(variables, view, channel_mask, train=False)
 
 
 def _each_view(config, batch):
     """Projections [V, B, *] and embeddings [V, B, d], a view at a time."""
     model, params, state = _network(config)
-    apply = jax.jit(lambda view: model.apply({"params": params, **state}, view, batch.channel_mask, train=False)[1])
-    seen = [apply(view) for view in (batch.image, *batch.other_views)]
+    variables = {"params": params, **state}
+    seen = [_apply(model, variables, view, batch.channel_mask)[1] for view in (batch.image, *batch.other_views)]
     return (np.stack([out[name] for out in seen]).astype(np.float64) for name in ("projection", "embedding"))
 
 
@@ -265,7 +283,7 @@ def test_a_decoder_is_trained_on_all_global_views():
     batch = _batch(config)
     model, params, state = _network(config)
     errors = [
-        np.square(np.asarray(model.apply({"params": params, **state}, view, train=False)[0]) - view).mean()
+        np.square(np.asarray(_apply(model, {"params": params, **state}, view, None)[0]) - view).mean()
         for view in (batch.image, *batch.other_views)
     ]
     loss, aux = _loss(config, batch)

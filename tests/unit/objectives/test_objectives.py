@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 
 from bie_jax.config.rules import check_config
 from bie_jax.losses.contrastive import Origin
+from bie_jax.models.encoders.vit import SIZES
+from bie_jax.models.layers.transformer import ViTSize
 from bie_jax.objectives import METHODS, build_model
 from bie_jax.objectives.ae import ae
 from bie_jax.objectives.base import Batch, unlabeled_batch
@@ -209,9 +211,16 @@ def test_a_channel_without_a_token_is_compared_with_nothing(form):
     assert term(kept, everything) != term(np.ones((4, 2), bool), everything)
 
 
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setitem(SIZES, "Ti", ViTSize(16, 2, 2, 24))
+
+
 def _real(name, **model):
     config = base.get_config("tiny", "base")
     config.model.name = name
+    config.model.cpu_kernels, config.model.residual_stack.num_residual_layers = False, 1
+    config.model.quantizer.kmeans_iterations = 0
     config.model.update(model)
     config.data.crop_size = (16, 16)
     config.model.vit.update(size="Ti", patch_size=8, decoder_width=16, decoder_depth=1, decoder_heads=2)
@@ -219,8 +228,18 @@ def _real(name, **model):
 
 
 def _variables(config, channels, image):
-    model = build_model(config, channels)
-    variables = jax.jit(lambda key: initial_variables(model, image, key))(jax.random.key(1))
+    """Drawn without a program that is compiled for it; what is counted is 1."""
+    model, rng = build_model(config, channels), np.random.default_rng(1)
+    shapes = jax.eval_shape(lambda image: initial_variables(model, image, KEY), image)
+
+    def draw(path, leaf):
+        if path[-1].key in ("kernel", "codebook"):
+            return (rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]))).astype(np.float32)
+        if path[0].key == "params":
+            return (0.1 * rng.normal(size=leaf.shape)).astype(np.float32)
+        return np.full(leaf.shape, path[-1].key in ("cluster_size", "distortion"), leaf.dtype)
+
+    variables = jax.tree.map_with_path(draw, shapes)
     return model, variables.pop("params"), variables
 
 
@@ -236,9 +255,8 @@ def test_loss_and_gradient_do_not_depend_on_the_batch_size():
 
     gradient = jax.jit(jax.value_and_grad(value), static_argnums=1)
     one = gradient(params, 1)
-    for n in (8, 64):
-        many = gradient(params, n)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), one, many)
+    many = gradient(params, 8)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), one, many)
 
 
 def test_state_moves_only_in_training():
@@ -274,9 +292,10 @@ def test_what_pads_a_batch_counts_for_nothing_in_the_terms_of_matrices():
     np.testing.assert_allclose(alone["diagonal"], np.square(diagonals).mean(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["ae", "vae", "vqvae", "mae"])
 def test_what_pads_a_batch_counts_for_nothing(name):
-    config = _real(name, **({"encoder": "vit", "latent_dim": 192} if name == "mae" else {}))
+    """Of the other methods, which take several views: `test_compared_views.py`."""
+    config = _real(name, **({"encoder": "vit"} if name == "mae" else {}))
     image = jax.random.normal(KEY, (3, 16, 16, 2))
     model, params, state = _variables(config, 2, image)
 
