@@ -9,9 +9,9 @@ from pathlib import Path
 # a second process for the tests of data parallelism, which are marked `eight_devices`.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Half of the suite's time is the compiler's. At level 1 a ResNet-18 that trains for an epoch takes a quarter less than
-# with all optimization, and at level 0 as long again, because it then runs slower than it compiles.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# Most of the suite's time is the compiler's. Without optimization, and with the older of its two ways to write loops,
+# it takes a third of the time, and networks as small as those of the tests run hardly slower.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ from configs import vqvae_idr0093
 from data.records.writer import Description, write_set
 from data.studies.simulated.build import build_simulated
 from data.studies.simulated.simulation import Design
+from tests.once import made_once
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # The same small networks are compiled by many tests, in many processes. An entry that another process has half written,
@@ -47,10 +48,8 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def datasets(tmp_path_factory) -> str:
     """A data directory with one tiny simulated set, built once by the real builder."""
-    directory = tmp_path_factory.mktemp("datasets")
     design = Design(plates=2, control_wells=4, wells_per_sirna=1, sites=2, image_size=32, strengths=(0.5, 1.0))
-    build_simulated(directory, design, num_workers=1)
-    return str(directory)
+    return str(made_once(tmp_path_factory, "datasets", lambda folder: str(build_simulated(folder, design, 1)))[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,20 +97,24 @@ def _write_numbers(folder, name, channel_names, maker):
 @pytest.fixture(scope="session")
 def two_sets(datasets, tmp_path_factory):
     """The tiny simulated set (5 channels, 32 x 32) and another one: 2 channels, one of them shared, 36 x 40."""
-    folder = tmp_path_factory.mktemp("two_sets")
-    (folder / "simulated").symlink_to(Path(datasets) / "simulated")
-    _write_numbers(folder, "other", ("actin", "DNA"), _OneImage())
-    return str(folder)
+
+    def make(folder):
+        (folder / "simulated").symlink_to(Path(datasets) / "simulated")
+        _write_numbers(folder, "other", ("actin", "DNA"), _OneImage())
+
+    return str(made_once(tmp_path_factory, "two_sets", make)[0])
 
 
 @pytest.fixture(scope="session")
 def three_depths(datasets, tmp_path_factory):
     """The tiny simulated set (uint16), "bytes" (uint8, 3 channels) and "floats" (float32, 1 channel); other sizes."""
-    folder = tmp_path_factory.mktemp("three_depths")
-    (folder / "simulated").symlink_to(Path(datasets) / "simulated")
-    _write_numbers(folder, "bytes", ("phase", "DNA", "actin"), _OneImage((40, 34, 3), "uint8"))
-    _write_numbers(folder, "floats", ("actin",), _OneImage((33, 50, 1), "float32"))
-    return str(folder)
+
+    def make(folder):
+        (folder / "simulated").symlink_to(Path(datasets) / "simulated")
+        _write_numbers(folder, "bytes", ("phase", "DNA", "actin"), _OneImage((40, 34, 3), "uint8"))
+        _write_numbers(folder, "floats", ("actin",), _OneImage((33, 50, 1), "float32"))
+
+    return str(made_once(tmp_path_factory, "three_depths", make)[0])
 
 
 @pytest.fixture(scope="session")
@@ -130,8 +133,8 @@ def tiny_config(datasets):
 
 @pytest.fixture(scope="session")
 def trained_workdir(datasets, tmp_path_factory):
-    """(workdir, result) of one tiny run; tests must leave it as it is."""
+    """(workdir, result) of one tiny run, for all processes; who trains in it takes a copy."""
     config = vqvae_idr0093.get_config("tiny")
     config.data.data_dir = datasets
-    workdir = tmp_path_factory.mktemp("runs") / "tiny"
-    return workdir, train_and_evaluate(config, workdir)
+    folder, result = made_once(tmp_path_factory, "trained", lambda folder: train_and_evaluate(config, folder / "tiny"))
+    return folder / "tiny", result

@@ -15,19 +15,20 @@ import tifffile
 from bie_jax.input.image_set import open_image_set
 from data.studies.known import STUDIES
 from data.studies.study import readme
+from tests.end_to_end.commands import REPOSITORY, build
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 REAL_TREES = REPOSITORY.parent / "shared/data/hcs_imagexpress_layout"
 REAL_BBBC021 = REPOSITORY.parent / "shared/data/bbbc021_singlecell_subset"
 
 
 def _run(*arguments):
+    """In a process of its own; most tests are content with `build`."""
     command = [sys.executable, "-m", "data.build", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=REPOSITORY)
 
 
 def _built(data_dir, name, *arguments):
-    result = _run(name, f"--data_dir={data_dir}", *arguments)
+    result = build(name, f"--data_dir={data_dir}", "--workers=1", *arguments)
     assert result.returncode == 0, result.stderr[-2000:]
     return open_image_set(name, data_dir), result.stdout
 
@@ -207,7 +208,7 @@ def test_bad_files_stop_the_build_or_are_listed(plate_folder, tmp_path):
     (plate_folder / "plate0/B03_1_b.tif").unlink()
     tifffile.imwrite(plate_folder / "plate1/B04_1_a.tif", np.full((24, 32), np.nan, np.float32))
     source, sets = f"--source={plate_folder / 'images.csv'}", tmp_path / "sets"
-    stopped = _run("screen", source, f"--data_dir={sets}")
+    stopped = build("screen", source, f"--data_dir={sets}")
     _refused(stopped, "plate0/B02_1_a.tif", "the file is empty", "plate plate0, well B02, site 1, channel a")
     assert "--skip-bad=FILE.csv leaves such fields out" in stopped.stderr.splitlines()[-1]
     assert not (sets / "screen").exists()
@@ -234,7 +235,7 @@ def test_bad_files_stop_the_build_or_are_listed(plate_folder, tmp_path):
 def test_one_odd_sized_image_among_many(plate_folder, tmp_path):
     for channel in "ab":
         tifffile.imwrite(plate_folder / f"plate1/B02_2_{channel}.tif", np.zeros((24, 40), np.uint16))
-    result = _run("screen", f"--source={plate_folder / 'images.csv'}", f"--data_dir={tmp_path / 'sets'}")
+    result = build("screen", f"--source={plate_folder / 'images.csv'}", f"--data_dir={tmp_path / 'sets'}")
     _refused(result, "of 2 sizes: 24 x 40 (1 field, e.g. ", "plate1/B02_2_a.tif), 24 x 32 (11 fields", "--skip-bad=")
     assert not (tmp_path / "sets/screen").exists()
 
@@ -244,7 +245,7 @@ def test_wells_that_do_not_match_are_counted_and_listed(plate_folder, tmp_path):
     wells.loc[0, "Well"] = "H12"
     wells.to_csv(plate_folder / "wells.csv", index=False)
     arguments = (f"--source={plate_folder / 'images.csv'}", f"--annotation={plate_folder / 'wells.csv'}")
-    result = _run("screen", *arguments, f"--data_dir={tmp_path / 'sets'}")
+    result = build("screen", *arguments, f"--data_dir={tmp_path / 'sets'}")
     _refused(result, "no line for 1 of 6 wells", "plate plate0, well B02")
     read, said = _built(tmp_path / "sets", "screen", *arguments, f"--skip-bad={tmp_path / 'bad.csv'}")
     assert len(read) == 10
@@ -296,7 +297,7 @@ def test_builds_then_says_that_it_is_there(bbbc021_source, tmp_path):
     assert "build bbbc021: 100%" in first.stderr  # the progress bar
     assert open_image_set("bbbc021", tmp_path)[1][0, 0].tolist() == [48, 49, 50]
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    second = _run("bbbc021", f"--data_dir={tmp_path}")  # needs no source to say so
+    second = build("bbbc021", f"--data_dir={tmp_path}")  # needs no source to say so
     assert second.returncode == 0
     assert "is built already (images 4 x 4 x 3)" in second.stdout
     assert written == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -358,7 +359,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     ],
 )
 def test_what_cannot_be_built(tmp_path, arguments, parts):
-    _refused(_run(*arguments, f"--data_dir={tmp_path / 'datasets'}"), *parts)
+    _refused(build(*arguments, f"--data_dir={tmp_path / 'datasets'}"), *parts)
     assert not (tmp_path / "datasets").exists()
 
 
@@ -377,7 +378,7 @@ def test_what_cannot_be_built(tmp_path, arguments, parts):
     ],
 )
 def test_what_a_source_does_not_have(plate_folder, tmp_path, flag, parts):
-    _refused(_run("mine", f"--source={plate_folder / 'images.csv'}", flag, f"--data_dir={tmp_path / 'sets'}"), *parts)
+    _refused(build("mine", f"--source={plate_folder / 'images.csv'}", flag, f"--data_dir={tmp_path / 'sets'}"), *parts)
     assert not (tmp_path / "sets" / "mine").exists()
 
 

@@ -15,6 +15,7 @@ def _last_validation(config, lr, datasets, workdir):
     config.optimizer.warmup_epochs, config.optimizer.cooldown_epochs = 0, 0
     config.train.min_epoch_steps = 10
     config.train.eval_every_epochs = 6
+    config.model.residual_stack.num_residual_layers = 1
     train_and_evaluate(config, workdir)
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if "val/loss" in line][-1]

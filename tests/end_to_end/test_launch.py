@@ -1,26 +1,14 @@
 """The command line as a person meets it: real processes, one clear message, a non-zero exit, nothing overwritten."""
 
-import os
+import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.end_to_end.commands import REPOSITORY, launch
+
 TINY = "--config=configs/vqvae_idr0093.py:tiny"
-
-
-def _launch(*arguments, devices=1, **variables):
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"} | variables
-    return subprocess.run(
-        [sys.executable, "launch.py", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 @pytest.mark.parametrize(
@@ -63,35 +51,37 @@ def _launch(*arguments, devices=1, **variables):
         ([TINY, "surplus"], 1, "'surplus' is not understood"),
     ],
 )
-def test_bad_input_is_one_message_and_nothing_written(datasets, tmp_path, arguments, devices, message):
+def test_bad_input_is_one_message_and_nothing_written(launches, datasets, tmp_path, arguments, devices, message):
+    """The one about four devices by the command itself, the others by a process that has imported it."""
     workdir = tmp_path / "run"
     if not arguments[0].startswith("--stage") and "--workdir" not in arguments[-1]:
         arguments = [*arguments, f"--workdir={workdir}"]
     if arguments[0].startswith("--config=configs/vqvae"):
         arguments.append(f"--config.data.data_dir={datasets}")
-    done = _launch(*arguments, devices=devices)
+    done = launches.run(*arguments) if devices == 1 else launch(*arguments, devices=devices)
     assert done.returncode != 0
     assert message in done.stderr
     assert all(line.startswith(("launch.py: ", "config.")) for line in done.stderr.splitlines()), done.stderr
     assert not workdir.exists()
-    assert not (ROOT / "config.json").exists()
+    assert not (REPOSITORY / "config.json").exists()
 
 
 @pytest.mark.parametrize(("stage", "is_needed"), [("all", True), ("train", False)])
-def test_what_is_not_installed_for_a_later_stage_is_said_before_training(tmp_path, stage, is_needed):
+def test_what_is_not_installed_for_a_later_stage_is_said_before_training(launches, tmp_path, stage, is_needed):
     (tmp_path / "anndata.py").write_text("raise ImportError('anndata is not installed')")
     elsewhere = f"--config.data.data_dir={tmp_path / 'nothing'}"
-    done = _launch(TINY, f"--workdir={tmp_path / 'run'}", f"--stage={stage}", elsewhere, PYTHONPATH=str(tmp_path))
+    done = launches.run(TINY, f"--workdir={tmp_path / 'run'}", f"--stage={stage}", elsewhere, path=(tmp_path,))
     assert done.returncode != 0
     assert ("anndata is not installed" in done.stderr) == is_needed
     assert ("python -m data.build" in done.stderr) == (not is_needed)
     assert not (tmp_path / "run").exists()
 
 
-def test_workdir_of_another_configuration(datasets, trained_workdir):
-    workdir, _ = trained_workdir
+def test_workdir_of_another_configuration(launches, datasets, trained_workdir, tmp_path):
+    workdir = shutil.copytree(trained_workdir[0], tmp_path / "run")
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
-    done = _launch(TINY, f"--workdir={workdir}", f"--config.data.data_dir={datasets}", "--config.optimizer.lr=1e-4")
+    changed = (f"--config.data.data_dir={datasets}", "--config.optimizer.lr=1e-4")
+    done = launches.run(TINY, f"--workdir={workdir}", *changed)
     assert done.returncode != 0
     assert "was made by another configuration" in done.stderr
     assert "config.optimizer.lr: the workdir has 0.004, this run 0.0001" in done.stderr
@@ -99,18 +89,25 @@ def test_workdir_of_another_configuration(datasets, trained_workdir):
 
 
 @pytest.mark.parametrize("stage", ["embed", "evaluate"])
-def test_later_stages_say_what_they_miss(tmp_path, stage):
-    done = _launch(f"--workdir={tmp_path}", f"--stage={stage}")
+def test_later_stages_say_what_they_miss(launches, tmp_path, stage):
+    done = launches.run(f"--workdir={tmp_path}", f"--stage={stage}")
     assert done.returncode != 0
     assert "holds no config.json: nothing was trained there" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_every_stage_to_a_report_with_wandb_offline(datasets, tmp_path):
+def test_every_stage_to_a_report_with_wandb_offline(launches, datasets, tmp_path):
     """The whole way in one command, without an account."""
     workdir = tmp_path / "run"
     arguments = (TINY, f"--workdir={workdir}", f"--config.data.data_dir={datasets}", "--config.train.wandb=offline")
-    done = _launch(*arguments, "--config.eval.folds=2", "--config.eval.umap=False")
+    done = launch(
+        *arguments,
+        "--config.eval.folds=2",
+        "--config.eval.umap=False",
+        "--config.eval.trees=1",
+        "--config.eval.bootstrap=2",
+        "--config.eval.classical_baseline=False",
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     report = workdir / "report" / "index.html"
     assert str(report) in done.stdout
@@ -118,14 +115,14 @@ def test_every_stage_to_a_report_with_wandb_offline(datasets, tmp_path):
     for name in ("config.json", "metrics.jsonl", "embeddings.parquet", "embeddings.h5ad", "scores.json"):
         assert (workdir / name).stat().st_size > 0
     assert list(workdir.glob("wandb/offline-run-*"))
-    again = _launch(f"--workdir={workdir}", "--stage=embed")
+    again = launches.run(f"--workdir={workdir}", "--stage=embed")
     assert again.returncode == 0, again.stderr[-3000:]
 
 
-def test_views_are_drawn_before_anything_is_trained(datasets, tmp_path):
+def test_views_are_drawn_before_anything_is_trained(launches, datasets, tmp_path):
     workdir = tmp_path / "run"
     changes = ("--config.data.augment.area=(0.3,1.0)", "--config.data.augment.noise=0.1")
-    done = _launch(TINY, f"--workdir={workdir}", f"--config.data.data_dir={datasets}", "--stage=views", *changes)
+    done = launches.run(TINY, f"--workdir={workdir}", f"--config.data.data_dir={datasets}", "--stage=views", *changes)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout == f"views: {workdir / 'views.png'}\n"
     assert (workdir / "views.png").stat().st_size > 50_000
@@ -141,5 +138,5 @@ def test_models_and_losses_import_without_the_data_stack():
         "import bie_jax.models, bie_jax.losses, bie_jax.objectives.base, bie_jax.training.optimizer\n"
         "import bie_jax.views.images, bie_jax.training.step\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -13,6 +13,7 @@ from bie_jax.config.stored import save_config
 from bie_jax.files import integrity
 from bie_jax.training import run_files
 from configs import vqvae_idr0093
+from tests.once import made_once
 
 CHANNELS = ("DNA", "nascent <RNA>", "mem$brane & co")
 LABELS = ("control", "KIF11", "PLK1", "<b>TOP2A</b>")
@@ -92,9 +93,9 @@ def write_workdir(path, image_set, *, seed=0, latent_dim=8, **options):
         "group": "plate",
         "probe_control": "control",
         "folds": 3,
-        "trees": 10,
+        "trees": 3,
         "knn_k": 1,
-        "bootstrap": 200,
+        "bootstrap": 50,
         "umap": False,
         "classical_baseline": True,
         "max_report_points": 2000,
@@ -199,6 +200,16 @@ def evaluate_fake():
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, image_set, evaluate_fake):
-    """A workdir after evaluation, with the scores that `evaluate` returned."""
-    workdir = write_workdir(tmp_path_factory.mktemp("runs") / "demo <i>run", image_set, umap=True)
-    return workdir, evaluate_fake(workdir, image_set)
+    """A workdir after evaluation, with the scores that `evaluate` returned.
+
+    Its map is of the first two numbers of each embedding: UMAP itself is tested in report/test_project.py.
+    """
+
+    def make(folder):
+        workdir = write_workdir(folder / "demo <i>run", image_set, umap=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("bie_jax.evaluation.report.map.umap_projection", lambda features, seed: features[:, :2])
+            return evaluate_fake(workdir, image_set)
+
+    folder, scores = made_once(tmp_path_factory, "evaluated", make)
+    return folder / "demo <i>run", scores

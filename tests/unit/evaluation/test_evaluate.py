@@ -10,6 +10,9 @@ from bie_jax.evaluation.scores.normalization import standardize_per_plate
 from bie_jax.files import integrity
 from tests.unit.evaluation.conftest import CHANNELS, LABELS, write_workdir
 
+# Where nothing is said of the scores themselves.
+QUICK = {"classical_baseline": False, "bootstrap": 2, "trees": 1, "folds": 2}
+
 
 def test_scores_file_is_what_was_returned(finished):
     workdir, scores = finished
@@ -37,7 +40,7 @@ def test_the_table_holds_the_rows_of_the_scores_file(finished):
 def test_a_run_without_a_decoder_is_scored_and_says_so(tmp_path, image_set, evaluate_fake, monkeypatch):
     for module in ("embedding.write", "report.reconstructions"):
         monkeypatch.setattr(f"bie_jax.evaluation.{module}.has_decoder", lambda config: False)
-    workdir = write_workdir(tmp_path / "run", image_set, classical_baseline=False, bootstrap=5)
+    workdir = write_workdir(tmp_path / "run", image_set, **QUICK)
     (workdir / "reconstructions.npz").unlink()
     evaluate_fake(workdir, image_set)
     assert "This method has no decoder." in (workdir / "report" / "index.html").read_text()
@@ -110,7 +113,7 @@ def test_a_set_without_labels_still_gets_a_report(tmp_path, image_set, evaluate_
     unlabeled = copy.copy(image_set)
     unlabeled.metadata = image_set.metadata.assign(label="control")
     workdir = tmp_path / "run"
-    write_workdir(workdir, image_set, classical_baseline=False)
+    write_workdir(workdir, image_set, **QUICK)
     table = pd.read_parquet(workdir / "embeddings.parquet")
     integrity.write_file(workdir / "embeddings.parquet", table.assign(Metadata_label="control").to_parquet, 0)
     (workdir / "metrics.jsonl").unlink()
@@ -124,7 +127,7 @@ def test_a_set_without_labels_still_gets_a_report(tmp_path, image_set, evaluate_
 
 def test_scores_are_kept_whatever_comes_after_them(tmp_path, image_set, evaluate_fake, monkeypatch):
     """Stopped while the map is made: the scores are in their file, and they are those of the whole run."""
-    workdir = write_workdir(tmp_path / "run", image_set, umap=True, classical_baseline=False, bootstrap=5)
+    workdir = write_workdir(tmp_path / "run", image_set, umap=True, **QUICK)
 
     def stopped(*_):
         raise KeyboardInterrupt

@@ -55,7 +55,7 @@ def test_page_says_what_was_done(finished, page):
     assert "optimizer" in page
 
 
-def test_points_carry_their_metadata(page_data, image_set):
+def test_points_carry_their_metadata(page_data, image_set, finished):
     assert page_data["count"] == 108
     columns = {column["name"]: column for column in page_data["columns"]}
     assert list(columns) == ["label", "plate", "well", "site", "split"]  # one source and a float: no colors
@@ -68,6 +68,9 @@ def test_points_carry_their_metadata(page_data, image_set):
     for projection in page_data["projections"]:
         assert np.isfinite(np.array(projection["xy"])).all()
         assert np.array(projection["xy"]).shape == (108, 2)
+    trained = pd.read_parquet(finished[0] / "embeddings.parquet")[["vqvae_0000", "vqvae_0001"]].to_numpy()
+    assert page_data["projections"][0]["title"] == "UMAP of the trained embeddings"
+    np.testing.assert_allclose(page_data["projections"][0]["xy"], trained, atol=6e-4)  # as the fixture maps them
 
 
 def test_pictures_that_do_not_belong_together_are_refused(finished, tmp_path):

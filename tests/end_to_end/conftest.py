@@ -1,0 +1,12 @@
+"""What whole commands are tested with."""
+
+import pytest
+
+from tests.end_to_end.commands import launcher
+
+
+@pytest.fixture(scope="session")
+def launches(tmp_path_factory):
+    """See `commands.Launcher`."""
+    with launcher(tmp_path_factory.mktemp("launcher")) as one:
+        yield one
