@@ -104,7 +104,7 @@ def test_a_crop_is_never_compared_with_itself():
     targets = np.zeros((2, 5, 7), np.float32)
     targets[0, :, 1] = targets[1, :, 2] = 1
     logits = 1000 * targets[::-1]
-    np.testing.assert_allclose(loss(targets, logits, ALL, WARM), 0, atol=1e-9)
+    np.testing.assert_allclose(loss(targets, logits, ALL, WARM), 0, atol=1e-5)
     assert loss(targets, targets * 1000, ALL, WARM) > 3000
     # Nor does the target of a crop reach the gradient of the same crop.
     others = targets.copy()
