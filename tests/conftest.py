@@ -1,8 +1,10 @@
 """Strict numerics, and one tiny built set for all tests."""
 
 import dataclasses
+import multiprocessing
 import os
 import tempfile
+import types
 from pathlib import Path
 
 # Before jax looks at the machine. Compiling for eight devices takes three times as long as for one, so `make test` has
@@ -21,6 +23,7 @@ from absl import flags
 from bie_jax.input.image_set import ImageSet, open_image_set
 from bie_jax.train import train_and_evaluate
 from configs import vqvae_idr0093
+from data.records import workers
 from data.records.writer import Description, write_set
 from data.studies.simulated.build import build_simulated
 from data.studies.simulated.simulation import Design
@@ -34,6 +37,16 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 # Grain looks at absl's flags; outside of app.run somebody must say that there are none.
 flags.FLAGS.mark_as_parsed()
+
+
+# Readers that may die are processes of their own, which are started afresh and then import all of data/, two seconds
+# each. Here they are forked from a process that has imported it and done nothing else; those of the commands that tests
+# start (test_build.py, test_build_stopped.py, test_records.py) begin as they do for everybody.
+multiprocessing.set_forkserver_preload(["data.build"])
+workers.multiprocessing = types.SimpleNamespace(
+    get_context=lambda how: multiprocessing.get_context({"spawn": "forkserver"}[how]),
+    parent_process=multiprocessing.parent_process,
+)
 
 
 def pytest_collection_modifyitems(items):

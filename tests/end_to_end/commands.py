@@ -63,9 +63,10 @@ def launch(*arguments: object, devices: int = 1) -> subprocess.CompletedProcess:
 
 # No fork after jax has threads: this process imports it and computes nothing.
 _SERVER = """
-import json, os, sys
+import gc, json, os, sys
 import launch
 from absl import app
+gc.freeze()  # what is not touched is not copied
 for line in sys.stdin:
     asked = json.loads(line)
     child = os.fork()

@@ -14,7 +14,7 @@ def _last_validation(config, lr, datasets, workdir):
     config.optimizer.name, config.optimizer.lr, config.optimizer.min_lr = "adamw", lr, lr
     config.optimizer.warmup_epochs, config.optimizer.cooldown_epochs = 0, 0
     config.train.min_epoch_steps = 10
-    config.train.eval_every_epochs = 6
+    config.train.eval_every_epochs, config.train.checkpoint_every_steps = 6, 1000
     config.model.residual_stack.num_residual_layers = 1
     train_and_evaluate(config, workdir)
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]

@@ -102,6 +102,8 @@ def test_every_stage_to_a_report_with_wandb_offline(launches, datasets, tmp_path
     arguments = (TINY, f"--workdir={workdir}", f"--config.data.data_dir={datasets}", "--config.train.wandb=offline")
     done = launch(
         *arguments,
+        "--config.train.epochs=1",
+        "--config.train.checkpoint_every_steps=1000",
         "--config.eval.folds=2",
         "--config.eval.umap=False",
         "--config.eval.trees=1",

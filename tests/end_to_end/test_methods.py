@@ -52,7 +52,7 @@ def _tiny(module, datasets):
     """One epoch of networks whose compilation takes least."""
     config = module.get_config("tiny")
     config.data.data_dir = datasets
-    config.train.batch_size, config.train.epochs = 16, 1
+    config.train.batch_size, config.train.epochs, config.train.checkpoint_every_steps = 16, 1, 1000
     config.optimizer.warmup_epochs = config.optimizer.cooldown_epochs = 0
     config.model.residual_stack.num_residual_layers = 1
     config.model.resnet.depth, config.model.resnet.width = 10, 4

@@ -23,7 +23,9 @@ def _arguments(datasets, workdir, *extra):
         f"--config.data.data_dir={datasets}",
         f"--workdir={workdir}",
         "--stage=train",
-        "--config.train.epochs=4",
+        "--config.train.epochs=3",
+        "--config.optimizer.cooldown_epochs=0",
+        "--config.train.checkpoint_every_steps=5",
         "--config.model.residual_stack.num_residual_layers=1",
         *extra,
     ]
@@ -121,7 +123,7 @@ def test_a_run_on_sets_of_three_depths_is_resumed_to_the_bit_too(launches, three
     """The same rows of each set, of 8 and 16 bits and of floats, and the same windows of the larger images."""
     mixed = ("--config.data.mix_with=('bytes','floats')", "--config.data.mix_weights=(1.0,2.0,1.0)")
     whole, broken = (
-        _arguments(three_depths, tmp_path / name, *mixed, "--config.train.epochs=3") for name in ("whole", "broken")
+        _arguments(three_depths, tmp_path / name, *mixed, "--config.train.epochs=2") for name in ("whole", "broken")
     )
     _run(launches, whole)
     returncode, said = _signal_after_step(launches, broken, tmp_path / "broken", 6, signal.SIGKILL)

@@ -82,7 +82,8 @@ def _tiny(module, shapes):
     config.data.data_dir = shapes
     config.data.crop_size = (32, 32)
     config.train.batch_size = 16
-    config.train.epochs, config.optimizer.cooldown_epochs, config.optimizer.warmup_epochs = 1, 0, 0
+    config.train.epochs, config.train.checkpoint_every_steps = 1, 1000
+    config.optimizer.warmup_epochs = config.optimizer.cooldown_epochs = 0
     config.objective.reconstruction = 0.005  # the cells' step is the digits', and compiled once
     config.eval.umap, config.eval.trees, config.eval.bootstrap = False, 10, 10
     config.eval.invariance_objects = 16

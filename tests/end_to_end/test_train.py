@@ -1,6 +1,7 @@
 """The loop, in this process."""
 
 import json
+import shutil
 
 import flax.linen as nn
 import jax
@@ -69,8 +70,9 @@ def test_what_is_not_one_large_batch_in_parts_is_said(tiny_config):
     assert notes_on_microbatches(check_config(tiny_config), has_batch_norm=True) == []
 
 
-def test_running_again_trains_no_further(trained_workdir, tiny_config):
-    workdir, result = trained_workdir
+def test_running_again_trains_no_further(trained_workdir, tiny_config, tmp_path):
+    trained, result = trained_workdir
+    workdir = shutil.copytree(trained, tmp_path / "run")
     before = (workdir / "metrics.jsonl").read_bytes()
     assert train_and_evaluate(tiny_config, workdir) == result
     assert (workdir / "metrics.jsonl").read_bytes() == before
@@ -81,6 +83,7 @@ def test_early_stopping_counts_epochs_without_a_better_validation(tiny_config, t
     tiny_config.model.name = "ae"  # without codes, which follow what they see: the first validation stays the best
     tiny_config.train.epochs = 50
     tiny_config.train.early_stopping_patience_epochs = 2
+    tiny_config.train.checkpoint_every_steps = 1000
     train_and_evaluate(tiny_config, tmp_path / "run")
     epochs = [line["epoch"] for line in _lines(tmp_path / "run") if "val/loss" in line]
     assert len(epochs) < 15
@@ -89,6 +92,7 @@ def test_early_stopping_counts_epochs_without_a_better_validation(tiny_config, t
 def test_a_small_set_is_gone_through_several_times_in_an_epoch(tiny_config, tmp_path, tiny_set):
     tiny_config.train.min_epoch_steps = len(tiny_set) // tiny_config.train.batch_size + 2
     tiny_config.train.log_every_steps = 1
+    tiny_config.train.checkpoint_every_steps = 1000
     train_and_evaluate(tiny_config, tmp_path / "run")
     lines = _lines(tmp_path / "run")
     epochs = tiny_config.train.epochs + tiny_config.optimizer.cooldown_epochs
