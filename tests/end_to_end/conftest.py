@@ -3,6 +3,9 @@
 import pytest
 
 from tests.end_to_end.commands import launcher
+from tests.unit.evaluation.conftest import evaluate_fake, finished, image_set
+
+__all__ = ["evaluate_fake", "finished", "image_set", "launches"]
 
 
 @pytest.fixture(scope="session")

@@ -103,6 +103,7 @@ def test_every_stage_to_a_report_with_wandb_offline(launches, datasets, tmp_path
     done = launch(
         *arguments,
         "--config.train.epochs=1",
+        "--config.optimizer.warmup_epochs=0",
         "--config.train.checkpoint_every_steps=1000",
         "--config.eval.folds=2",
         "--config.eval.umap=False",

@@ -25,7 +25,7 @@ def _arguments(datasets, workdir, *extra):
         "--stage=train",
         "--config.train.epochs=3",
         "--config.optimizer.cooldown_epochs=0",
-        "--config.train.checkpoint_every_steps=5",
+        "--config.train.checkpoint_every_steps=3",
         "--config.model.residual_stack.num_residual_layers=1",
         *extra,
     ]

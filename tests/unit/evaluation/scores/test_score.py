@@ -14,7 +14,9 @@ from tests.unit.evaluation.layouts import feature_set, layout
 
 @pytest.fixture
 def settings(tiny_config):
-    tiny_config.eval.update({"label": "label", "group": "plate", "probe_control": "a", "folds": 3, "bootstrap": 50})
+    tiny_config.eval.update(
+        {"label": "label", "group": "plate", "probe_control": "a", "folds": 3, "bootstrap": 10, "trees": 3}
+    )
     return check_config(tiny_config).eval
 
 
