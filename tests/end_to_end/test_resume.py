@@ -37,13 +37,18 @@ def _run(launches, arguments):
 
 
 def _signal_after_step(launches, arguments, workdir, step, number):
-    """Start, wait until the log has passed a step, send the signal; returns the exit status and what was said."""
+    """Start, wait until the log has passed a step and a checkpoint is whole, send the signal.
+
+    Returns:
+        The exit status and what was said.
+    """
     process = launches.start(*arguments)
-    log = Path(workdir) / "metrics.jsonl"
+    log, checkpoints = Path(workdir) / "metrics.jsonl", Path(workdir) / "checkpoints"
     deadline = time.time() + 240
     while time.time() < deadline and Path(f"/proc/{process}").exists():
         lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-        if any(json.loads(line)["step"] >= step for line in lines if line.endswith("\n")):
+        passed = any(json.loads(line)["step"] >= step for line in lines if line.endswith("\n"))
+        if passed and any(path.name.isdigit() for path in checkpoints.glob("*")):
             break
         time.sleep(0.005)
     os.kill(process, number)
