@@ -88,11 +88,12 @@ def test_workdir_of_another_configuration(launches, datasets, trained_workdir, t
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("stage", ["embed", "evaluate"])
-def test_later_stages_say_what_they_miss(launches, tmp_path, stage):
-    done = launches.run(f"--workdir={tmp_path}", f"--stage={stage}")
+@pytest.mark.parametrize(("stage", "config"), [("embed", ()), ("evaluate", ()), ("embed", (TINY,))])
+def test_later_stages_say_what_they_miss(launches, tmp_path, stage, config):
+    done = launches.run(*config, f"--workdir={tmp_path}", f"--stage={stage}")
     assert done.returncode != 0
     assert "holds no config.json: nothing was trained there" in done.stderr
+    assert not list(tmp_path.iterdir())
     assert "Traceback" not in done.stderr
 
 

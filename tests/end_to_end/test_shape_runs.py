@@ -85,7 +85,7 @@ def _tiny(module, shapes):
     config.train.epochs, config.train.checkpoint_every_steps = 1, 1000
     config.optimizer.warmup_epochs = config.optimizer.cooldown_epochs = 0
     config.objective.reconstruction = 0.005  # the cells' step is the digits', and compiled once
-    config.eval.umap, config.eval.trees, config.eval.bootstrap = False, 10, 10
+    config.eval.umap, config.eval.trees, config.eval.folds, config.eval.bootstrap = False, 3, 2, 10
     config.eval.invariance_objects = 16
     return config
 
