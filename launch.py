@@ -65,13 +65,8 @@ def main(argv: list[str]) -> None:
         workdir = _workdir()
         with disk_errors(workdir, None):
             _run(workdir)
-    except (
-        ConfigError,
-        OSError,
-        LockedError,
-        CollapsedError,
-        FloatingPointError,
-    ) as error:  # the last: a loss or an embedding
+    # FloatingPointError: a loss or an embedding that is not finite.
+    except (ConfigError, OSError, LockedError, CollapsedError, FloatingPointError) as error:
         sys.exit(f"launch.py: {visible(error, keep=chr(10))}")
     except Interrupted as error:
         print(f"launch.py: {error}", file=sys.stderr)

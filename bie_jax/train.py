@@ -17,7 +17,7 @@ from bie_jax.files import integrity
 from bie_jax.files.foreign_text import visible
 from bie_jax.input.batches import train_batches
 from bie_jax.input.mixture import Mixture, open_mixture
-from bie_jax.input.positives import build_positives
+from bie_jax.input.positives import Positives, build_positives
 from bie_jax.input.splits import describe_overlap, describe_split
 from bie_jax.objectives import METHODS
 from bie_jax.training import run_files
@@ -66,22 +66,27 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
         found = find_checkpoints(workdir)
         resumes = bool(found.whole)
         dataset = describe_dataset(mixture, workdir, resumes)
-        _announce(checked, mixture, train_rows, val_rows)
+        positives = build_positives(checked.data, mixture.metadata, np.concatenate(train_rows))
+        _announce(checked, mixture, train_rows, val_rows, positives)
         run = prepare(checked, mixture, train_rows, val_rows, dataset["sets"], workdir, resumes)
         save_config(checked, workdir)
         integrity.write_json(workdir / run_files.DATASET, dataset)
-        return _train(checked, mixture, train_rows, run, found, workdir)
+        return _train(checked, mixture, train_rows, positives, run, found, workdir)
 
 
-def _announce(config: Config, mixture: Mixture, train_rows: list[np.ndarray], val_rows: list[np.ndarray]) -> None:
+def _announce(
+    config: Config,
+    mixture: Mixture,
+    train_rows: list[np.ndarray],
+    val_rows: list[np.ndarray],
+    positives: Positives | None,
+) -> None:
     """Say what will be trained and validated on, and what will not be scored."""
     for member, image_set in enumerate(mixture.sets):
         sides = (rows - mixture.first_rows[member] for rows in (train_rows[member], val_rows[member]))
         print(f"{image_set.name}: {describe_split(image_set.metadata, *sides)}")
-    rows = np.concatenate(train_rows)
-    positives = build_positives(config.data, mixture.metadata, rows)
     if positives is not None:
-        print(positives.describe(rows))
+        print(positives.describe(np.concatenate(train_rows)))
     for note in notes_on_scores(config.eval, mixture.sets[0].metadata, val_rows[0]):
         print(f"scores: {visible(note)}")
     for note in describe_overlap(mixture.metadata, np.concatenate(train_rows), np.concatenate(val_rows)):
@@ -89,7 +94,13 @@ def _announce(config: Config, mixture: Mixture, train_rows: list[np.ndarray], va
 
 
 def _train(
-    config: Config, mixture: Mixture, train_rows: list[np.ndarray], run: Run, found: Found, workdir: Path
+    config: Config,
+    mixture: Mixture,
+    train_rows: list[np.ndarray],
+    positives: Positives | None,
+    run: Run,
+    found: Found,
+    workdir: Path,
 ) -> dict[str, float]:
     """`train_and_evaluate`, prepared, in a folder that is held."""
     calendar = run.calendar
@@ -110,7 +121,7 @@ def _train(
             config.train.seed,
             step,
             config.data.read_threads,
-            build_positives(config.data, mixture.metadata, np.concatenate(train_rows)),
+            positives,
         )
 
         # --- Writers

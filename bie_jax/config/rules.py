@@ -106,13 +106,14 @@ def _fold_is_one_of_them(data: DataConfig) -> Iterator[str]:
         )
 
 
+def _no_shares(key: str, area: tuple[float, float]) -> Iterator[str]:
+    low, high = area
+    if area != (0, 0) and not 0 < low <= high:
+        yield f"{key}={area}: expected (0, 0), windows at the image's own scale, or 0 < low <= high"
+
+
 def _shares_of_the_area_are_a_range(data: DataConfig) -> Iterator[str]:
-    low, high = data.augment.area
-    if (low, high) != (0, 0) and not 0 < low <= high:
-        yield (
-            f"config.data: augment.area={data.augment.area}: expected (0, 0), windows at the image's own scale, or "
-            "0 < low <= high"
-        )
+    yield from _no_shares("config.data: augment.area", data.augment.area)
 
 
 def _only_windows_of_any_scale_are_stretched(data: DataConfig) -> Iterator[str]:
@@ -485,12 +486,7 @@ def _local_views_suit_the_network(config: Config) -> Iterator[str]:
             f"config: objective.crops.local_size={size}: with model.spread='dense' or learned positions a network has "
             f"one size, so only data.crop_size={config.data.crop_size} is possible"
         )
-    low, high = crops.local_area
-    if (low, high) != (0, 0) and not 0 < low <= high:
-        yield (
-            f"config: objective.crops.local_area={crops.local_area}: expected (0, 0), windows at the image's own "
-            "scale, or 0 < low <= high"
-        )
+    yield from _no_shares("config: objective.crops.local_area", crops.local_area)
     if config.data.augment.rotate90 and size[0] != size[1]:
         yield f"config: objective.crops.local_size={size} with data.augment.rotate90=True: only squares can be turned"
 

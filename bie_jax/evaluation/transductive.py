@@ -7,14 +7,13 @@ import pandas as pd
 from bie_jax.config.schema import Config
 from bie_jax.evaluation.report.titles import split_title
 from bie_jax.evaluation.scores.keys import UNSEEN
+from bie_jax.input.positives import teaching_column
 from bie_jax.objectives.contrast import compared_treatment
 
 
 def column_that_taught(config: Config) -> str | None:
     """The column whose equal values the encoder was taught to draw together; None: it saw no labels."""
-    if config.data.positives == "treatment":
-        return config.data.treatment
-    return compared_treatment(config.objective.contrastive)
+    return teaching_column(config.data) or compared_treatment(config.objective.contrastive)
 
 
 def transductive_note(metadata: pd.DataFrame, taught_by: str | None, splits: Iterable[str]) -> str:

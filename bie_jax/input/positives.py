@@ -11,6 +11,11 @@ from bie_jax.config.schema import DataConfig
 from bie_jax.input.wells import names_of_wells
 
 
+def teaching_column(data: DataConfig) -> str | None:
+    """The column whose equal values are each other's second views; None: no column is asked."""
+    return data.treatment if data.positives == "treatment" else None
+
+
 def build_positives(data: DataConfig, metadata: pd.DataFrame, train_rows: np.ndarray) -> "Positives | None":
     """As `data.positives` has it; None where an image is its own second view.
 
@@ -21,8 +26,7 @@ def build_positives(data: DataConfig, metadata: pd.DataFrame, train_rows: np.nda
     """
     if data.positives == "same_image":
         return None
-    treatment = None if data.positives == "site" else data.treatment
-    return Positives(metadata, train_rows, treatment)
+    return Positives(metadata, train_rows, teaching_column(data))
 
 
 class Positives:

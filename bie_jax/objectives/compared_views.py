@@ -15,17 +15,12 @@ from bie_jax.objectives.base import Aux, Batch
 LEAST_STD = 0.01  # of `spread_between_images`; random weights have more
 
 
-def global_views(config: Config) -> tuple[DataConfig, ...]:
-    """The global views after the first."""
-    return (config.data,) * (config.objective.crops.num_global - 1)
-
-
 def all_views(config: Config) -> tuple[DataConfig, ...]:
     """The global views after the first, then the local ones."""
     crops = config.objective.crops
     augment = config.data.augment.model_copy(update={"area": crops.local_area})
     local = config.data.model_copy(update={"crop_size": crops.local_size, "augment": augment})
-    return global_views(config) + (local,) * crops.num_local
+    return (config.data,) * (crops.num_global - 1) + (local,) * crops.num_local
 
 
 @flax.struct.dataclass
@@ -100,17 +95,16 @@ def with_reconstruction(
     """
     out = seen.out | {"other_embedding": seen.embedding[1]}
     terms = terms | {"embedding_std": spread_between_images(seen.embedding[0], there(batch))}
-    drawn = None
+    first = None
     if seen.reconstruction is not None:
-        views = (batch.image, *batch.other_views[: len(seen.reconstruction) - 1])
+        first, views = seen.reconstruction[0], (batch.image, *batch.other_views[: len(seen.reconstruction) - 1])
         errors = [
             mean_over_images(error(config, dataclasses.replace(batch, image=view), drawn), batch)
             for view, drawn in zip(views, seen.reconstruction, strict=True)
         ]
         terms = terms | {"recon": sum(errors[1:], start=errors[0]) / len(errors)}
         loss = loss + config.reconstruction * terms["recon"]
-        drawn = seen.reconstruction[0]
-    return with_shared_terms(loss, terms, {}, config, batch, out, seen.model_state, drawn)
+    return with_shared_terms(loss, terms, {}, config, batch, out, seen.model_state, first)
 
 
 def spread_between_images(embedding: jax.Array, there: jax.Array) -> jax.Array:

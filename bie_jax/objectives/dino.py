@@ -76,11 +76,11 @@ def dino(
     return with_reconstruction(loss, terms, config, batch, seen)
 
 
-def teacher_temperature(step: jax.Array, settings: DINOConfig) -> jax.Array:
-    """Grows from its start in equal steps."""
-    share = jnp.minimum(1.0, step / max(settings.teacher_temperature_steps, 1))
+def teacher_temperature(step: jax.Array, settings: DINOConfig) -> float | jax.Array:
+    """Constant, or from its start to its end in equal steps."""
     if not settings.teacher_temperature_steps:
-        share = jnp.ones(())
+        return settings.teacher_temperature
+    share = jnp.minimum(1.0, step / settings.teacher_temperature_steps)
     start, end = settings.teacher_temperature_start, settings.teacher_temperature
     return start + share * (end - start)
 

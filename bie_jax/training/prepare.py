@@ -17,6 +17,7 @@ import numpy as np
 from bie_jax.config.schema import Config, ConfigError
 from bie_jax.config.set_rules import check_components
 from bie_jax.input.mixture import Mixture
+from bie_jax.input.positives import teaching_column
 from bie_jax.models import readouts
 from bie_jax.objectives import METHODS, build_model
 from bie_jax.training import sharding
@@ -115,8 +116,7 @@ def prepare(
     shardings = layout.of(blank_state)
     state = blank_state if resumes else warm_start(jax.jit(fresh, out_shardings=shardings)(key), given)
     method = METHODS[config.model.name]
-    drawn_together = config.data.treatment if config.data.positives == "treatment" else None
-    put = _Put(mixture, table_rows(sets), method.treatment(config.objective), drawn_together, layout)
+    put = _Put(mixture, table_rows(sets), method.treatment(config.objective), teaching_column(config.data), layout)
     eval_step = build_eval_step(config, model, table, layout, blank_state)
     return Run(
         state=state,

@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 
 from bie_jax.models.layers.conv import Conv
+from bie_jax.models.layers.noted import note_layer
 from bie_jax.models.layers.residual_stack import SAME, ResidualStack
-from bie_jax.models.readouts import note_layer
 
 
 class ResidualStackEncoder(nn.Module):

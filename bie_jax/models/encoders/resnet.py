@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 
 from bie_jax.models.layers.conv import PaddingMode
+from bie_jax.models.layers.noted import note_layer
 from bie_jax.models.layers.resize import max_pool
 from bie_jax.models.layers.resnet import BLOCKS, STAGE_SIZES, ResNetStage, batch_norm, conv
-from bie_jax.models.readouts import note_layer
 
 STRIDES = {"large": 32, "small": 16}  # stem -> input pixels for one position of the encoder's output
 

@@ -15,8 +15,8 @@ from jax import lax
 
 from bie_jax.models.layers.broadcast import broadcast
 from bie_jax.models.layers.norm import layer_norm
+from bie_jax.models.layers.noted import note_layer
 from bie_jax.models.layers.ring import chords, turns
-from bie_jax.models.readouts import note_layer
 
 # Parts of the ring whose means are kept apart where the start matters.
 PARTS = 16

@@ -15,7 +15,7 @@ from jax import lax
 from bie_jax.models.layers.broadcast import broadcast
 from bie_jax.models.layers.dense import Dense
 from bie_jax.models.layers.norm import layer_norm
-from bie_jax.models.readouts import note_layer
+from bie_jax.models.layers.noted import note_layer
 
 dense = functools.partial(Dense, kernel_init=nn.initializers.xavier_uniform())
 # DINOv2 was trained from this value, after Touvron et al. 2021 (arXiv 2103.17239).

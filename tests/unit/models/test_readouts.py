@@ -7,8 +7,9 @@ from ml_collections import ConfigDict
 
 from bie_jax.config.rules import check_config
 from bie_jax.models.encoders.vit import SIZES
+from bie_jax.models.layers.noted import note_layer, statistics
 from bie_jax.models.layers.transformer import ViTSize
-from bie_jax.models.readouts import look, note_layer, pooled, statistics
+from bie_jax.models.readouts import look, pooled
 from bie_jax.objectives import build_model
 from bie_jax.training.state import initial_variables
 from configs import ae_idr0093, mae_idr0093, shape_vae_mnist, simclr_idr0093
