@@ -6,6 +6,7 @@ import shutil
 import flax.linen as nn
 import jax
 import numpy as np
+import optax
 import pytest
 
 from bie_jax.config.rules import check_config
@@ -13,8 +14,10 @@ from bie_jax.config.schema import ConfigError
 from bie_jax.input.image_set import SetNotBuiltError
 from bie_jax.models import build_quantizer
 from bie_jax.models.autoencoder import Autoencoder
+from bie_jax.models.bottlenecks.projected import ProjectedBottleneck
 from bie_jax.models.bottlenecks.quantized import GridBottleneck
 from bie_jax.models.decoders.residual_stack import ResidualStackDecoder
+from bie_jax.models.head import ProjectionHead, WithHead
 from bie_jax.train import NonFiniteLossError, train_and_evaluate
 from bie_jax.training import sharding
 from bie_jax.training.optimizer import build_optimizer
@@ -22,6 +25,7 @@ from bie_jax.training.preflight import compile_step, notes_on_microbatches
 from bie_jax.training.state import create_train_state
 from bie_jax.training.step import build_train_step
 from bie_jax.views.intensities import intensity_table
+from configs import dino_idr0093, lejepa_idr0093, simclr_idr0093
 
 
 def _lines(workdir):
@@ -246,15 +250,9 @@ class _Stem(nn.Module):
         return nn.relu(nn.BatchNorm(use_running_average=not train)(x))
 
 
-@pytest.mark.eight_devices
-def test_sums_over_eight_devices_are_sums_over_one(tiny_config, tiny_set):
-    """Batch statistics and code counts are of the global batch: eight devices take the step that one takes."""
-    config = check_config(tiny_config)
+def _assert_eight_devices_are_one(config, model, tx, tiny_set):
+    """Three steps on eight and on one: the loss, parameters and all other collections."""
     channels = len(tiny_set.channel_names)
-    # Small, with batch normalization and a codebook: the two that look across the batch.
-    quantizer = build_quantizer(config.model.quantizer, num_microbatches=1)
-    model = Autoencoder(_Stem(), GridBottleneck(quantizer), ResidualStackDecoder(channels, 8, 8, 1, 1))
-    tx, _ = build_optimizer(config.optimizer, {}, steps_per_epoch=4, epochs=4)
     table = intensity_table([tiny_set.intensities], tiny_set.channel_names, "zscore", "set")
     results = []
     for devices in (jax.devices(), jax.devices()[:1]):
@@ -264,13 +262,35 @@ def test_sums_over_eight_devices_are_sums_over_one(tiny_config, tiny_set):
         step = build_train_step(config, model, table, layout, state, 100)
         for number in range(3):
             images = tiny_set.images(range(8 * number, 8 * number + 8))
-            zeros = np.zeros(8, np.int32)
-            batch = sharding.put_batch(
-                {"image": images, "plate": zeros, "origin": np.repeat(zeros[:, None], 4, axis=1)}, layout.batch
-            )
-            state, loss = step(state, batch)
+            origin = np.repeat(np.arange(8, dtype=np.int32)[:, None], 4, axis=1)
+            batch = {"image": images, "plate": np.zeros(8, np.int32), "origin": origin}
+            state, loss = step(state, sharding.put_batch(batch, layout.batch))
         results.append(jax.device_get((state.params, state.model_state, loss)))
     eight, one = results
     np.testing.assert_allclose(eight[2], one[2], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(eight[:2]), jax.tree.leaves(one[:2]), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.eight_devices
+def test_sums_over_eight_devices_are_sums_over_one(tiny_config, tiny_set):
+    """Batch statistics and code counts are of the global batch: eight devices take the step that one takes."""
+    config = check_config(tiny_config)
+    # Small, with batch normalization and a codebook: the two that look across the batch.
+    quantizer = build_quantizer(config.model.quantizer, num_microbatches=1)
+    decoder = ResidualStackDecoder(len(tiny_set.channel_names), 8, 8, 1, 1)
+    tx, _ = build_optimizer(config.optimizer, {}, steps_per_epoch=4, epochs=4)
+    _assert_eight_devices_are_one(config, Autoencoder(_Stem(), GridBottleneck(quantizer), decoder), tx, tiny_set)
+
+
+@pytest.mark.eight_devices
+@pytest.mark.parametrize("name", ["simclr", "dino", "lejepa"])
+def test_views_over_eight_devices_are_views_over_one(name, datasets, tiny_set):
+    """Negatives, centers, neighbors and distributions are of the global batch, too."""
+    config = {"simclr": simclr_idr0093, "dino": dino_idr0093, "lejepa": lejepa_idr0093}[name].get_config("tiny")
+    config.data.data_dir = datasets
+    config.objective.crops.num_local = 1
+    config.objective.dino.koleo, config.objective.dino.frozen_prototype_steps = 0.1, 0
+    num_prototypes = 16 if name == "dino" else 0
+    model = WithHead(Autoencoder(_Stem(), ProjectedBottleneck(8), None), ProjectionHead(8, 2, 8, num_prototypes))
+    _assert_eight_devices_are_one(check_config(config), model, optax.sgd(0.1), tiny_set)

@@ -78,6 +78,11 @@ def test_origins_go_by_the_names_of_wells_plates_and_treatments_in_all_sets():
     names = ["x", "y", None, "x", "x", "x", "x", "z", None]
     same = [[a == b and a is not None for b in names] for a in names]
     np.testing.assert_array_equal((treatment[:, None] == treatment) & (treatment >= 0), same)
+    # Where equal genes are each other's second views, their wells are one; where no gene is known, wells stay.
+    joined = Mixture(sets).origins(None, "gene")[:, 1]
+    for number, name in enumerate(names):
+        alike = [other == name for other in names] if name else [other == number for other in range(9)]
+        np.testing.assert_array_equal(joined == joined[number], alike)
     assert set(Mixture(sets).origins(None)[:, 3]) == {-1}
 
 
