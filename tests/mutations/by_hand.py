@@ -2,6 +2,9 @@
 
 _CONTRASTIVE = "bie_jax/losses/contrastive.py"
 _SHAPE = "bie_jax/losses/shape.py"
+_DINO = "bie_jax/objectives/dino.py"
+_POSITIVES = "bie_jax/input/positives.py"
+_VIEWS = "bie_jax/objectives/compared_views.py"
 _VECTOR = "bie_jax/models/quantizers/vector.py"
 _CROPS = "bie_jax/views/crops.py"
 _INTENSITIES = "bie_jax/views/intensity_changes.py"
@@ -76,6 +79,34 @@ BY_HAND: tuple[tuple[str, str, str], ...] = (
     ("bie_jax/input/splits.py", 'f"{seed}:{name}"', 'f"{name}"'),
     ("bie_jax/objectives/vae.py", "(step + 1) / max(config.kl_warmup_steps, 1)", "1.0"),
     ("bie_jax/objectives/mae.py", "(removed > 0) & (batch.weight > 0)[:, :, None]", "removed > 0"),
+    # Methods that compare views
+    (_VIEWS, "crops.num_global - 1", "crops.num_global"),
+    (_VIEWS, "jnp.sqrt(rows.shape[1] * ", "jnp.sqrt("),
+    (_VIEWS, "loss + config.reconstruction * terms", "loss + terms"),
+    (_VIEWS, "jnp.stack(views, axis=1)", "jnp.stack(views, axis=0)"),
+    (_VIEWS, "jnp.where(there[:, None], rows - rows.sum", "jnp.where(there[:, None], rows + rows.sum"),
+    (_DINO, "loss + settings.koleo * terms", "loss - settings.koleo * terms"),
+    (_DINO, "jnp.where(learning, prototypes, jax.lax.stop_gradient(prototypes))", "prototypes"),
+    (_DINO, "start + share * (end - start)", "start - share * (end - start)"),
+    (_DINO, '"mean_target_entropy": entropies.mean_entropy', '"mean_target_entropy": entropies.entropy_of_mean'),
+    (_DINO, '["entropy_of_mean_target"] - metrics', '["entropy_of_mean_target"] + metrics'),
+    (_DINO, "distillation(targets, seen.projection", "distillation(targets, seen.projection[:2]"),
+    ("bie_jax/objectives/simclr.py", "jnp.moveaxis(seen.projection, 0, 1)", "jnp.moveaxis(seen.projection[:2], 0, 1)"),
+    ("bie_jax/objectives/lejepa.py", "(1 - settings.sigreg) * spread", "spread"),
+    ("bie_jax/models/layers/noted.py", "jnp.square(rows - mean[:, None])", "jnp.square(rows)"),
+    ("bie_jax/models/layers/noted.py", "jnp.where(counted, rows, -jnp.inf)", "rows"),
+    ("bie_jax/models/readouts.py", "len(blocks) * part // _PARTS - 1", "len(blocks) * part // _PARTS - part"),
+    ("bie_jax/models/head.py", "_unit(x, -1), _unit(prototypes, 0)", "x, prototypes"),
+    ("bie_jax/models/head.py", "range(self.depth - 1)", "range(self.depth)"),
+    (_POSITIVES, "self._plate[members] != self._plate[row]", "self._plate[members] == self._plate[row]"),
+    (_POSITIVES, "members[members != row]", "members"),
+    (_POSITIVES, 'sets + "\\x1f" + groups', "groups"),
+    ("bie_jax/input/mixture.py", "wells.max() + 1 + pd.factorize", "pd.factorize"),
+    ("bie_jax/training/step.py", "1 - (1 - config.ema_decay) * 0.5", "1 - config.ema_decay * 0.5"),
+    ("bie_jax/training/optimizer.py", "last + (first - last) * 0.5", "first + (last - first) * 0.5"),
+    ("bie_jax/training/collapse.py", "step <= config.optimizer", "step < config.optimizer"),
+    ("bie_jax/models/encoders/resnet.py", "self.width * 2**index", "self.width"),
+    ("bie_jax/models/decoders/resnet.py", 'index > 0 or self.stem == "large"', "True"),
     # Shapes
     ("bie_jax/shapes/distance_matrix.py", "xp.where(flip, -steps, steps)", "steps"),
 )
