@@ -167,7 +167,8 @@ def _predecessor_table() -> ConfigDict:
     config.model.resnet = ConfigDict()  # read when encoder = "resnet"
     config.model.resnet.depth = 18  # 10, 18, 34, 50, 101, 152
     config.model.resnet.width = 64  # channels of the first of four stages, each of which has twice those before it
-    # "large": 7 x 7 and pooling, stride 4, as published; "small": 3 x 3, stride 2, for images of 128 pixels and less.
+    # "large": 7 x 7 and pooling, stride 4, as published; "small": 3 x 3, stride 2, for images of 128 pixels and less;
+    # "full": 3 x 3, stride 1, for single cells.
     config.model.resnet.stem = "large"
     config.model.resnet.padding = "zeros"  # "circular": for the matrices of closed outlines
     config.model.ring = ConfigDict()  # read when encoder = "ring"

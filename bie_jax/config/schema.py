@@ -189,7 +189,7 @@ class ResNetConfig(_Group):
 
     depth: Literal[10, 18, 34, 50, 101, 152]
     width: Width
-    stem: Literal["large", "small"]
+    stem: Literal["large", "small", "full"]
     padding: Literal["zeros", "circular"]
 
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from transformers import ViTConfig, ViTModel
 
 from bie_jax.config.rules import check_config
@@ -132,7 +131,7 @@ def test_a_new_method_is_a_network_a_loss_and_one_entry(datasets, tmp_path, monk
     assert features.std(axis=0).max() > 0
 
 
-def test_published_weights_train_and_embed(datasets, tmp_path):
+def test_published_weights_train_and_embed(torch, datasets, tmp_path):
     """From a folder that `transformers` wrote to embeddings; a frozen encoder ends with the weights of the file."""
     torch.manual_seed(0)
     published = ViTConfig(

@@ -27,7 +27,7 @@ class ResNetDecoder(nn.Module):
     depth: int
     num_channels: int
     width: int = 64
-    stem: Literal["large", "small"] = "large"
+    stem: Literal["large", "small", "full"] = "large"
     remat: bool = False
     padding_mode: PaddingMode = "zeros"
     cpu_kernels: bool = True
@@ -72,4 +72,4 @@ class ResNetDecoder(nn.Module):
             cpu_kernels=self.cpu_kernels,
             name="output",
         )
-        return output(upsample(x))
+        return output(x if self.stem == "full" else upsample(x))

@@ -10,7 +10,7 @@ from bie_jax.models.layers.noted import note_layer
 from bie_jax.models.layers.resize import max_pool
 from bie_jax.models.layers.resnet import BLOCKS, STAGE_SIZES, ResNetStage, batch_norm, conv
 
-STRIDES = {"large": 32, "small": 16}  # stem -> input pixels for one position of the encoder's output
+STRIDES = {"large": 32, "small": 16, "full": 8}  # stem -> input pixels for one position of the encoder's output
 
 
 class ResNetEncoder(nn.Module):
@@ -20,7 +20,8 @@ class ResNetEncoder(nn.Module):
         depth: a key of `STAGE_SIZES`.
         width: channels of the 3 x 3 convolutions of the first stage, doubled from stage to stage; 64 as published.
         stem: "large": a 7 x 7 convolution of stride 2 and max pooling, as published; "small": a 3 x 3 convolution of
-            stride 2 alone, for small images.
+            stride 2 alone, for small images; "full": one of stride 1, as for images of 32 pixels (the paper's section
+            4.2), for single cells.
         remat: whether the backward pass computes each block again instead of keeping what is inside it.
         padding_mode: of all convolutions and of the pooling, see `Conv`.
         cpu_kernels: see `bie_jax.models.kernels`.
@@ -28,7 +29,7 @@ class ResNetEncoder(nn.Module):
 
     depth: int
     width: int = 64
-    stem: Literal["large", "small"] = "large"
+    stem: Literal["large", "small", "full"] = "large"
     remat: bool = False
     padding_mode: PaddingMode = "zeros"
     cpu_kernels: bool = True
@@ -44,11 +45,11 @@ class ResNetEncoder(nn.Module):
             train: whether the statistics are the batch's, and the running ones learn from it.
         """
         valid = None if channel_mask is None else channel_mask.any(axis=-1)
-        side = {"large": 7, "small": 3}[self.stem]
+        side, strides = {"large": (7, 2), "small": (3, 2), "full": (3, 1)}[self.stem]
         stem = conv(
             self.width,
             (side, side),
-            strides=2,
+            strides=strides,
             padding=((side // 2, side // 2), (side // 2, side // 2)),
             padding_mode=self.padding_mode,
             cpu_kernels=self.cpu_kernels,

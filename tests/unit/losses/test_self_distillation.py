@@ -2,7 +2,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from bie_jax.losses.self_distillation import (
@@ -87,7 +86,7 @@ def test_distillation_against_a_loop(views):
         np.testing.assert_allclose(loss(targets, logits, there, WARM), expected, rtol=1e-5)
 
 
-def test_dino_is_that_of_pytorch():
+def test_dino_is_that_of_pytorch(torch):
     """Views stacked along the batch and taken apart again, as the published code has them: 2 x 5 and 4 x 5 rows."""
     teacher, student = (torch.tensor(views.reshape(-1, 7), dtype=torch.float32) for views in (TEACHER, STUDENT))
     said = torch.softmax((teacher - torch.tensor(CENTER, dtype=torch.float32)) / COLD, dim=1).split(5)
@@ -156,6 +155,9 @@ def test_koleo_against_a_loop():
     for there in (THERE, ALL):
         np.testing.assert_allclose(spread(EMBEDDING, there), _koleo_by_loops(EMBEDDING, there), rtol=1e-5)
     np.testing.assert_allclose(spread(EMBEDDING, ALL, 0.5), _koleo_by_loops(EMBEDDING, ALL, 0.5), rtol=1e-5)
+
+
+def test_koleo_is_that_of_pytorch(torch):
     rows = torch.nn.functional.normalize(torch.tensor(EMBEDDING, requires_grad=True), dim=1)
     distances = torch.cdist(rows, rows).masked_fill(torch.eye(5, dtype=torch.bool), torch.inf)
     np.testing.assert_allclose(spread(EMBEDDING, ALL), -(distances.amin(dim=1) + 1e-8).log().mean().item(), rtol=1e-5)

@@ -4,7 +4,6 @@ import json
 import jax
 import numpy as np
 import pytest
-import torch
 from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 from transformers import (
@@ -36,7 +35,11 @@ from bie_jax.models.pretrained.huggingface import load_huggingface
 from bie_jax.models.pretrained.positions import resize_positions
 from bie_jax.objectives.base import unlabeled_batch
 from bie_jax.objectives.mae import mae as mae_objective
+
+torch = pytest.importorskip("torch", reason="PyTorch is installed on Python 3.11 alone")
 from configs import mae_idr0093
+
+torch = pytest.importorskip("torch", reason="PyTorch is installed on Python 3.11 alone (requirements-dev.txt)")
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)

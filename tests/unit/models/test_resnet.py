@@ -144,10 +144,10 @@ def test_batch_statistics_against_float64_wherever_the_features_lie(offset):
     np.testing.assert_allclose(_normalize(x, valid), (x - mean) / np.sqrt(variance + 1e-5), atol=1e-6 * (offset + 1))
 
 
-@pytest.mark.parametrize("stem", ["large", "small"])
+@pytest.mark.parametrize("stem", ["large", "small", "full"])
 def test_a_narrow_resnet_of_ten_layers(stem):
     """Its stem keeps the size of its name, and the decoder gives back the image's."""
-    stride, side = {"large": (32, 7), "small": (16, 3)}[stem]
+    stride, side = {"large": (32, 7), "small": (16, 3), "full": (8, 3)}[stem]
     encoder, decoder = ResNetEncoder(10, 4, stem), ResNetDecoder(10, 3, 4, stem)
     image = jnp.zeros((2, 64, 32, 3))
 
@@ -161,4 +161,4 @@ def test_a_narrow_resnet_of_ten_layers(stem):
     decoded = jax.eval_shape(lambda z: decoder.init_with_output(jax.random.key(0), z, train=False)[0], encoded)
     assert decoded.shape == image.shape
     kernels = [leaf for leaf in jax.tree.leaves(variables["params"]) if leaf.ndim == 4 and leaf.shape[0] == 3]
-    assert len(kernels) == 8 + (stem == "small")
+    assert len(kernels) == 8 + (stem != "large")

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 
 from bie_jax.models.encoders.residual_stack import ResidualStackEncoder
 from bie_jax.models.encoders.resnet import ResNetEncoder
@@ -142,7 +141,7 @@ def test_lambs_trust_ratio_is_one_where_a_norm_is_zero():
     np.testing.assert_array_equal(after["still"], np.ones(3))
 
 
-def _torch_history(optimizer_of, config, params, gradients):
+def _torch_history(torch, optimizer_of, config, params, gradients):
     tensors = {path: torch.nn.Parameter(torch.tensor(x)) for path, x in _flat(params).items()}
     decayed = [x for path, x in tensors.items() if config.decay_biases_and_norms or path.endswith("kernel")]
     others = [x for x in tensors.values() if not any(x is d for d in decayed)]
@@ -163,7 +162,7 @@ def _torch_history(optimizer_of, config, params, gradients):
 
 @pytest.mark.parametrize("decay_biases_and_norms", [True, False])
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_adamw_and_sgd_are_pytorchs_step_by_step(name, decay_biases_and_norms):
+def test_adamw_and_sgd_are_pytorchs_step_by_step(torch, name, decay_biases_and_norms):
     rng = np.random.default_rng(1)
     params, gradients = _tree(rng), [_tree(rng, 0.5) for _ in range(STEPS)]
     config = _config(
@@ -173,7 +172,7 @@ def test_adamw_and_sgd_are_pytorchs_step_by_step(name, decay_biases_and_norms):
         "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.0, betas=(0.8, 0.95)),
         "sgd": lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.7, nesterov=True),
     }[name]
-    expected = _torch_history(optimizer_of, config, params, gradients)
+    expected = _torch_history(torch, optimizer_of, config, params, gradients)
     with jax.enable_x64(True):
         _assert_equal_histories(_run(config, params, gradients, jnp.float64), expected, rtol=1e-6)
 
