@@ -186,7 +186,9 @@ def _predecessor_table() -> ConfigDict:
     config.model.vit.decoder_width = 512
     config.model.vit.decoder_depth = 8
     config.model.vit.decoder_heads = 16
-    config.model.latent_dim = 16  # numbers per image
+    # Numbers per image. A grid of codes has as many codes, or with quantizer.num_codes more: then these are principal
+    # components of how often each occurs.
+    config.model.latent_dim = 16
     # Read by "vqvae": "grid" quantizes every position of the encoder's map, and the embedding is the usage of each
     # code; "pooled" pools first and quantizes the pooled vector in groups of code_dim numbers with a codebook each.
     config.model.bottleneck = "grid"

@@ -252,16 +252,12 @@ def _codes_can_differ(model: ModelConfig) -> Iterator[str]:
 
 
 def _latent_counts_the_codes_of_a_grid(model: ModelConfig) -> Iterator[str]:
-    quantizer = model.quantizer
-    if model.name != "vqvae" or model.bottleneck != "grid" or quantizer.num_codes < 2:
-        return
-    codebooks = {"residual": quantizer.num_residuals, "fsq": 1}.get(quantizer.name, quantizer.num_groups)
-    width = codebooks * quantizer.num_codes
-    if model.latent_dim != width:
+    counts = model.num_code_counts
+    if model.quantizer.num_codes > 1 and 0 < counts < model.latent_dim:
         yield (
-            f"config.model: latent_dim={model.latent_dim} with quantizer.num_codes={quantizer.num_codes} in "
-            f"{codebooks} codebooks: bottleneck='grid' embeds an image by how often each code occurs in it, so it "
-            f"must be {width}"
+            f"config.model: latent_dim={model.latent_dim} with {counts} codes in all codebooks (quantizer.num_codes="
+            f"{model.quantizer.num_codes}): bottleneck='grid' embeds an image by how often each code occurs in it, or "
+            f"by principal components of that, so {counts} and less are possible"
         )
 
 
@@ -539,6 +535,15 @@ def _compared_channels_have_embeddings(config: Config) -> Iterator[str]:
         )
 
 
+def _components_are_counted_once(config: Config) -> Iterator[str]:
+    counts = config.model.num_code_counts
+    if config.eval.components and config.eval.readout == "embedding" and config.model.latent_dim < counts:
+        yield (
+            f"config: eval.components={config.eval.components} with model.latent_dim={config.model.latent_dim} of "
+            f"{counts} codes: both say how many components stand for the counts of codes; leave eval.components at 0"
+        )
+
+
 def _ring_is_not_computed_again(config: Config) -> Iterator[str]:
     if config.train.remat and not supports_remat(config.model):
         yield (
@@ -618,6 +623,7 @@ RULES_OF_ALL: tuple[Callable[[Config], Iterator[str]], ...] = (
     _newest_is_not_stopped_early,
     _weights_come_from_one_place,
     _compared_channels_have_embeddings,
+    _components_are_counted_once,
     _ring_is_not_computed_again,
     _only_vit_has_layers,
 )

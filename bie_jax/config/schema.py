@@ -252,6 +252,15 @@ class ModelConfig(_Group):
     head: HeadConfig
     cpu_kernels: bool
 
+    @property
+    def num_code_counts(self) -> int:
+        """Codes in all codebooks, of a grid of codes, which says of an image how often each occurs; 0 of others."""
+        if self.name != "vqvae" or self.bottleneck != "grid":
+            return 0
+        quantizer = self.quantizer
+        codebooks = {"residual": quantizer.num_residuals, "fsq": 1}.get(quantizer.name, quantizer.num_groups)
+        return codebooks * quantizer.num_codes
+
 
 class ContrastiveConfig(_Group):
     """The contrastive term; weight 0: none."""
@@ -398,3 +407,14 @@ class Config(_Group):
     optimizer: OptimizerConfig
     train: TrainConfig
     eval: EvalConfig
+
+    @property
+    def num_components(self) -> int:
+        """Principal components that stand for what is read of an image; 0: it stands for itself.
+
+        `eval.components`; or `model.latent_dim`, where what is read is how often each of more codes occurs.
+        """
+        counted = self.model.num_code_counts
+        if self.eval.readout == "embedding" and counted and self.model.latent_dim < counted:
+            return self.model.latent_dim
+        return self.eval.components

@@ -53,7 +53,7 @@ def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[
     check_negatives(config.objective.contrastive, mixture, np.concatenate(train_rows))
     _check_positives(config.data, mixture, np.concatenate(train_rows))
     _check_batch_is_filled(config.train, mixture, train_rows, val_rows)
-    _check_components_are_fitted(config.eval, main, train_rows[0])
+    _check_components_are_fitted(config, main, train_rows[0])
     _check_steps_are_counted(config, sum(map(len, train_rows)))
     return train_rows, val_rows
 
@@ -235,10 +235,11 @@ def _check_batch_is_filled(
         )
 
 
-def _check_components_are_fitted(settings: EvalConfig, image_set: ImageSet, train_rows: np.ndarray) -> None:
-    if settings.components > len(train_rows):
+def _check_components_are_fitted(config: Config, image_set: ImageSet, train_rows: np.ndarray) -> None:
+    if config.num_components > len(train_rows):
+        key = "config.eval.components" if config.eval.components else "config.model.latent_dim"
         raise ConfigError(
-            f"config.eval.components={settings.components} is more than the {len(train_rows)} images of "
+            f"{key}={config.num_components} is more than the {len(train_rows)} images of "
             f"{image_set.name!r} that they are fitted to"
         )
 

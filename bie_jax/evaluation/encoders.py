@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bie_jax.config.schema import EvalConfig
+from bie_jax.config.schema import Config
 from bie_jax.evaluation.embedding import embed_image_set, load_readout, load_untrained
 from bie_jax.evaluation.embedding.load import second_readout
 from bie_jax.evaluation.embedding.read import EmbeddedSet
@@ -20,28 +20,26 @@ _READ = {
 RANDOM_DRAWS = 3  # seeds of the random weights: a single one is better or worse by luck
 
 
-def read_out(workdir: Path, embedded: EmbeddedSet, settings: EvalConfig) -> np.ndarray:
+def read_out(workdir: Path, embedded: EmbeddedSet, num_components: int) -> np.ndarray:
     """[N, D] of the trained network, as a fold of the scores starts from it.
 
     Components of the table are fitted to the run's training images; a fold fits its own, to what they are of.
     """
-    if not settings.components:
+    if not num_components:
         return embedded.embedding
     return embed_image_set(load_readout(workdir), embedded.image_set)
 
 
-def encoder_features(
-    workdir: Path, embedded: EmbeddedSet, readout: np.ndarray, settings: EvalConfig
-) -> list[FeatureSet]:
+def encoder_features(workdir: Path, embedded: EmbeddedSet, readout: np.ndarray, config: Config) -> list[FeatureSet]:
     """The trained encoder first, then its random weights, read in two ways; beside each stands what is appended.
 
     Args:
         workdir: of the run.
         embedded: its set.
         readout: see `read_out`.
-        settings: the checked `eval` group.
+        config: of the run.
     """
-    untrained, untrained_pooled = embed_untrained(workdir, embedded.image_set, settings.seed)
+    untrained, untrained_pooled = embed_untrained(workdir, embedded.image_set, config.eval.seed)
     seeds = f"mean of {RANDOM_DRAWS} seeds"
     described = (
         (TRAINED, f"Trained encoder ({embedded.model})", "The embeddings of this run.", readout),
@@ -54,7 +52,7 @@ def encoder_features(
         (
             RANDOM_POOLED,
             "Random encoder, pooled",
-            f"The same random weights, read before the bottleneck: {_READ[second_readout(settings)]}, {seeds}.",
+            f"The same random weights, read before the bottleneck: {_READ[second_readout(config.eval)]}, {seeds}.",
             untrained_pooled,
         ),
     )
@@ -63,7 +61,9 @@ def encoder_features(
     for key, title, description, values in described:
         beside = np.broadcast_to(appended, (*values.shape[:-1], appended.shape[1]))
         table = np.concatenate([values, beside], axis=-1)
-        feature_sets.append(FeatureSet(key, title, description, table, encoder_blocks(values, appended, settings)))
+        feature_sets.append(
+            FeatureSet(key, title, description, table, encoder_blocks(values, appended, config.num_components))
+        )
     return feature_sets
 
 
@@ -81,10 +81,10 @@ def embed_untrained(workdir: Path, image_set: ImageSet, seed: int) -> tuple[np.n
     return at_bottleneck, pooled
 
 
-def encoder_blocks(values: np.ndarray, appended: np.ndarray, settings: EvalConfig) -> tuple[Block, ...] | None:
-    """What a fold fits to a readout [..., N, D] with numbers [N, A] beside it: `eval.components` of the first part."""
-    if not settings.components:
+def encoder_blocks(values: np.ndarray, appended: np.ndarray, num_components: int) -> tuple[Block, ...] | None:
+    """What a fold fits to a readout [..., N, D] with numbers [N, A] beside it: components of the first part."""
+    if not num_components:
         return None
-    components = min(settings.components, values.shape[-1])
+    components = min(num_components, values.shape[-1])
     beside = (Block(appended.shape[1]),) if appended.shape[1] else ()
     return (Block(values.shape[-1], components, standardized=True), *beside)

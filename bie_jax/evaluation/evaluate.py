@@ -71,8 +71,8 @@ def _evaluate(workdir: Path, config: Config) -> Scores:
     # --- Features
     hand_made = kind.hand_made(embedded.image_set, shown, settings.classical_baseline)
     finite, broken = without_broken(hand_made.feature_sets)
-    readout = read_out(workdir, embedded, settings)
-    trained, *untrained = encoder_features(workdir, embedded, readout, settings)
+    readout = read_out(workdir, embedded, config.num_components)
+    trained, *untrained = encoder_features(workdir, embedded, readout, config)
     baselines = [*untrained, *finite, *appended_columns(finite, embedded.appended, settings.append)]
 
     # --- Score
@@ -106,7 +106,7 @@ def _evaluate(workdir: Path, config: Config) -> Scores:
     write_report(content)
 
     # --- Invariances, which take longest, one by one.
-    for invariance in kind.invariances(workdir, embedded, readout, plan.labels, settings):
+    for invariance in kind.invariances(workdir, embedded, readout, plan.labels, config):
         scores["invariances"].append(invariance)
         scores["seconds"] = round(time.monotonic() - started, 1)
         write_scores(workdir / run_files.SCORES, scores)

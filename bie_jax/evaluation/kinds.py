@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bie_jax.config.schema import EvalConfig
+from bie_jax.config.schema import Config
 from bie_jax.evaluation.baselines.image_features import image_features
 from bie_jax.evaluation.baselines.shape_features import shape_features
 from bie_jax.evaluation.embedding import load_readout
@@ -37,7 +37,7 @@ class Kind:
     Attributes:
         hand_made: (set, rows that get a thumbnail, whether the classical features are among them) -> its baselines.
         pictures: (workdir, embedded set, [N] labels of any type, seed) -> what is drawn of the embedding.
-        invariances: (workdir, embedded set, [N, D] readout, [N] labels, checked `eval` group) -> what leaves the
+        invariances: (workdir, embedded set, [N, D] readout, [N] labels, checked configuration) -> what leaves the
             readout as it is, row by row when it is measured.
         facts: a sentence on what the set is; plain text.
         thumbnail_key: how thumbnails are to be read; HTML.
@@ -47,7 +47,7 @@ class Kind:
 
     hand_made: Callable[[ImageSet, np.ndarray, bool], HandMade]
     pictures: Callable[[Path, EmbeddedSet, np.ndarray, int], list[Picture]]
-    invariances: Callable[[Path, EmbeddedSet, np.ndarray, np.ndarray, EvalConfig], Iterator[Invariance]]
+    invariances: Callable[[Path, EmbeddedSet, np.ndarray, np.ndarray, Config], Iterator[Invariance]]
     facts: Callable[[SetFacts], str]
     thumbnail_key: Callable[[SetFacts], str]
     pictures_title: str
@@ -59,7 +59,7 @@ def _no_pictures(workdir: Path, embedded: EmbeddedSet, labels: np.ndarray, seed:
 
 
 def _no_invariances(
-    workdir: Path, embedded: EmbeddedSet, readout: np.ndarray, labels: np.ndarray, settings: EvalConfig
+    workdir: Path, embedded: EmbeddedSet, readout: np.ndarray, labels: np.ndarray, config: Config
 ) -> Iterator[Invariance]:
     return iter(())
 
@@ -90,9 +90,10 @@ def _shape_pictures(workdir: Path, embedded: EmbeddedSet, labels: np.ndarray, se
 
 
 def _shape_invariances(
-    workdir: Path, embedded: EmbeddedSet, readout: np.ndarray, labels: np.ndarray, settings: EvalConfig
+    workdir: Path, embedded: EmbeddedSet, readout: np.ndarray, labels: np.ndarray, config: Config
 ) -> Iterator[Invariance]:
     """Of the readout itself: without what is appended to it, and before components are taken of it."""
+    settings = config.eval
     if not settings.invariance_objects:
         return iter(())
     image_set = embedded.image_set
@@ -104,7 +105,7 @@ def _shape_invariances(
         num_objects=settings.invariance_objects,
         most_training=MOST_TRAINING,
         most_side_px=settings.invariance_side_px,
-        components=encoder_blocks(readout, readout[:, :0], settings),
+        components=encoder_blocks(readout, readout[:, :0], config.num_components),
         seed=settings.seed,
     )
 

@@ -94,7 +94,7 @@ def prepare(
         )
     except ValueError as error:
         raise ConfigError(f"config.optimizer: {error}") from None
-    check_components(config.eval.components, _readout_width(config, model, shapes, blank))
+    check_components(config.num_components, _readout_width(config, model, shapes, blank))
 
     def fresh(key: jax.Array) -> TrainState:
         return create_train_state(config, model, tx, channels, key)

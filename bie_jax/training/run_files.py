@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bie_jax.config.schema import EvalConfig
+from bie_jax.config.schema import Config
 from bie_jax.config.stored import CONFIG
 from bie_jax.files import integrity
 from bie_jax.files.integrity import MadeFrom
@@ -58,23 +58,23 @@ def read_dataset(workdir: Path) -> dict[str, Any]:
     return integrity.read_json(workdir / DATASET, _RESTORE_DATASET)
 
 
-def origin_of_network(workdir: Path, settings: EvalConfig) -> MadeFrom:
+def origin_of_network(workdir: Path, config: Config) -> MadeFrom:
     """What an embedding depends on, beside its images."""
     step = best_step(workdir)
     return {
         "the checkpoint": f"{step} {checkpoint_fingerprint(workdir, step)}".strip(),
-        "config.eval.readout": settings.readout,
-        "config.eval.components": str(settings.components),
-        "config.eval.image_size": str(tuple(settings.image_size)),
+        "config.eval.readout": config.eval.readout,
+        "config.eval.components": str(config.num_components),
+        "config.eval.image_size": str(tuple(config.eval.image_size)),
     }
 
 
-def origin_of_embeddings(workdir: Path, settings: EvalConfig, image_set: ImageSet) -> MadeFrom:
+def origin_of_embeddings(workdir: Path, config: Config, image_set: ImageSet) -> MadeFrom:
     """What the embeddings of a run depend on."""
     return {
         f"the set {image_set.name}": image_set.fingerprint,
-        "config.eval.append": str(tuple(settings.append)),
-        **origin_of_network(workdir, settings),
+        "config.eval.append": str(tuple(config.eval.append)),
+        **origin_of_network(workdir, config),
     }
 
 

@@ -40,7 +40,7 @@ RUNS = {
     "vqvae, codes by gradient": (vqvae_idr0093, {"quantizer": {"name": "gradient", "kmeans_iterations": 2}}, CODES),
     "vqvae, codes of residuals": (
         vqvae_idr0093,
-        {"quantizer": {"name": "residual", "num_residuals": 2, "num_codes": 8}},
+        {"quantizer": {"name": "residual", "num_residuals": 2, "num_codes": 9}},
         CODES,
     ),
     "vqvae, fixed codes": (vqvae_idr0093, {"quantizer": {"name": "fsq", "levels": (8, 2), "code_dim": 2}}, CODES),
@@ -78,6 +78,8 @@ def test_a_method_trains_and_embeds(name, datasets, tmp_path):
     features = table.filter(like=f"{config.model.name}_").to_numpy()
     assert features.shape == (len(table), config.model.latent_dim)
     assert np.isfinite(features).all()
+    # Where there are more codes, principal components stand for how often they occur.
+    assert (workdir / "components.npz").exists() == (name == "vqvae, codes of residuals")
     assert features.std(axis=0).max() > 0
     assert (workdir / "codebook.npz").exists() == (config.model.name == "vqvae")
     assert (workdir / "profile").exists() == (name == "vae")

@@ -29,11 +29,11 @@ def load(workdir: str | Path) -> Embedder:
         StaleFileError: if they were fitted to other embeddings.
     """
     workdir = Path(workdir)
-    settings = load_config(workdir).eval
+    config = load_config(workdir)
     components = None
-    if settings.components:
-        components = Components.load(workdir, run_files.origin_of_network(workdir, settings))
-    return _embedder(workdir, (settings.readout,), components)
+    if config.num_components:
+        components = Components.load(workdir, run_files.origin_of_network(workdir, config))
+    return _embedder(workdir, (config.eval.readout,), components)
 
 
 def load_readout(workdir: str | Path) -> Embedder:

@@ -58,7 +58,7 @@ def read_embedded_set(workdir: Path, config: Config) -> EmbeddedSet:
     """
     image_set = open_image_set(config.data.name, config.data.data_dir)
     run_files.check_same_set(workdir, image_set)
-    made_from = run_files.origin_of_embeddings(workdir, config.eval, image_set)
+    made_from = run_files.origin_of_embeddings(workdir, config, image_set)
     metadata, features, model = read_embeddings(workdir / run_files.EMBEDDINGS, made_from)
     for name in files_beside(config):
         integrity.verify(workdir / name, run_files.EMBED_AGAIN, made_from)

@@ -52,12 +52,12 @@ def _write_embeddings(workdir: Path, config: Config) -> pd.DataFrame:
     embedder = load_readout(workdir)
     image_set = open_image_set(config.data.name, config.data.data_dir)
     run_files.check_same_set(workdir, image_set)
-    made_from = run_files.origin_of_embeddings(workdir, config.eval, image_set)
+    made_from = run_files.origin_of_embeddings(workdir, config, image_set)
     features, code_use = embed_and_count(embedder, image_set)
 
     train_rows, val_rows = split_image_set(config, image_set)
-    if config.eval.components:
-        components = Components.fit(features[train_rows], config.eval.components)
+    if config.num_components:
+        components = Components.fit(features[train_rows], config.num_components)
         components.save(workdir, made_from)
         features = components(features)
     features = np.concatenate([features, known_numbers(image_set, config.eval.append)], axis=1)

@@ -84,7 +84,6 @@ def test_the_seeds_table():
         ("model.pretrained", "weights", "pretrained with encoder='residual_stack': only 'resnet' and 'vit'"),
         ("model.name", "mae", "encoder='residual_stack' with name='mae': only 'vit'"),
         ("model.mae.mask_ratio", 1.0, "config.model.mae.mask_ratio=1.0"),
-        ("model.quantizer.num_groups", 3, "num_codes=16 in 3 codebooks: .* must be 48"),
         ("objective.contrastive.weight", 1.0, "contrastive.form='channels' with model.channels='joint'"),
         ("objective.beta", -1.0, "config.objective.beta=-1.0"),
         ("objective.fourier_weight", 0.1, "fourier_weight=0.1 with model.name='vqvae': only 'mae' reads it"),
@@ -197,8 +196,8 @@ def _vqvae(**quantizer):
             {"bottleneck": "pooled", "code_dim": 3, "num_groups": 40},
             "latent_dim=128 with quantizer.num_groups=40 of quantizer.code_dim=3 numbers: .* must be 120",
         ),
-        ({"num_codes": 64}, "latent_dim=128 with quantizer.num_codes=64 in 1 codebooks: .* must be 64"),
-        ({"name": "residual", "num_residuals": 3}, "num_codes=128 in 3 codebooks: .* must be 384"),
+        ({"num_codes": 64}, "latent_dim=128 with 64 codes in all codebooks .* so 64 and less are possible"),
+        ({"name": "residual", "num_residuals": 3, "num_codes": 42}, "latent_dim=128 with 126 codes .* so 126 and less"),
         ({"name": "residual", "num_groups": 2}, "num_groups=2 with name='residual': 1 is possible"),
         ({"name": "fsq", "levels": (4, 4)}, r"levels=\(4, 4\): they are 16, .* and 2"),
     ],
@@ -206,6 +205,24 @@ def _vqvae(**quantizer):
 def test_codes_must_fit_the_latent(changes, message):
     with pytest.raises(ConfigError, match=message):
         check_config(_vqvae(**changes))
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "counts"),
+    [
+        ({"num_codes": 200}, 200),
+        ({"num_codes": 64, "num_groups": 3}, 192),
+        ({"name": "residual", "num_residuals": 3, "num_codes": 64}, 192),
+        ({"name": "fsq", "levels": (8, 6, 3), "num_codes": 144, "code_dim": 3}, 144),
+    ],
+)
+def test_fewer_features_than_codes_are_principal_components(quantizer, counts):
+    config = check_config(_vqvae(**quantizer))
+    assert (config.model.num_code_counts, config.num_components) == (counts, 128)
+    read_elsewhere = _vqvae(**quantizer)
+    read_elsewhere.eval.readout = "features"
+    assert check_config(read_elsewhere).num_components == 0
+    assert check_config(_vqvae()).num_components == 0
 
 
 def test_masking_must_leave_a_patch():

@@ -93,8 +93,8 @@ BROKEN = {
     "_codes_can_differ": (IMAGES, {"model.quantizer.num_codes": 1}, "model: quantizer.num_codes=1: one code says no"),
     "_latent_counts_the_codes_of_a_grid": (
         IMAGES,
-        {"model.quantizer.num_groups": 3},
-        "model: latent_dim=16 with quantizer.num_codes=16 in 3 codebooks: bottleneck='grid' embeds",
+        {"model.quantizer.num_codes": 8},
+        "model: latent_dim=16 with 8 codes in all codebooks (quantizer.num_codes=8): bottleneck='grid' embeds",
     ),
     "_latent_is_the_groups_of_a_pooled_vector": (
         IMAGES,
@@ -211,6 +211,11 @@ BROKEN = {
         IMAGES,
         {"objective.contrastive.weight": 1.0},
         ": objective.contrastive.form='channels' with model.channels='joint': it compares the embeddings of channels",
+    ),
+    "_components_are_counted_once": (
+        IMAGES,
+        {"model.quantizer.num_codes": 32, "eval.components": 4},
+        ": eval.components=4 with model.latent_dim=16 of 32 codes: both say how many components stand for the",
     ),
     "_ring_is_not_computed_again": (OUTLINES, {"train.remat": True}, ": train.remat=True with model.encoder='ring'"),
     "_only_vit_has_layers": (IMAGES, {"optimizer.layer_decay": 0.5}, ": optimizer.layer_decay=0.5 with model.encode"),
