@@ -270,7 +270,8 @@ def _predecessor_table() -> ConfigDict:
     config.optimizer.beta1 = 0.9  # read by "lamb" and "adamw", like the next
     config.optimizer.beta2 = 0.999
     config.optimizer.clip_norm = 1.0  # of the whole gradient, as timm's LAMB has it; 0: no clipping
-    config.optimizer.layer_decay = 1.0  # each layer of a ViT learns slower by this factor than the one above it
+    # Each block of a ViT or ResNet learns slower by this factor than the next.
+    config.optimizer.layer_decay = 1.0
     config.optimizer.freeze = ()  # paths of parameters that do not learn, e.g. ("encoder",)
     config.optimizer.warmup_epochs = 5
     config.optimizer.warmup_init_lr = 1e-6

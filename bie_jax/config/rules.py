@@ -552,11 +552,11 @@ def _ring_is_not_computed_again(config: Config) -> Iterator[str]:
         )
 
 
-def _only_vit_has_layers(config: Config) -> Iterator[str]:
-    if config.optimizer.layer_decay < 1 and config.model.encoder != "vit":
+def _only_vit_and_resnet_have_blocks(config: Config) -> Iterator[str]:
+    if config.optimizer.layer_decay < 1 and config.model.encoder not in ("vit", "resnet"):
         yield (
             f"config: optimizer.layer_decay={config.optimizer.layer_decay} with "
-            f"model.encoder={config.model.encoder!r}: only 'vit' has layers to tell apart; 1.0 is possible"
+            f"model.encoder={config.model.encoder!r}: only 'vit' and 'resnet' have blocks to count; 1.0 is possible"
         )
 
 
@@ -625,5 +625,5 @@ RULES_OF_ALL: tuple[Callable[[Config], Iterator[str]], ...] = (
     _compared_channels_have_embeddings,
     _components_are_counted_once,
     _ring_is_not_computed_again,
-    _only_vit_has_layers,
+    _only_vit_and_resnet_have_blocks,
 )

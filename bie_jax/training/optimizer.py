@@ -6,6 +6,7 @@ with Nesterov's momentum as `torch.optim.SGD` computes it. Layer-wise learning r
 2106.08254, as MAE (He et al. 2021, arXiv 2111.06377) fine-tunes with them.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,8 +22,8 @@ _ADAM_EPSILON = 1e-8  # of the paper and of PyTorch
 
 # Names of scanned modules: each leaf under them holds all layers, one per entry of its first axis.
 STACKS = frozenset({"blocks", "layers"})
-# Modules of an encoder that act after its blocks.
-_AFTER_BLOCKS = ("norm",)
+# Where a parameter is in the encoder that lies outside of it, or acts after its blocks.
+_AFTER_BLOCKS = ((), ("norm",))
 
 _Path = tuple[str, ...]
 
@@ -80,7 +81,7 @@ def build_optimizer(
 
     Raises:
         ValueError: if a path of `freeze` names no parameter, or all are frozen; if `layer_decay` is under 1 and the
-            encoder has no scanned blocks.
+            encoder has no blocks.
     """
     schedule = build_schedule(config, steps_per_epoch=steps_per_epoch, epochs=epochs)
     exempt = not config.decay_biases_and_norms
@@ -120,38 +121,52 @@ def layer_factors(params: Any, decay: float, *, encoder: str) -> dict[_Path, np.
     """By how much the learning rate of each parameter is multiplied when an encoder is fine-tuned.
 
     `decay ** (L - i)` in block i = 0 .. L-1 of an encoder with L blocks, `decay ** (L + 1)` in what comes before the
-    blocks (stem, embeddings, tokens), 1 after them (the encoder's last norm, everything outside the encoder).
+    blocks (stem, embeddings, tokens), 1 after them (the encoder's last norm, everything outside the encoder). The
+    blocks of a ResNet are counted over all its stages, as timm does.
 
     Args:
         params: the parameters, or their `jax.eval_shape`.
         decay: in (0, 1].
-        encoder: name of the encoder's subtree, at any depth. Its scanned blocks are under "blocks": leaves [L, ...].
+        encoder: name of the encoder's subtree, at any depth. A ViT's scanned blocks are under "blocks": leaves
+            [L, ...]; those of a ResNet under "stage1/first", "stage1/layers" [L1 - 1, ...], "stage2/first", ...
 
     Returns:
-        path -> factor, float64; scalar, or [L, 1, ...] with the axes of a leaf of the blocks.
+        path -> factor, float64; scalar, or [L, 1, ...] with the axes of a leaf of scanned blocks.
 
     Raises:
-        ValueError: if the encoder has no "blocks".
+        ValueError: if the encoder has no blocks.
     """
     leaves = {_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    # The part of the encoder that a parameter is of; None outside of it.
-    parts = {path: path[path.index(encoder) + 1] if encoder in path else None for path in leaves}
-    depths = {leaf.shape[0] for path, leaf in leaves.items() if parts[path] == "blocks"}
-    if len(depths) != 1:
+    # Where in the encoder a parameter is; () outside of it.
+    inside = {path: path[path.index(encoder) + 1 :] if encoder in path else () for path in leaves}
+    runs = {  # blocks that follow each other under one name -> how many
+        run: leaf.shape[0] if run[-1] in STACKS else 1 for path, leaf in leaves.items() if (run := _run(inside[path]))
+    }
+    if not runs:
         raise ValueError(
-            f"layer_decay={decay} needs an encoder of equal blocks, parameters {encoder}/blocks/..., and there are "
-            + ", ".join(_prefixes(leaves))
+            f"layer_decay={decay} needs an encoder of blocks, parameters {encoder}/blocks/... or "
+            f"{encoder}/stage1/..., and there are {', '.join(_prefixes(leaves))}"
         )
-    (depth,) = depths
+    ends = dict(zip(sorted(runs), np.cumsum([runs[run] for run in sorted(runs)]), strict=True))
+    depth = sum(runs.values())
 
     def factor(path: _Path, leaf: Any) -> np.ndarray:
-        if parts[path] is None or parts[path] in _AFTER_BLOCKS:
+        if inside[path][:1] in _AFTER_BLOCKS:
             return np.asarray(1.0)
-        if parts[path] != "blocks":
+        run = _run(inside[path])
+        if not run:
             return np.asarray(decay ** (depth + 1))
-        return (decay ** (depth - np.arange(depth))).reshape(-1, *[1] * (leaf.ndim - 1))  # [L, 1, ...]
+        factors = decay ** (depth - np.arange(ends[run] - runs[run], ends[run]))
+        return factors.reshape(-1, *[1] * (leaf.ndim - 1)) if run[-1] in STACKS else factors[0]
 
     return {path: factor(path, leaf) for path, leaf in leaves.items()}
+
+
+def _run(inside: _Path) -> _Path:
+    """The part of an encoder that holds a block, or scanned ones, and with them a parameter; () for a stem."""
+    if inside[:1] == ("blocks",):
+        return inside[:1]
+    return inside[:2] if inside and re.fullmatch(r"stage\d", inside[0]) else ()
 
 
 def _names(path: Any) -> _Path:

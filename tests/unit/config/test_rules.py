@@ -218,7 +218,11 @@ BROKEN = {
         ": eval.components=4 with model.latent_dim=16 of 32 codes: both say how many components stand for the",
     ),
     "_ring_is_not_computed_again": (OUTLINES, {"train.remat": True}, ": train.remat=True with model.encoder='ring'"),
-    "_only_vit_has_layers": (IMAGES, {"optimizer.layer_decay": 0.5}, ": optimizer.layer_decay=0.5 with model.encode"),
+    "_only_vit_and_resnet_have_blocks": (
+        IMAGES,
+        {"optimizer.layer_decay": 0.5},
+        ": optimizer.layer_decay=0.5 with model.encoder='residual_stack': only 'vit' and 'resnet' have blocks",
+    ),
 }
 
 

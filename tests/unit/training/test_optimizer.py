@@ -198,8 +198,23 @@ def test_layer_decay_multiplies_the_step_of_each_layer(name):
 
 def test_layer_decay_without_blocks_is_refused():
     params = {"encoder": {"stage": {"kernel": np.ones((2, 2))}}, "head": {"bias": np.ones(2)}}
-    with pytest.raises(ValueError, match=r"layer_decay=0.5 needs .*encoder/blocks.*encoder, encoder/stage, head"):
+    with pytest.raises(ValueError, match=r"layer_decay=0.5 needs .*encoder/stage1/.*are encoder, encoder/stage, head"):
         layer_factors(params, 0.5, encoder="encoder")
+
+
+def test_layer_decay_counts_the_blocks_of_a_resnet_over_its_stages():
+    """ResNet-18: two blocks in each of four stages; the stem and its norm lie below all, the head above."""
+    params = {"network": {"encoder": _shapes(ResNetEncoder(18, 8)), "project": {"kernel": np.ones((2, 2))}}}
+    factors = {"/".join(path): factor for path, factor in layer_factors(params, 0.5, encoder="encoder").items()}
+    for path, factor in factors.items():
+        parts = path.split("/")[2:]
+        if path.startswith("network/encoder/stage"):
+            block = 2 * (int(parts[0][-1]) - 1) + (parts[1] == "layers")
+            np.testing.assert_array_equal(factor, np.full_like(factor, 0.5 ** (8 - block)))
+            assert factor.shape == ((1,) + (1,) * (factor.ndim - 1) if parts[1] == "layers" else ()), path
+        else:
+            assert factor == (1.0 if "project" in path else 0.5**9), path
+    assert len({float(factor.ravel()[0]) for factor in factors.values()}) == 10
 
 
 def _shapes(model, size=32):
