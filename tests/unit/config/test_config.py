@@ -12,6 +12,7 @@ from bie_jax.files import integrity
 from bie_jax.files.integrity import DamagedFileError
 from configs import (
     ae_idr0093,
+    cells,
     dino_idr0093,
     lejepa_idr0093,
     mae_idr0093,
@@ -27,7 +28,7 @@ from configs import (
 RECONSTRUCT = (ae_idr0093, vae_idr0093, vqvae_idr0093, mae_idr0093)
 COMPARE_VIEWS = (simclr_idr0093, dino_idr0093, lejepa_idr0093)
 VARIANTS = dict.fromkeys(RECONSTRUCT + COMPARE_VIEWS, ("", "simulated", "tiny"))
-VARIANTS |= dict.fromkeys((shape_vae_mnist, shape_vqvae_mnist, shape_vae_cells), ("", "tiny"))
+VARIANTS |= dict.fromkeys((cells, shape_vae_mnist, shape_vqvae_mnist, shape_vae_cells), ("", "tiny"))
 ALL = {
     f"{module.__name__.removeprefix('configs.')}:{variant}": module.get_config(variant)
     for module, variants in VARIANTS.items()

@@ -1,0 +1,43 @@
+"""SimCLR on single cells: crops of about 64 pixels, any number of channels, from a few hundred of them on.
+
+    python -m data.build my_cells --source=cells.npz --layout=arrays --label=label
+    python launch.py --config=configs/cells.py --config.data.name=my_cells
+    python launch.py --config=configs/cells.py:tiny        simulated plates, seconds; what the tests run
+
+Everything here was chosen by `experiments/learning`, which has the scores beside random weights and hand-made features.
+Of fewer than 4,900 cells 29,000 pairs of views are compared; of more, six times as many as there are cells.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The configuration of one variant: "" or "tiny".
+
+    Raises:
+        ValueError: for another variant.
+    """
+    if variant not in ("", "tiny"):
+        raise ValueError(f"configs/cells.py:{variant}: the variants are 'tiny' and none")
+    config = base.get_view_config(variant or "simulated", "cells")
+    config.model.name = "simclr"
+    # A stem of stride 2 loses what a cell of 64 pixels shows.
+    config.model.resnet.stem = "full"
+    # Brightness says something of a cell; views that hide it teach to overlook it.
+    config.data.augment.brightness = 0.0
+    config.optimizer.lr = 1e-3
+    config.optimizer.warmup_epochs = 0 if variant else 1
+    config.eval.readout = "layers"
+    config.eval.probe_control = ""
+    if variant:
+        return config
+    config.data.name = "my_cells"
+    config.data.crop_size = (48, 48)
+    config.data.split_by = "image"
+    config.train.batch_size = 128
+    config.train.epochs = 6
+    config.train.min_epoch_steps = 38
+    config.train.eval_every_epochs = 1
+    return config
