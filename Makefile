@@ -24,9 +24,9 @@ test: install
 	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not eight_devices"
 	JAX_NUM_CPU_DEVICES=8 $(RUN) -m pytest -n 2 -m eight_devices
 
-# Unit tests alone: no training, no build, seconds each.
+# Unit tests without those that compile whole networks or start processes.
 test-fast: install
-	$(RUN) -m pytest -n 2 --dist loadfile -m "not eight_devices" tests/unit
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not eight_devices and not slow" tests/unit
 
 lint: install
 	$(RUN) -m ruff check .

@@ -19,6 +19,8 @@ from bie_jax.shapes import contour, descriptors, distance_matrix, mds, polygon, 
 from bie_jax.train import train_and_evaluate
 from configs import base
 
+pytestmark = pytest.mark.slow
+
 POINTS = 32
 ANGLE = 2 * np.pi * np.arange(POINTS) / POINTS
 RADIUS = 5 + np.cos(2 * ANGLE + 1) + 0.5 * np.cos(3 * ANGLE)

@@ -11,6 +11,8 @@ from bie_jax.config.stored import flatten
 from configs import base, dino_idr0093, lejepa_idr0093, shape_vqvae_mnist, simclr_idr0093, vqvae_idr0093
 from tests.unit.config.test_config import ALL
 
+pytestmark = pytest.mark.slow
+
 ENDS = {key: (low, high) for key, low, high in numbers_of(Config)}
 
 

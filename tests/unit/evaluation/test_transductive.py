@@ -1,9 +1,12 @@
 import pandas as pd
+import pytest
 
 from bie_jax.config.rules import check_config
 from bie_jax.evaluation.scores.keys import UNSEEN
 from bie_jax.evaluation.transductive import column_that_taught, transductive_note
 from tests.unit.evaluation.layouts import layout
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_transductive_note_counts_the_training_images(finished):

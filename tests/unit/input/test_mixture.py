@@ -19,6 +19,8 @@ from bie_jax.input.mixture import Mixture
 from bie_jax.train import train_and_evaluate
 from bie_jax.views.images import center_crop
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def mixture(two_sets):

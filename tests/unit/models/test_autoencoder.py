@@ -12,6 +12,8 @@ from bie_jax.objectives import build_model
 from bie_jax.training.state import initial_variables
 from configs import base
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 
 

@@ -14,6 +14,8 @@ from bie_jax.models.quantizers.gradient import GradientVectorQuantizer
 from bie_jax.models.quantizers.residual import ResidualQuantizer
 from bie_jax.models.quantizers.vector import VectorQuantizer
 
+pytestmark = pytest.mark.slow
+
 QUANTIZERS = {
     "averages": VectorQuantizer(6, 3),
     "groups": VectorQuantizer(6, 3, num_groups=2),

@@ -7,6 +7,8 @@ import pytest
 from bie_jax.models.layers.conv import Conv
 from bie_jax.models.layers.resize import max_pool, upsample
 
+pytestmark = pytest.mark.slow
+
 
 def _conv_by_loops(x, kernel, bias, strides, padding):
     x = np.pad(x, ((0, 0), *padding, (0, 0)))

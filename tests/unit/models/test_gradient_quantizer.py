@@ -9,6 +9,8 @@ import pytest
 from bie_jax.models.quantizers.gradient import GradientVectorQuantizer
 from bie_jax.models.quantizers.vector import VectorQuantizer
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 
 

@@ -8,6 +8,8 @@ from bie_jax.models.bottlenecks.projected import ProjectedBottleneck
 from bie_jax.models.encoders.residual_stack import ResidualStackEncoder
 from bie_jax.models.head import ProjectionHead, WithHead
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 
 

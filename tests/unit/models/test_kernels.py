@@ -17,6 +17,8 @@ from bie_jax.shapes.distance_matrix import normalized_distances
 from bie_jax.training.state import initial_variables
 from configs import base
 
+pytestmark = pytest.mark.slow
+
 SAME = ((1, 1), (1, 1))
 CASES = {
     "3x3": ((9, 12), (3, 3), 1, SAME),

@@ -36,6 +36,8 @@ from bie_jax.models.pretrained.positions import resize_positions
 from bie_jax.objectives.base import unlabeled_batch
 from bie_jax.objectives.mae import mae as mae_objective
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch", reason="PyTorch is installed on Python 3.11 alone")
 from configs import mae_idr0093
 

@@ -10,6 +10,8 @@ from bie_jax.models.quantizers import kmeans as starts
 from bie_jax.models.quantizers import lookup
 from bie_jax.models.quantizers.vector import VectorQuantizer
 
+pytestmark = pytest.mark.slow
+
 LEARNT = ("codebook", "cluster_size", "embedding_sum", "distortion")
 # Compiled once for many tests, on vectors [16, 6]. Smoothing is far more than usual, to be seen.
 GROUPED = VectorQuantizer(4, 3, num_groups=2, ema_decay=0.8, restart_threshold=0.0, epsilon=0.1)

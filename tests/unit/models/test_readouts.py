@@ -14,6 +14,8 @@ from bie_jax.objectives import build_model
 from bie_jax.training.state import initial_variables
 from configs import ae_idr0093, mae_idr0093, shape_vae_mnist, simclr_idr0093
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 
 

@@ -9,6 +9,8 @@ from bie_jax.models.quantizers.gradient import GradientVectorQuantizer
 from bie_jax.models.quantizers.residual import ResidualQuantizer
 from bie_jax.models.quantizers.vector import VectorQuantizer
 
+pytestmark = pytest.mark.slow
+
 QUANTIZERS = {
     "averages": ResidualQuantizer(VectorQuantizer(5, 3, num_groups=2), 3),
     "gradient": ResidualQuantizer(GradientVectorQuantizer(5, 3, num_groups=2, codebook_cost=0.5), 3),

@@ -13,6 +13,8 @@ from bie_jax.models.decoders.resnet import ResNetDecoder
 from bie_jax.models.encoders.resnet import STRIDES, ResNetEncoder
 from bie_jax.models.layers.resnet import batch_norm
 
+pytestmark = pytest.mark.slow
+
 CLASSIFIER = {18: 513_000, 34: 513_000, 50: 2_049_000, 101: 2_049_000, 152: 2_049_000}
 
 

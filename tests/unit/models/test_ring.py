@@ -14,6 +14,8 @@ from bie_jax.models.encoders.ring import RingEncoder, _statistics
 from bie_jax.models.layers.ring import chords, ring_steps, turns
 from bie_jax.shapes.distance_matrix import normalized_distances
 
+pytestmark = pytest.mark.slow
+
 POINTS = 32
 
 

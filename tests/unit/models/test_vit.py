@@ -12,6 +12,8 @@ from bie_jax.models.layers.patches import patchify, unpatchify
 from bie_jax.models.layers.positions import sincos_positions
 from bie_jax.models.layers.transformer import ViTSize, attention, gelu
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
 SMALL = ViTSize(16, 2, 2, 24)

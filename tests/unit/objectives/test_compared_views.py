@@ -19,6 +19,8 @@ from bie_jax.objectives.dino import teacher_temperature
 from bie_jax.training.state import initial_variables
 from configs import dino_idr0093, lejepa_idr0093, simclr_idr0093
 
+pytestmark = pytest.mark.slow
+
 MODULES = {"simclr": simclr_idr0093, "dino": dino_idr0093, "lejepa": lejepa_idr0093}
 KEY = jax.random.key(3)
 RNG = np.random.default_rng(0)

@@ -22,6 +22,8 @@ from bie_jax.objectives.vqvae import summarize_codes, vqvae
 from bie_jax.training.state import initial_variables
 from configs import base
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 

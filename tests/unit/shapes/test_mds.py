@@ -12,6 +12,8 @@ from bie_jax.shapes.distance_matrix import pairwise_distances
 from bie_jax.shapes.mds import classical_mds, points_of_exact, residual_energy, smacof
 from bie_jax.shapes.polygon import align
 
+pytestmark = pytest.mark.slow
+
 POINTS = 12
 ANGLE = 2 * np.pi * np.arange(POINTS) / POINTS
 CIRCLE = np.stack([np.cos(ANGLE), np.sin(ANGLE)], axis=1)

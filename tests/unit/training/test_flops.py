@@ -10,6 +10,8 @@ from bie_jax.models.encoders.vit import SIZES, ViTEncoder
 from bie_jax.models.layers.conv import Conv
 from bie_jax.training.flops import count_flops
 
+pytestmark = pytest.mark.slow
+
 
 def _shape(*sizes):
     return jax.ShapeDtypeStruct(sizes, jnp.float32)

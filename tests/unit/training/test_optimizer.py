@@ -12,6 +12,8 @@ from bie_jax.models.encoders.vit import ViTEncoder
 from bie_jax.models.layers.transformer import ViTSize
 from bie_jax.training.optimizer import STACKS, build_optimizer, build_schedule, layer_factors
 
+pytestmark = pytest.mark.slow
+
 STEPS_PER_EPOCH, EPOCHS = 3, 5
 STEPS = STEPS_PER_EPOCH * (EPOCHS + 1)  # with an epoch of cooldown, at the minimum
 

@@ -15,6 +15,8 @@ from bie_jax.training.writers import view_pictures
 from configs import shape_vae_mnist
 from data.records.writer import Description, write_set
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = ["evaluation", *map(str, range(1, 17))]
 
 

@@ -30,6 +30,8 @@ from bie_jax.training.step import build_eval_step, build_train_step, ema_decay, 
 from bie_jax.views import intensities
 from configs import base
 
+pytestmark = pytest.mark.slow
+
 IMAGES = np.random.default_rng(0).poisson(300, (16, 16, 16, 2)).astype(np.uint16)
 NAMES = ("a", "b")
 

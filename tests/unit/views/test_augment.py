@@ -7,6 +7,8 @@ from bie_jax.views import images as augment
 from bie_jax.views import intensities
 from configs import base
 
+pytestmark = pytest.mark.slow
+
 DESCRIBED = {
     "name": "set",
     "channel_names": ["x", "flat"],

@@ -11,6 +11,8 @@ from scipy.ndimage import map_coordinates
 
 from bie_jax.views import crops
 
+pytestmark = pytest.mark.slow
+
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
 def _window(key, image, size, area=(0.0, 0.0), aspect=1.0, rotate=False):

@@ -11,6 +11,8 @@ from bie_jax.shapes.polygon import signed_area
 from bie_jax.shapes.resample import resample_contour
 from bie_jax.views import outlines as outline_views
 
+pytestmark = pytest.mark.slow
+
 POINTS = 64
 
 

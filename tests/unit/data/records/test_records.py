@@ -19,6 +19,8 @@ from data.records.writer import write_set
 from data.studies.simulated.build import VERSION, build_simulated
 from data.studies.simulated.simulation import Design
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[4]
 COLUMNS = {"plate": str, "well": str, "site": int, "label": str, "source": str, "dose": float}
 

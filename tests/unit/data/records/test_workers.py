@@ -21,6 +21,8 @@ from data.limits import GB, Limits, reading, using
 from data.records import workers
 from data.records.writer import SHARD_BYTES
 
+pytestmark = pytest.mark.slow
+
 
 @dataclasses.dataclass(frozen=True)
 class Deadly:

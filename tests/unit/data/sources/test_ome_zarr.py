@@ -23,6 +23,8 @@ from data.sources import ome_zarr, zarr_store
 from data.sources.ome_zarr import index_ome_zarr
 from data.sources.zarr_store import ZarrPlane
 
+pytestmark = pytest.mark.slow
+
 with warnings.catch_warnings():  # ome-zarr 0.18 warns of its own default arguments
     warnings.simplefilter("ignore", DeprecationWarning)
     from ome_zarr.writer import write_image, write_plate_metadata, write_well_metadata

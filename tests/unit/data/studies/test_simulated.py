@@ -11,6 +11,8 @@ from skimage.measure import label
 from data.studies.idr0093.study import IDR0093
 from data.studies.simulated.simulation import CHANNEL_NAMES, CONTROL, PHENOTYPES, Design, layout, simulate_site
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[4]
 TRUTH = {
     "n_cells",

@@ -28,6 +28,8 @@ from data.studies.idr0093.study import IDR0093
 from data.studies.idr0094.study import IDR0094
 from data.wells import PLATE_FORMATS
 
+pytestmark = pytest.mark.slow
+
 IDR = Path(__file__).resolve().parents[5] / "shared" / "data" / "idr_metadata"
 needs_real_tables = pytest.mark.skipif(not IDR.is_dir(), reason="../shared/data/idr_metadata is not here")
 

@@ -5,6 +5,8 @@ import pytest
 
 from bie_jax.evaluation.report import project
 
+pytestmark = pytest.mark.slow
+
 
 def test_pca_against_singular_values():
     rng = np.random.default_rng(0)

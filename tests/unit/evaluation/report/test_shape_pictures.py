@@ -17,6 +17,8 @@ from bie_jax.evaluation.report.shape_pictures import (
 )
 from bie_jax.shapes.distance_matrix import normalized_distances
 
+pytestmark = pytest.mark.slow
+
 
 def _blob():
     """[32, 2], centered, in RMS distances."""

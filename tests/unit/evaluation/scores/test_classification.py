@@ -16,6 +16,8 @@ from bie_jax.evaluation.scores.keys import LOGISTIC_REGRESSION
 from bie_jax.evaluation.scores.plate_identity import plate_identity
 from tests.unit.evaluation.scores.conftest import clouds, loop_scores, strings
 
+pytestmark = pytest.mark.slow
+
 SUBSET = Path(__file__).parents[5] / "shared/data/bbbc021_singlecell_subset/bbbc021_subset.npz"
 
 

@@ -7,6 +7,8 @@ from bie_jax.evaluation.scores.folds import leave_group_out_folds, stratified_fo
 from bie_jax.evaluation.scores.preparation import build_preparation, rotate_to_span
 from tests.unit.evaluation.scores.conftest import _wide
 
+pytestmark = pytest.mark.slow
+
 BLOCKS = (Block(37, 4, standardized=True), Block(3))
 
 

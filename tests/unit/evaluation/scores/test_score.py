@@ -11,6 +11,8 @@ from bie_jax.evaluation.scores.plate_identity import plate_identity
 from bie_jax.evaluation.scores.score import score_features
 from tests.unit.evaluation.layouts import feature_set, layout
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def settings(tiny_config):

@@ -7,6 +7,8 @@ from bie_jax.evaluation.scores.invariance import invariances
 from bie_jax.shapes.polygon import signed_area
 from bie_jax.shapes.resample import resample_contour
 
+pytestmark = pytest.mark.slow
+
 TURNED = "turned by every 7 degrees, 7 to 357"
 WITHOUT_LOSS = (
     "none",
