@@ -34,7 +34,8 @@ BY_HAND: tuple[tuple[str, str, str], ...] = (
     (_VECTOR, "follows = due & (total", "follows = True | due & (total"),
     # Optimizer and steps
     ("bie_jax/training/optimizer.py", "range(1 if stacked else 0, step.ndim)", "range(step.ndim)"),
-    ("bie_jax/training/optimizer.py", "decay ** (depth - np.arange(depth))", "decay ** np.arange(depth)"),
+    ("bie_jax/training/optimizer.py", "decay ** (depth - np.arange(", "decay ** (np.arange("),
+    ("bie_jax/training/optimizer.py", "ends[run] - runs[run], ends[run]", "0, runs[run]"),
     (
         "bie_jax/training/optimizer.py",
         "warmup_steps=config.warmup_epochs * steps_per_epoch",
@@ -107,6 +108,8 @@ BY_HAND: tuple[tuple[str, str, str], ...] = (
     ("bie_jax/training/collapse.py", "step <= config.optimizer", "step < config.optimizer"),
     ("bie_jax/models/encoders/resnet.py", "self.width * 2**index", "self.width"),
     ("bie_jax/models/decoders/resnet.py", 'index > 0 or self.stem == "large"', "True"),
+    ("bie_jax/models/encoders/resnet.py", '"full": (3, 1)', '"full": (3, 2)'),
+    ("bie_jax/config/schema.py", "self.model.latent_dim < counted", "False"),
     # Shapes
     ("bie_jax/shapes/distance_matrix.py", "xp.where(flip, -steps, steps)", "steps"),
 )

@@ -126,8 +126,7 @@ def _assert_close(a, b, **tolerance):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
 
 
-@pytest.mark.eight_devices
-@pytest.mark.parametrize("name", ["ae", "vqvae"])
+@pytest.mark.parametrize("name", ["ae", pytest.param("vqvae", marks=pytest.mark.eight_devices)])
 def test_a_batch_in_parts_is_the_batch(name):
     """Gradients, loss, metrics, codebook: all as if it had been computed at once.
 
