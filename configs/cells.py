@@ -5,6 +5,8 @@
     python launch.py --config=configs/cells.py:tiny        simulated plates, seconds; what the tests run
 
 Everything here was chosen by `experiments/learning`, which has the scores beside random weights and hand-made features.
+751 HeLa cells took 8 minutes on 2 CPU cores with scores and report: .592 / .636 (macro F1 across plates, logistic
+regression / random forest, per plate), the same readout of random weights .597 / .578, hand-made features .614 / .612.
 Of fewer than 2,600 cells 15,360 pairs of views are compared; of more, six times as many as there are cells.
 """
 
