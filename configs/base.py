@@ -50,7 +50,7 @@ def get_view_config(variant: str, file: str) -> ConfigDict:
     config.optimizer.cooldown_epochs = 0
     config.train.batch_size = 256
     config.train.early_stopping_patience_epochs = 0
-    config.eval.readout = "layers"  # says more than the embedding on all sets of experiments/learning
+    config.eval.readout = "layers"  # said more than the embedding on all sets of experiments/learning
     if variant:
         # Stages of 24 to 192 channels: a ResNet-18 takes as long for an epoch as this one for eight.
         config.model.resnet.depth = 10

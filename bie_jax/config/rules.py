@@ -536,11 +536,11 @@ def _compared_channels_have_embeddings(config: Config) -> Iterator[str]:
 
 
 def _components_are_counted_once(config: Config) -> Iterator[str]:
-    counts = config.model.num_code_counts
-    if config.eval.components and config.eval.readout == "embedding" and config.model.latent_dim < counts:
+    if config.eval.components and config.num_components != config.eval.components:
         yield (
             f"config: eval.components={config.eval.components} with model.latent_dim={config.model.latent_dim} of "
-            f"{counts} codes: both say how many components stand for the counts of codes; leave eval.components at 0"
+            f"{config.model.num_code_counts} codes: both say how many components stand for the counts of codes; leave "
+            "eval.components at 0"
         )
 
 

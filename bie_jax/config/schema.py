@@ -257,9 +257,9 @@ class ModelConfig(_Group):
         """Codes in all codebooks, of a grid of codes, which says of an image how often each occurs; 0 of others."""
         if self.name != "vqvae" or self.bottleneck != "grid":
             return 0
-        quantizer = self.quantizer
-        codebooks = {"residual": quantizer.num_residuals, "fsq": 1}.get(quantizer.name, quantizer.num_groups)
-        return codebooks * quantizer.num_codes
+        residual = self.quantizer.name == "residual"
+        codebooks = self.quantizer.num_residuals if residual else self.quantizer.num_groups
+        return codebooks * self.quantizer.num_codes
 
 
 class ContrastiveConfig(_Group):

@@ -13,6 +13,7 @@ from bie_jax.evaluation.scores.keys import RANDOM, RANDOM_POOLED, TRAINED
 from bie_jax.input.image_set import ImageSet
 
 _READ = {
+    "embedding": "what its bottleneck says",
     "features": "the mean over positions",
     "statistics": "mean, maximum and standard deviation over positions",
     "layers": "mean, maximum and standard deviation over positions, of several layers",
@@ -41,8 +42,14 @@ def encoder_features(workdir: Path, embedded: EmbeddedSet, readout: np.ndarray, 
     """
     untrained, untrained_pooled = embed_untrained(workdir, embedded.image_set, config.eval.seed)
     seeds = f"mean of {RANDOM_DRAWS} seeds"
+    components = f"{config.num_components} principal components of " if config.num_components else ""
     described = (
-        (TRAINED, f"Trained encoder ({embedded.model})", "The embeddings of this run.", readout),
+        (
+            TRAINED,
+            f"Trained encoder ({embedded.model})",
+            f"The embeddings of this run: {components}{_READ[config.eval.readout]}.",
+            readout,
+        ),
         (
             RANDOM,
             "Random encoder",

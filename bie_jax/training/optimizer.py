@@ -139,31 +139,34 @@ def layer_factors(params: Any, decay: float, *, encoder: str) -> dict[_Path, np.
     leaves = {_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     # Where in the encoder a parameter is; () outside of it.
     inside = {path: path[path.index(encoder) + 1 :] if encoder in path else () for path in leaves}
-    runs = {  # blocks that follow each other under one name -> how many
-        run: leaf.shape[0] if run[-1] in STACKS else 1 for path, leaf in leaves.items() if (run := _run(inside[path]))
+    counts = {  # name of a block, or of several that are scanned -> how many
+        name: leaf.shape[0] if name[-1] in STACKS else 1
+        for path, leaf in leaves.items()
+        if (name := _block(inside[path]))
     }
-    if not runs:
+    if not counts:
         raise ValueError(
             f"layer_decay={decay} needs an encoder of blocks, parameters {encoder}/blocks/... or "
             f"{encoder}/stage1/..., and there are {', '.join(_prefixes(leaves))}"
         )
-    ends = dict(zip(sorted(runs), np.cumsum([runs[run] for run in sorted(runs)]), strict=True))
-    depth = sum(runs.values())
+    names = sorted(counts)  # in the order of the encoder: stage1/first, stage1/layers, stage2/first, ...
+    ends = dict(zip(names, np.cumsum([counts[name] for name in names]), strict=True))
+    depth = sum(counts.values())
 
     def factor(path: _Path, leaf: Any) -> np.ndarray:
         if inside[path][:1] in _AFTER_BLOCKS:
             return np.asarray(1.0)
-        run = _run(inside[path])
-        if not run:
+        name = _block(inside[path])
+        if not name:
             return np.asarray(decay ** (depth + 1))
-        factors = decay ** (depth - np.arange(ends[run] - runs[run], ends[run]))
-        return factors.reshape(-1, *[1] * (leaf.ndim - 1)) if run[-1] in STACKS else factors[0]
+        factors = decay ** (depth - np.arange(ends[name] - counts[name], ends[name]))
+        return factors.reshape(-1, *[1] * (leaf.ndim - 1)) if name[-1] in STACKS else factors[0]
 
     return {path: factor(path, leaf) for path, leaf in leaves.items()}
 
 
-def _run(inside: _Path) -> _Path:
-    """The part of an encoder that holds a block, or scanned ones, and with them a parameter; () for a stem."""
+def _block(inside: _Path) -> _Path:
+    """Name of the block, or of the scanned blocks, that a parameter of an encoder is in; () for one of the stem."""
     if inside[:1] == ("blocks",):
         return inside[:1]
     return inside[:2] if inside and re.fullmatch(r"stage\d", inside[0]) else ()

@@ -12,7 +12,7 @@ import pytest
 from transformers import ViTConfig, ViTModel
 
 from bie_jax.config.rules import check_config
-from bie_jax.evaluation.embedding import write_embeddings
+from bie_jax.evaluation.embedding import load, load_readout, write_embeddings
 from bie_jax.models.pretrained.huggingface import load_huggingface
 from bie_jax.objectives import METHODS, build_model
 from bie_jax.objectives.base import Aux, Method, no_summary
@@ -80,6 +80,9 @@ def test_a_method_trains_and_embeds(name, datasets, tmp_path):
     assert np.isfinite(features).all()
     # Where there are more codes, principal components stand for how often they occur.
     assert (workdir / "components.npz").exists() == (name == "vqvae, codes of residuals")
+    if name == "vqvae, codes of residuals":
+        assert load_readout(workdir).dim == 18
+        assert load(workdir).dim == features.shape[1] == 16
     assert features.std(axis=0).max() > 0
     assert (workdir / "codebook.npz").exists() == (config.model.name == "vqvae")
     assert (workdir / "profile").exists() == (name == "vae")

@@ -35,7 +35,7 @@ BY_HAND: tuple[tuple[str, str, str], ...] = (
     # Optimizer and steps
     ("bie_jax/training/optimizer.py", "range(1 if stacked else 0, step.ndim)", "range(step.ndim)"),
     ("bie_jax/training/optimizer.py", "decay ** (depth - np.arange(", "decay ** (np.arange("),
-    ("bie_jax/training/optimizer.py", "ends[run] - runs[run], ends[run]", "0, runs[run]"),
+    ("bie_jax/training/optimizer.py", "ends[name] - counts[name], ends[name]", "0, counts[name]"),
     (
         "bie_jax/training/optimizer.py",
         "warmup_steps=config.warmup_epochs * steps_per_epoch",
@@ -109,7 +109,9 @@ BY_HAND: tuple[tuple[str, str, str], ...] = (
     ("bie_jax/models/encoders/resnet.py", "self.width * 2**index", "self.width"),
     ("bie_jax/models/decoders/resnet.py", 'index > 0 or self.stem == "large"', "True"),
     ("bie_jax/models/encoders/resnet.py", '"full": (3, 1)', '"full": (3, 2)'),
+    ("bie_jax/models/decoders/resnet.py", 'x if self.stem == "full" else upsample(x)', "upsample(x)"),
     ("bie_jax/config/schema.py", "self.model.latent_dim < counted", "False"),
+    ("bie_jax/config/schema.py", "if residual else", "if not residual else"),
     # Shapes
     ("bie_jax/shapes/distance_matrix.py", "xp.where(flip, -steps, steps)", "steps"),
 )
