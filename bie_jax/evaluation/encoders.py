@@ -92,6 +92,5 @@ def encoder_blocks(values: np.ndarray, appended: np.ndarray, num_components: int
     """What a fold fits to a readout [..., N, D] with numbers [N, A] beside it: components of the first part."""
     if not num_components:
         return None
-    components = min(num_components, values.shape[-1])
     beside = (Block(appended.shape[1]),) if appended.shape[1] else ()
-    return (Block(values.shape[-1], components, standardized=True), *beside)
+    return (Block(values.shape[-1], num_components, standardized=True), *beside)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from transformers import ViTConfig, ViTModel
+from transformers import Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 
 from bie_jax.config.rules import check_config
 from bie_jax.evaluation.embedding import load, load_readout, write_embeddings
@@ -20,7 +20,7 @@ from bie_jax.train import train_and_evaluate
 from bie_jax.training.checkpoint import load_model
 from bie_jax.training.sharding import on_first_device
 from bie_jax.training.state import initial_variables
-from configs import ae_idr0093, mae_idr0093, vae_idr0093, vqvae_idr0093
+from configs import ae_idr0093, dino_idr0093, mae_idr0093, vae_idr0093, vqvae_idr0093
 
 CODES = {"val/vq", "val/perplexity", "val/codes_used", "val/capacity_bits"}
 RUNS = {
@@ -162,3 +162,28 @@ def test_published_weights_train_and_embed(torch, datasets, tmp_path):
     queries = [value for name, value in weights.items() if name.endswith("q_proj.weight")]
     kernels = np.asarray(trained["blocks"]["qkv"]["kernel"])[:, :, 0]  # [12, 192, 3, 64]
     np.testing.assert_array_equal(kernels.reshape(12, 192, 192), np.swapaxes(queries, 1, 2))
+
+
+def test_dinov2_is_trained_on_with_dino_at_a_rate_for_each_block(torch, datasets, tmp_path):
+    """Weights of 3 channels serve 5; the last blocks move, the first hardly do."""
+    torch.manual_seed(0)
+    published = Dinov2Config(hidden_size=192, num_hidden_layers=12, num_attention_heads=3, image_size=28, patch_size=14)
+    Dinov2Model(published).save_pretrained(tmp_path / "published")
+    config = _tiny(dino_idr0093, datasets)
+    config.model.encoder, config.model.pretrained = "vit", str(tmp_path / "published")
+    config.model.vit.update({"size": "Ti", "patch_size": 14, "positions": "learnt", "layer_scale": True})
+    config.data.crop_size = (28, 28)
+    config.optimizer.layer_decay = 0.5
+    config.optimizer.freeze = ()
+    workdir = tmp_path / "run"
+    train_and_evaluate(config, workdir)
+    assert np.isfinite(write_embeddings(workdir).filter(like="dino_").to_numpy()).all()
+    model = build_model(check_config(config), 5)
+    blank = np.zeros((1, 28, 28, 5), np.float32)
+    shapes = on_first_device(jax.eval_shape(lambda key: initial_variables(model, blank, key), jax.random.key(0)))
+    given = load_huggingface(tmp_path / "published", shapes["params"], {})["params"]["encoder"]
+    trained = load_model(workdir, shapes)[0]["params"]["encoder"]
+    kernels = (np.asarray(encoder["blocks"]["qkv"]["kernel"]) for encoder in (trained, given))
+    moved = np.abs(np.subtract(*kernels)).reshape(12, -1).mean(axis=1)
+    # Half as far from block to block. AdamW's steps are of one size, and moving averages share theirs out alike.
+    np.testing.assert_allclose(moved[1:] / moved[:-1], 2, rtol=0.3)
