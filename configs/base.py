@@ -285,6 +285,9 @@ def _predecessor_table() -> ConfigDict:
     config.train.epochs = 100  # without the cooldown
     config.train.min_epoch_steps = 1  # a set that is smaller is gone through several times in what is called an epoch
     config.train.batch_size = 64  # images, over all devices
+    # How many devices share a batch with the whole state on each ("data"), share a batch and the state ("fsdp"), and
+    # share the matrix products of each transformer block ("tensor"); one of them may be -1: what is left.
+    config.train.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
     config.train.accumulate_steps = 1  # equal parts that a batch is computed in, one after the other, to save memory
     config.train.compute_dtype = "float32"  # "bfloat16" on GPU and TPU; parameters and sums stay float32
     config.train.remat = False  # True: blocks are computed twice instead of kept in memory (not of encoder="ring")

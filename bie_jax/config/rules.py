@@ -17,6 +17,7 @@ from bie_jax.config.schema import (
     ConfigError,
     DataConfig,
     MatrixConfig,
+    MeshConfig,
     ModelConfig,
     OptimizerConfig,
     QuantizerConfig,
@@ -295,6 +296,12 @@ def _microbatches_are_equal(train: TrainConfig) -> Iterator[str]:
         )
 
 
+def _one_axis_takes_what_is_left(mesh: MeshConfig) -> Iterator[str]:
+    left = [axis for axis, size in mesh.model_dump().items() if size == -1]
+    if len(left) > 1:
+        yield f"config.train.mesh: {'=-1 and '.join(left)}=-1: only one axis can take what is left"
+
+
 # --- The whole configuration: images
 
 _NO_MATRIX_TERMS = MatrixConfig(reindexed=False, diagonal=0.0, symmetry=0.0, non_negativity=0.0, triangle=0.0)
@@ -561,6 +568,15 @@ def _only_vit_and_resnet_have_blocks(config: Config) -> Iterator[str]:
 
 
 # The group that the rules read -> rules.
+def _only_transformers_share_products(config: Config) -> Iterator[str]:
+    tensor = config.train.mesh.tensor
+    if tensor != 1 and config.model.encoder != "vit":
+        yield (
+            f"config: train.mesh.tensor={tensor} with model.encoder={config.model.encoder!r}: only the products of "
+            "'vit' are shared; 1 is possible, and train.mesh.fsdp for a network of any kind"
+        )
+
+
 RULES_OF_GROUPS: dict[str, tuple[Callable[..., Iterator[str]], ...]] = {
     "data": (
         _outlines_are_square_and_of_one_set,
@@ -595,6 +611,7 @@ RULES_OF_GROUPS: dict[str, tuple[Callable[..., Iterator[str]], ...]] = {
     ),
     "optimizer": (_peak_is_highest,),
     "train": (_microbatches_are_equal,),
+    "train.mesh": (_one_axis_takes_what_is_left,),
 }
 
 RULES_OF_ALL: tuple[Callable[[Config], Iterator[str]], ...] = (
@@ -626,4 +643,5 @@ RULES_OF_ALL: tuple[Callable[[Config], Iterator[str]], ...] = (
     _components_are_counted_once,
     _ring_is_not_computed_again,
     _only_vit_and_resnet_have_blocks,
+    _only_transformers_share_products,
 )

@@ -45,6 +45,12 @@ def _is_felt(value: float) -> float:
     return value
 
 
+def _is_number_of_devices(value: int) -> int:
+    if value == 0:
+        raise _refused()
+    return value
+
+
 # Every number has an upper and a lower end, inside of which all stages work; what needs more memory than there is, or
 # does not fit a set, is refused where that is known (`preflight`, `set_rules`). LEAST and MOST: single precision has
 # room beyond.
@@ -65,6 +71,12 @@ PositiveEpochs = Annotated[int, _whole(1, 100_000)]
 Steps = Annotated[int, _whole(0, 10**9)]
 PositiveSteps = Annotated[int, _whole(1, 10**9)]
 BatchSize = Annotated[int, _whole(1, 2**20)]
+MeshAxis = Annotated[
+    int,
+    _whole(-1, 2**20),
+    AfterValidator(_is_number_of_devices),
+    Allowed("a number of devices from 1 to 1048576, or -1 for what is left", 8),
+]
 Side = Annotated[int, _whole(1, 2**15)]  # pixels
 Width = Annotated[int, _whole(1, 2**16)]  # numbers in a vector, or vectors
 Depth = Annotated[int, _whole(1, 1000)]  # layers, one after the other
@@ -352,6 +364,14 @@ class OptimizerConfig(_Group):
     cooldown_epochs: Epochs
 
 
+class MeshConfig(_Group):
+    """Devices along each axis of the mesh; -1: what is left."""
+
+    data: MeshAxis
+    fsdp: MeshAxis
+    tensor: MeshAxis
+
+
 class TrainConfig(_Group):
     """The loop."""
 
@@ -360,6 +380,7 @@ class TrainConfig(_Group):
     epochs: PositiveEpochs
     min_epoch_steps: Annotated[int, _whole(1, 10**6)]
     batch_size: BatchSize
+    mesh: MeshConfig
     accumulate_steps: BatchSize
     compute_dtype: Literal["float32", "bfloat16"]
     remat: bool

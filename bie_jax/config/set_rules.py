@@ -6,6 +6,7 @@ What the values of a configuration say of each other is in `rules`; here the ima
 import jax
 import numpy as np
 
+from bie_jax.config.mesh import mesh_shape
 from bie_jax.config.schema import (
     Config,
     ConfigError,
@@ -22,6 +23,7 @@ from bie_jax.input.mixture import Mixture
 from bie_jax.input.positives import build_positives
 from bie_jax.input.splits import split_image_set
 from bie_jax.input.wells import names_of_wells
+from bie_jax.models.encoders.vit import SIZES
 from bie_jax.objectives.contrast import compared_treatment
 
 _MOST_STEPS = 2**31  # the step is counted in 32 bits
@@ -37,7 +39,9 @@ def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[
         ConfigError: naming the key, its value and what is possible.
     """
     main = mixture.sets[0]
-    _check_devices_share_a_batch(config.train, jax.device_count())
+    data, fsdp, tensor = mesh_shape(config.train.mesh, jax.device_count())
+    _check_devices_share_a_batch(config.train, data * fsdp)
+    check_heads(config.model, tensor)
     _check_kind(config.data, mixture)
     if config.data.kind == "shapes":
         _check_points(config.data, mixture)
@@ -100,6 +104,21 @@ def _check_devices_share_a_batch(train: TrainConfig, devices: int) -> None:
             f"config.train.batch_size={train.batch_size} cannot be shared by {devices} devices{in_parts}; the nearest "
             f"that can: {max(1, train.batch_size // shares) * shares} or {-(-train.batch_size // shares) * shares}"
         )
+
+
+def check_heads(model: ModelConfig, tensor: int) -> None:
+    """Raise ConfigError unless as many devices as lie along "tensor" share the attention heads of a ViT evenly."""
+    if model.encoder != "vit":
+        return
+    heads = {f"model.vit.size={model.vit.size!r}": SIZES[model.vit.size].heads}
+    if model.decoder != "none":
+        heads[f"model.vit.decoder_heads={model.vit.decoder_heads}"] = model.vit.decoder_heads
+    for key, count in heads.items():
+        if count % tensor:
+            raise ConfigError(
+                f"config.train.mesh: {tensor} devices along tensor with {key}: its {count} attention heads are shared "
+                f"by {' or '.join(str(size) for size in range(1, count + 1) if count % size == 0)} of them"
+            )
 
 
 def _check_kind(data: DataConfig, mixture: Mixture) -> None:

@@ -37,6 +37,7 @@ _ADDED = {
     "optimizer.weight_decay_growth": 1.0,
     "train.ema_decay_grows": False,
     "train.stop_at_collapse": False,
+    "train.mesh": {"data": -1, "fsdp": 1, "tensor": 1},
     "data.positives": "same_image",
     "data.treatment": "label",
     "data.augment.area": [0.0, 0.0],
@@ -51,7 +52,15 @@ _ADDED = {
 _RESTORE = "restore it from a copy"
 
 # Keys that may differ between two runs of one workdir: where things lie and how they are scored, not what is trained.
-_FREE_KEYS = ("data.data_dir", "data.read_threads", "train.wandb", "train.profile_steps")
+_FREE_KEYS = (
+    "data.data_dir",
+    "data.read_threads",
+    "train.wandb",
+    "train.profile_steps",
+    "train.mesh.data",
+    "train.mesh.fsdp",
+    "train.mesh.tensor",
+)
 
 
 def check_workdir(config: Config, workdir: Path) -> None:

@@ -43,6 +43,11 @@ def step_bytes(compiled: Any) -> int:
     )
 
 
+def gibibytes(count: int) -> str:
+    """Bytes as a person reads them."""
+    return f"{count / _GIB:.2f} GiB"
+
+
 def available_bytes(device: Any) -> int:
     """Bytes a step may occupy on a device.
 
@@ -58,7 +63,7 @@ def available_bytes(device: Any) -> int:
     return min([_machine_bytes(), *_cgroup_bytes()]) // device.client.local_device_count()
 
 
-def check_fits(compile_at: Callable[[int], Any], batch_size: int, *, devices: int, parts: int, available: int) -> Any:
+def check_fits(compile_at: Callable[[int], Any], batch_size: int, *, shares: int, parts: int, available: int) -> Any:
     """Compile a step and hold what it needs against what there is.
 
     Where it does not fit, up to three smaller batches are compiled: the smallest, the one that a line through the two
@@ -67,9 +72,9 @@ def check_fits(compile_at: Callable[[int], Any], batch_size: int, *, devices: in
     Args:
         compile_at: global batch size -> compiled step.
         batch_size: global, examples.
-        devices: how many share the batch.
+        shares: parts of a batch, each on another device.
         parts: how many equal parts each computes one after the other; sizes that are tried are multiples of
-            `devices` x `parts`.
+            `shares` x `parts`.
         available: bytes on each device.
 
     Returns:
@@ -82,12 +87,12 @@ def check_fits(compile_at: Callable[[int], Any], batch_size: int, *, devices: in
     needed = step_bytes(compiled)
     if needed <= available:
         return compiled
-    smallest = devices * parts
+    smallest = shares * parts
     largest = _largest_that_fits(compile_at, batch_size, needed, smallest, available)
     advice = f"the largest seen to fit: {largest}" if largest else f"not even a batch of {smallest} fits"
     raise OutOfMemoryError(
-        f"batch_size={batch_size} needs {needed / _GIB:.2f} GiB on each of {devices} device(s), and "
-        f"{available / _GIB:.2f} GiB are there; {advice}",
+        f"batch_size={batch_size}, shared by {shares} device(s), needs {gibibytes(needed)} on each, and "
+        f"{gibibytes(available)} are there; {advice}",
         largest,
     )
 

@@ -16,12 +16,11 @@ import numpy as np
 import optax
 
 from bie_jax.config.schema import OptimizerConfig
+from bie_jax.models.layers.stacks import STACKS
 
 _LAMB_EPSILON = 1e-6  # of the paper and of timm
 _ADAM_EPSILON = 1e-8  # of the paper and of PyTorch
 
-# Names of scanned modules: each leaf under them holds all layers, one per entry of its first axis.
-STACKS = frozenset({"blocks", "layers"})
 # Where a parameter is in the encoder that lies outside of it, or acts after its blocks.
 _AFTER_BLOCKS = ((), ("norm",))
 

@@ -15,7 +15,8 @@ from bie_jax.input.mixture import Mixture
 from bie_jax.models import supports_remat
 from bie_jax.objectives import METHODS
 from bie_jax.training import run_files
-from bie_jax.training.memory import OutOfMemoryError, available_bytes, check_fits
+from bie_jax.training.memory import OutOfMemoryError, available_bytes, check_fits, gibibytes, step_bytes
+from bie_jax.training.sharding import Layout
 
 
 def notes_on_microbatches(config: Config, *, has_batch_norm: bool) -> list[str]:
@@ -63,30 +64,46 @@ def describe_dataset(mixture: Mixture, workdir: Path, resumes: bool) -> dict[str
     return {"channel_names": list(mixture.channel_names), "sets": sets}
 
 
-def compile_step(
-    step: Callable[..., Any], state: Any, batch_of: Callable[[int], Any], config: Config
-) -> Callable[..., Any]:
+def compile_step(compile_under: Callable[[Layout, int], Any], layout: Layout, config: Config) -> Callable[..., Any]:
     """The compiled training step, once it is known to fit into memory.
 
     Args:
-        step: jitted, (state, batch) -> ...
-        state: the state, of which shapes and shardings are looked at.
-        batch_of: global batch size -> shapes, types and shardings of a batch.
+        compile_under: (layout, global batch size) -> compiled step.
+        layout: of the run.
         config: the checked configuration.
 
     Raises:
-        ConfigError: naming the memory needed, the memory there is and the largest batch that fits.
+        ConfigError: naming the memory needed, the memory there is, the largest batch that fits and a mesh that does.
     """
+    available = available_bytes(jax.local_devices()[0])
     try:
         return check_fits(
-            lambda batch_size: step.lower(state, batch_of(batch_size)).compile(),
+            lambda batch_size: compile_under(layout, batch_size),
             config.train.batch_size,
-            devices=jax.device_count(),
+            shares=layout.shares,
             parts=config.train.accumulate_steps,
-            available=available_bytes(jax.local_devices()[0]),
+            available=available,
         )
     except OutOfMemoryError as error:
         smaller = ["config.train.accumulate_steps", "config.train.compute_dtype='bfloat16'"]
         if supports_remat(config.model):
             smaller.append("config.train.remat")
-        raise ConfigError(f"config.train.batch_size: {error}; {', '.join(smaller)} make it less") from None
+        raise ConfigError(
+            f"config.train.batch_size: {error}; {', '.join(smaller)} make it less"
+            + _what_more_parts_need(compile_under, layout, config.train.batch_size, available)
+        ) from None
+
+
+def _what_more_parts_need(
+    compile_under: Callable[[Layout, int], Any], layout: Layout, batch_size: int, available: int
+) -> str:
+    """Whether a step fits with the state in as many parts as can be, as the end of a sentence."""
+    if layout.mesh.shape["data"] == 1:
+        return ""
+    parts = layout.with_state_in_parts()
+    needed = step_bytes(compile_under(parts, batch_size))
+    fits = "which fits" if needed <= available else "which does not fit either"
+    return (
+        f"; with the state shared by all devices, config.train.mesh.data=1 and config.train.mesh.fsdp="
+        f"{parts.mesh.shape['fsdp']}, it needs {gibibytes(needed)} on each, {fits}"
+    )

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from bie_jax.config.schema import Config, ConfigError
 from bie_jax.config.set_rules import check_components
@@ -79,7 +80,7 @@ def prepare(
     Raises:
         ConfigError: see the top of this file.
     """
-    layout = sharding.data_layout()
+    layout = sharding.training_layout(config.train.mesh)
     calendar = Calendar.of(config, sum(map(len, train_rows)))
     channels = len(mixture.channel_names)
     model = build_model(config, channels)
@@ -100,17 +101,22 @@ def prepare(
         return create_train_state(config, model, tx, channels, key)
 
     key = jax.random.key(config.train.seed)
-    blank_state = layout.abstract(jax.eval_shape(fresh, key))
+    state_shapes = jax.eval_shape(fresh, key)
+    blank_state = layout.abstract(state_shapes)
     # Weights that do not fit are refused before anything is compiled.
     given = None if resumes else given_weights(shapes, config, mixture.channel_names)
     for note in notes_on_microbatches(config, has_batch_norm="batch_stats" in shapes):
         print(note)
 
     table = intensity_table(sets, mixture.channel_names, config.data.normalization, config.data.normalization_scope)
-    batch_shapes = _BatchShapes(mixture, layout, config.data.positives != "same_image")
-    train_step = compile_step(
-        build_train_step(config, model, table, layout, blank_state, calendar.total), blank_state, batch_shapes, config
-    )
+    batch_shapes = _BatchShapes(mixture, config.data.positives != "same_image")
+
+    def compile_under(layout: sharding.Layout, batch_size: int) -> Any:
+        state = layout.abstract(state_shapes)
+        step = build_train_step(config, model, table, layout, state, calendar.total)
+        return step.lower(state, batch_shapes(batch_size, layout.batch)).compile()
+
+    train_step = compile_step(compile_under, layout, config)
     # There is no state yet while the step is held against the memory that is left. One that is loaded later needs no
     # random numbers, which take long to compile.
     shardings = layout.of(blank_state)
@@ -143,13 +149,12 @@ def _readout_width(config: Config, model: nn.Module, shapes: dict[str, Any], bla
 
 @dataclasses.dataclass(frozen=True)
 class _BatchShapes:
-    """Global batch size -> shapes, types and shardings of what `_Put` makes for a training step."""
+    """Global batch size and sharding -> shapes and types of what `_Put` makes for a training step."""
 
     mixture: Mixture
-    layout: sharding.Layout
     has_positives: bool
 
-    def __call__(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    def __call__(self, batch_size: int, sharding: NamedSharding) -> dict[str, jax.ShapeDtypeStruct]:
         shapes = {
             "image": ((*self.mixture.window, len(self.mixture.channel_names)), self.mixture.dtype),
             "plate": ((), np.int32),
@@ -158,7 +163,7 @@ class _BatchShapes:
         if self.has_positives:
             shapes |= {"positive": shapes["image"], "positive_plate": shapes["plate"]}
         return {
-            name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=self.layout.batch)
+            name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=sharding)
             for name, (shape, dtype) in shapes.items()
         }
 

@@ -41,6 +41,7 @@ def build_train_step(
         total_steps: of the run, in which the teacher's memory grows (`train.ema_decay_grows`).
     """
     method = METHODS[config.model.name]
+    objective = layout.with_examples_apart(method.objective)
     view = VIEWS[config.data.kind].train
     others = method.other_views(config)
     dtype = jnp.dtype(config.train.compute_dtype)
@@ -72,7 +73,7 @@ def build_train_step(
             def loss_of(params):
                 cast = _cast(params, dtype)
                 with nn.intercept_methods(statistics):
-                    return method.objective(
+                    return objective(
                         model,
                         config.objective,
                         cast,
@@ -121,6 +122,7 @@ def build_eval_step(
     teacher here. A method without a decoder has None for reconstructions. Arguments as `build_train_step`.
     """
     method = METHODS[config.model.name]
+    objective = layout.with_examples_apart(method.objective)
     views = VIEWS[config.data.kind]
     others = method.other_views(config)
     dtype = jnp.dtype(config.train.compute_dtype)
@@ -150,9 +152,7 @@ def build_eval_step(
         step = jnp.int32(method.settled_step(config.objective))
         cast = _cast(params, dtype)
         teacher = Teacher(cast, model_state) if method.has_teacher else None
-        _, aux = method.objective(
-            model, config.objective, cast, model_state, seen, step, key, train=False, teacher=teacher
-        )
+        _, aux = objective(model, config.objective, cast, model_state, seen, step, key, train=False, teacher=teacher)
         restored = None if aux.reconstruction is None else aux.reconstruction.astype(jnp.float32)
         return aux.metrics, aux.totals, image, restored
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
+from bie_jax.evaluation.embedding import write_embeddings
 from tests.end_to_end.commands import launch
 
 # The tests read whole checkpoints as they lie on disk, which Orbax advises programs against.
@@ -138,11 +139,13 @@ def test_a_run_on_sets_of_three_depths_is_resumed_to_the_bit_too(launches, three
     assert _deterministic_log(tmp_path / "broken") == _deterministic_log(tmp_path / "whole")
 
 
-def test_a_run_goes_on_on_another_number_of_devices(datasets, unbroken, killed, tmp_path):
+def test_a_run_goes_on_with_its_state_in_parts_and_is_embedded_on_one_device(datasets, unbroken, killed, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(killed, workdir)
-    done = launch(*_arguments(datasets, workdir), devices=2)
+    mesh = ("--config.train.mesh.data=1", "--config.train.mesh.fsdp=2")
+    done = launch(*_arguments(datasets, workdir, *mesh), devices=2)
     assert done.returncode == 0, done.stderr[-2000:]
     logs = [[line for line in _deterministic_log(w) if "val/loss" in line] for w in (workdir, unbroken)]
     assert [line["step"] for line in logs[0]] == [line["step"] for line in logs[1]]
     np.testing.assert_allclose(logs[0][-1]["val/loss"], logs[1][-1]["val/loss"], rtol=0.05)
+    assert len(write_embeddings(workdir)) == len(write_embeddings(unbroken))

@@ -211,16 +211,14 @@ def test_a_batch_that_does_not_fit_is_refused_with_what_fits_and_what_helps(tiny
     checked = check_config(tiny_config)
     monkeypatch.setattr("bie_jax.training.preflight.available_bytes", lambda device: 4 * 30_500)
 
-    def batch_of(batch_size):
-        return jax.ShapeDtypeStruct((batch_size, 1000), np.float32)
+    def compile_under(layout, batch_size):
+        batch = jax.ShapeDtypeStruct((batch_size, 1000), np.float32, sharding=layout.batch)
+        return jax.jit(lambda state, batch: state + batch.sum()).lower(np.float32(0), batch).compile()
 
-    step = jax.jit(lambda state, batch: state + batch.sum())
-    state = jax.ShapeDtypeStruct((), np.float32)
     with pytest.raises(ConfigError) as refused:
-        compile_step(step, state, batch_of, checked)
+        compile_step(compile_under, sharding.data_layout(), checked)
     said = str(refused.value)
-    assert f"batch_size={checked.train.batch_size} needs" in said
-    assert f"on each of {jax.device_count()} device(s)" in said
+    assert f"batch_size={checked.train.batch_size}, shared by {jax.device_count()} device(s), needs" in said
     assert "the largest seen to fit: 28;" in said  # in four parts; 30 would fit in one
     assert said.endswith("accumulate_steps, config.train.compute_dtype='bfloat16', config.train.remat make it less")
 

@@ -53,7 +53,7 @@ class Embedder:
         self._sets = dataset["sets"]
         self.image_shape: tuple[int, int, int] = tuple(self._sets[0]["image_shape"])
         self._table_rows = table_rows(self._sets)
-        self._layout = sharding.data_layout()
+        self._layout = sharding.embedding_layout(config.train.mesh)
         self._variables = jax.device_put(variables, self._layout.of(variables))
         table = intensity_table(
             self._sets, self.channel_names, config.data.normalization, config.data.normalization_scope
@@ -69,8 +69,9 @@ class Embedder:
             "in_shardings": (self._layout.of(self._variables), batch, batch),
             "out_shardings": self._layout.host,
         }
-        self._encode = jax.jit(network.encode, **shardings)
-        self._reconstruct = jax.jit(network.reconstruct, **shardings)
+        apart = self._layout.with_examples_apart
+        self._encode = jax.jit(apart(network.encode), **shardings)
+        self._reconstruct = jax.jit(apart(network.reconstruct), **shardings)
         self._decode = jax.jit(network.decode)
 
     def embed(
@@ -118,11 +119,11 @@ class Embedder:
     @property
     def batch_size(self) -> int:
         """`eval.batch_size`, rounded up so that all devices share it."""
-        return _shared(self._config.eval.batch_size)
+        return self._shared(self._config.eval.batch_size)
 
     def batch_of(self, count: int) -> int:
         """The same, of no more than all `count` images of a set."""
-        return min(self.batch_size, _shared(count))
+        return min(self.batch_size, self._shared(count))
 
     def encode_batch(self, image: np.ndarray, plate: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """[B, H, W, C] counts, [B] rows of the intensity table -> [B, D], and codes [B, ..., G] of a VQ-VAE."""
@@ -185,8 +186,7 @@ class Embedder:
             )
         return np.asarray([self._table_rows[described["name"], plate] for plate in plates], np.int32)
 
-
-def _shared(count: int) -> int:
-    """Rounded up so that all devices have as many."""
-    devices = jax.device_count()
-    return -(-count // devices) * devices
+    def _shared(self, count: int) -> int:
+        """Rounded up so that all parts of a batch are as large."""
+        shares = self._layout.shares
+        return -(-count // shares) * shares

@@ -15,7 +15,7 @@ from bie_jax.evaluation.embedding.embedder import Embedder
 from bie_jax.objectives import build_model
 from bie_jax.training import run_files
 from bie_jax.training.checkpoint import load_model
-from bie_jax.training.sharding import on_first_device
+from bie_jax.training.sharding import embedding_layout
 from bie_jax.training.state import initial_variables
 
 
@@ -65,7 +65,7 @@ def load_untrained(
             says more differs between networks and sets (`experiments/embedding`), and a baseline must be given its best
             reading: both are scored.
     """
-    config, dataset, model, draw = _build(Path(workdir))
+    config, dataset, model, _, draw = _build(Path(workdir))
     embedder = None
     for seed in seeds:
         variables = draw(jax.random.key(seed))
@@ -84,18 +84,23 @@ def second_readout(settings: EvalConfig) -> Literal["features", "statistics", "l
 
 def _build(
     workdir: Path,
-) -> tuple[Config, dict[str, Any], nn.Module, Callable[[jax.Array], dict[str, Any]]]:
-    """Configuration, description of the sets, network, and what draws its variables from a key."""
+) -> tuple[Config, dict[str, Any], nn.Module, dict[str, Any], Callable[[jax.Array], dict[str, Any]]]:
+    """Configuration, description of the sets, network, where its variables lie, and what draws them from a key."""
     config = load_config(workdir)
     dataset = run_files.read_dataset(workdir)
     model = build_model(config, len(dataset["channel_names"]))
     blank = jnp.zeros((1, *config.data.crop_size, len(dataset["channel_names"])))
-    return config, dataset, model, jax.jit(lambda key: initial_variables(model, blank, key))
+
+    def draw(key: jax.Array) -> dict[str, Any]:
+        return initial_variables(model, blank, key)
+
+    shapes = embedding_layout(config.train.mesh).abstract(jax.eval_shape(draw, jax.random.key(0)))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+    return config, dataset, model, shapes, jax.jit(draw, out_shardings=shardings)
 
 
 def _embedder(workdir: Path, readouts: tuple[str, ...], components: Components | None) -> Embedder:
     """The trained network of a workdir."""
-    config, dataset, model, draw = _build(workdir)
-    # Of what is loaded the shapes are enough; random numbers take long to compile.
-    variables, _ = load_model(workdir, on_first_device(jax.eval_shape(draw, jax.random.key(0))))
+    config, dataset, model, shapes, _ = _build(workdir)
+    variables, _ = load_model(workdir, shapes)
     return Embedder(config, dataset, model, variables, readouts, components)

@@ -103,6 +103,7 @@ BROKEN = {
     ),
     "_peak_is_highest": (IMAGES, {"optimizer.min_lr": 1.0}, "optimizer: min_lr=1.0 above lr=0.001, the peak: "),
     "_microbatches_are_equal": (IMAGES, {"train.accumulate_steps": 3}, "train: batch_size=64 is not a multiple of ac"),
+    "_one_axis_takes_what_is_left": (IMAGES, {"train.mesh.fsdp": -1}, "train.mesh: data=-1 and fsdp=-1: only one axis"),
     "_warmup_ends_before_the_last_epoch": (IMAGES, {"train.epochs": 5}, ": optimizer.warmup_epochs=5 leaves nothing"),
     "_sizes_are_multiples_of_the_stride": (
         IMAGES,
@@ -222,6 +223,11 @@ BROKEN = {
         IMAGES,
         {"optimizer.layer_decay": 0.5},
         ": optimizer.layer_decay=0.5 with model.encoder='residual_stack': only 'vit' and 'resnet' have blocks",
+    ),
+    "_only_transformers_share_products": (
+        IMAGES,
+        {"train.mesh.tensor": 2},
+        ": train.mesh.tensor=2 with model.encoder='residual_stack': only the products of 'vit' are shared",
     ),
 }
 

@@ -69,7 +69,7 @@ def test_bytes_are_those_of_one_device():
 
 def test_a_step_that_fits_is_returned_compiled_once():
     compiler = _Compiler(lambda batch_size: 10 * batch_size)
-    compiled = check_fits(compiler, 64, devices=8, parts=1, available=640)
+    compiled = check_fits(compiler, 64, shares=8, parts=1, available=640)
     assert step_bytes(compiled) == 640
     assert compiler.asked == [64]
 
@@ -78,11 +78,11 @@ def test_a_step_that_fits_is_returned_compiled_once():
 def test_the_largest_batch_that_fits_is_found_on_a_line(devices, parts):
     compiler = _Compiler(lambda batch_size: 100 * GIB + 3 * GIB * batch_size)
     with pytest.raises(OutOfMemoryError) as refused:
-        check_fits(compiler, 64, devices=devices, parts=parts, available=203 * GIB)
+        check_fits(compiler, 64, shares=devices, parts=parts, available=203 * GIB)
     expected = 34 if devices * parts == 1 else 32  # 100 + 3 * 34 = 202
     assert refused.value.largest_batch_size == expected
     assert str(refused.value) == (
-        f"batch_size=64 needs 292.00 GiB on each of {devices} device(s), and 203.00 GiB are there; "
+        f"batch_size=64, shared by {devices} device(s), needs 292.00 GiB on each, and 203.00 GiB are there; "
         f"the largest seen to fit: {expected}"
     )
     assert len(compiler.asked) == 3
@@ -102,7 +102,7 @@ def test_the_largest_batch_that_fits_is_found_on_a_line(devices, parts):
 def test_what_is_named_fits_whatever_the_curve(bytes_of, asked):
     compiler = _Compiler(bytes_of)
     with pytest.raises(OutOfMemoryError) as refused:
-        check_fits(compiler, 1000, devices=1, parts=1, available=500)
+        check_fits(compiler, 1000, shares=1, parts=1, available=500)
     assert compiler.asked == asked
     assert refused.value.largest_batch_size == max((b for b in asked if bytes_of(b) <= 500), default=0)
 
@@ -110,10 +110,10 @@ def test_what_is_named_fits_whatever_the_curve(bytes_of, asked):
 def test_nothing_fits():
     compiler = _Compiler(lambda batch_size: 1000 + batch_size)
     with pytest.raises(OutOfMemoryError, match="not even a batch of 8 fits") as refused:
-        check_fits(compiler, 8, devices=8, parts=1, available=500)
+        check_fits(compiler, 8, shares=8, parts=1, available=500)
     assert (refused.value.largest_batch_size, compiler.asked) == (0, [8])
     with pytest.raises(OutOfMemoryError, match="not even a batch of 8 fits"):
-        check_fits(compiler, 64, devices=8, parts=1, available=500)
+        check_fits(compiler, 64, shares=8, parts=1, available=500)
 
 
 def test_a_batch_larger_than_this_machine_is_refused_before_it_runs():
@@ -121,7 +121,7 @@ def test_a_batch_larger_than_this_machine_is_refused_before_it_runs():
     available = available_bytes(device)
     batch_size = available // 4000 // 8 * 8  # its images alone fill the memory
     with pytest.raises(OutOfMemoryError, match="GiB are there; the largest seen to fit") as refused:
-        check_fits(_compile, batch_size, devices=8, parts=1, available=available)
+        check_fits(_compile, batch_size, shares=8, parts=1, available=available)
     largest = refused.value.largest_batch_size
     assert largest % 8 == 0
     # Argument, result and temporary of equal size: a third of the memory each.

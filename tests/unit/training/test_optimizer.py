@@ -9,8 +9,9 @@ import pytest
 from bie_jax.models.encoders.residual_stack import ResidualStackEncoder
 from bie_jax.models.encoders.resnet import ResNetEncoder
 from bie_jax.models.encoders.vit import ViTEncoder
+from bie_jax.models.layers.stacks import STACKS
 from bie_jax.models.layers.transformer import ViTSize
-from bie_jax.training.optimizer import STACKS, build_optimizer, build_schedule, layer_factors
+from bie_jax.training.optimizer import build_optimizer, build_schedule, layer_factors
 
 pytestmark = pytest.mark.slow
 

@@ -54,6 +54,13 @@ def test_without_changes_both_views_are_one(outlines):
     np.testing.assert_allclose(_train(outlines), _eval(outlines), atol=2e-5)
 
 
+@pytest.mark.parametrize(
+    "change", [{"reindex": "start"}, {"noise": 0.01}, {"stretch": 0.01}, {"unevenness": 0.01}], ids=str
+)
+def test_each_change_that_is_asked_for_is_made(outlines, change):
+    assert np.abs(_train(outlines, **change) - _eval(outlines)).max() > 1e-3
+
+
 def test_only_the_form_is_seen(outlines):
     """Moved, turned, mirrored and enlarged outlines are the same to a network."""
     turn = np.array([[0.6, 0.8], [0.8, -0.6]], np.float32)  # a reflection
