@@ -6,9 +6,12 @@ python launch.py --workdir=runs/vqvae --stage=evaluate
 python launch.py --config=configs/vqvae_idr0093.py:simulated --stage=views
 """
 
+import contextlib
+import io
 import itertools
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,7 +29,7 @@ from bie_jax.files.foreign_text import visible
 from bie_jax.files.integrity import disk_errors
 from bie_jax.files.lock import LockedError
 from bie_jax.train import CollapsedError, Interrupted, train_and_evaluate
-from bie_jax.training import run_files
+from bie_jax.training import processes, run_files
 from configs import base
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -44,6 +47,11 @@ _STAGE = flags.DEFINE_enum(
     "all",
     ["all", "train", "embed", "evaluate", "views"],
     "What to do; the later stages need the earlier ones' files; views: draw what training will see, and no more.",
+)
+_DISTRIBUTED = flags.DEFINE_string(
+    "distributed",
+    "none",
+    "Several processes train one run: 'auto', as SLURM, Open MPI or Kubernetes started them, or HOST:PORT,COUNT,INDEX.",
 )
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",
@@ -63,11 +71,18 @@ def main(argv: list[str]) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     try:
         workdir = _workdir()
-        with disk_errors(workdir, None):
+        processes.join(_DISTRIBUTED.value)
+        # What all of several processes would say is said once.
+        spoken = contextlib.redirect_stdout(sys.stdout if processes.is_first() else io.StringIO())
+        with spoken, disk_errors(workdir, None):
             _run(workdir)
     # FloatingPointError: a loss or an embedding that is not finite.
     except (ConfigError, OSError, LockedError, CollapsedError, FloatingPointError) as error:
-        sys.exit(f"launch.py: {visible(error, keep=chr(10))}")
+        processes.end(f"launch.py: {visible(error, keep=chr(10))}")
+    except jax.errors.JaxRuntimeError as error:
+        if not processes.are_several():
+            raise
+        processes.end_after_loss(error)
     except Interrupted as error:
         print(f"launch.py: {error}", file=sys.stderr)
         sys.exit(128 + error.number)  # what a shell reports for a signal
@@ -95,13 +110,28 @@ def _run(workdir: Path) -> None:
         train_and_evaluate(config, workdir)
     elif config is not None:
         check_trained(workdir)  # nothing to embed or score in a folder where nothing was trained
-        with run_files.opened(workdir):
-            save_config(check_config(config), workdir)
+        if processes.is_first():
+            with run_files.opened(workdir):
+                save_config(check_config(config), workdir)
+        processes.wait_for_all("the configuration is saved")
     if stage in ("all", "embed"):
         write_embeddings(workdir)
     if stage in ("all", "evaluate"):
+        if processes.are_several():
+            _evaluate_alone(workdir)
+            return
         evaluate(workdir)
         print(f"report: {visible((workdir / 'report' / 'index.html').absolute())}")
+
+
+def _evaluate_alone(workdir: Path) -> None:
+    """Of several processes the first evaluates, by itself and on its own devices; the others are done."""
+    first = processes.is_first()
+    processes.wait_for_all("the embeddings are written")
+    jax.distributed.shutdown()
+    if first:
+        print("the first process evaluates; the others are done", flush=True)
+        sys.exit(subprocess.run([sys.executable, __file__, f"--workdir={workdir}", "--stage=evaluate"]).returncode)
 
 
 def _workdir() -> Path:

@@ -20,7 +20,7 @@ from bie_jax.input.mixture import Mixture, open_mixture
 from bie_jax.input.positives import Positives, build_positives
 from bie_jax.input.splits import describe_overlap, describe_split
 from bie_jax.objectives import METHODS
-from bie_jax.training import run_files
+from bie_jax.training import processes, run_files
 from bie_jax.training.checkpoint import Checkpoints, Found, Progress, find_checkpoints
 from bie_jax.training.collapse import CollapsedError, check_apart
 from bie_jax.training.finite import LossWatch, NonFiniteLossError
@@ -62,6 +62,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     mixture = open_mixture(checked.data)
     train_rows, val_rows = check_run(checked, mixture)
     check_workdir(checked, workdir)
+    processes.check_same(checked)
     with run_files.opened(workdir):
         found = find_checkpoints(workdir)
         resumes = bool(found.whole)
@@ -69,8 +70,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
         positives = build_positives(checked.data, mixture.metadata, np.concatenate(train_rows))
         _announce(checked, mixture, train_rows, val_rows, positives)
         run = prepare(checked, mixture, train_rows, val_rows, dataset["sets"], workdir, resumes)
-        save_config(checked, workdir)
-        integrity.write_json(workdir / run_files.DATASET, dataset)
+        if processes.is_first():
+            save_config(checked, workdir)
+            integrity.write_json(workdir / run_files.DATASET, dataset)
+        processes.check_shared(workdir, run_files.DATASET)
         return _train(checked, mixture, train_rows, positives, run, found, workdir)
 
 
@@ -122,12 +125,14 @@ def _train(
             step,
             config.data.read_threads,
             positives,
+            run.share,
         )
 
         # --- Writers
         logger = stack.enter_context(MetricLogger(workdir, progress.log_bytes, config.train.wandb, config.model_dump()))
-        bar = stack.enter_context(ProgressBar(workdir.name, config.train.batch_size, step, calendar.total))
-        profiler = stack.enter_context(StepProfiler(workdir, config.train.profile_steps))
+        is_first = processes.is_first()
+        bar = stack.enter_context(ProgressBar(workdir.name, config.train.batch_size, step, calendar.total, is_first))
+        profiler = stack.enter_context(StepProfiler(workdir, config.train.profile_steps if is_first else 0))
         watch = LossWatch(mixture.metadata["source"].to_numpy(), workdir)
 
         # --- Loop
@@ -147,6 +152,7 @@ def _train(
             bar.after_step()
 
             logs, validates, saves = calendar.logs(step), calendar.validates(step), calendar.saves(step)
+            stop.hear(step)
             if not (logs or validates or saves or stop.number):
                 continue
             watch.settle(saved_step)  # whatever is written from here on must not be poisoned
@@ -198,7 +204,7 @@ def _validate(
     val_loss, newest_is_best = metrics["val/loss"], METHODS[config.model.name].newest_is_best
     if newest_is_best or val_loss < progress.best_val_loss:
         progress.best_val_loss, progress.best_step = val_loss, step
-    if pictures is not None:
+    if pictures is not None and processes.is_first():
         logger.write_picture(step, draw_validation(*pictures, mixture, workdir, step))
     return state.replace(window=run.without_totals(state.window)), metrics, -step if newest_is_best else val_loss
 

@@ -18,6 +18,7 @@ from orbax.checkpoint import v1 as ocp
 
 from bie_jax.files import integrity
 from bie_jax.files.integrity import DamagedFileError, disk_errors
+from bie_jax.training import processes
 from bie_jax.training.state import TrainState, averageable
 
 # Where every device has the whole state, each copies a part of an array to the host, if the parts are this large:
@@ -90,7 +91,9 @@ class Checkpoints:
         self._sealing: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._bytes = 0
-        _put_damaged_aside(self._directory, found)
+        if processes.is_first():
+            _put_damaged_aside(self._directory, found)
+        processes.wait_for_all("damaged checkpoints are put aside")
         context = ocp.Context()
         context.array.saving.min_slice_bytes_for_replica_parallel = _LEAST_SLICE_BYTES
         # Orbax's v1 types are protocols that pyright does not see its own classes fulfil.
@@ -176,7 +179,8 @@ class Checkpoints:
         """In a thread: once Orbax has given the checkpoint its name, enter its checksums."""
         try:
             response.result()
-            integrity.seal(directory)
+            if processes.is_first():
+                integrity.seal(directory)
         except BaseException as error:  # raised by `_wait`, in the thread of the run
             self._failure = error
 

@@ -40,7 +40,8 @@ class Run:
         state: fresh, or of a run that goes on the shapes and shardings into which its checkpoint is loaded.
         calendar: when what is due.
         learning_rate: step -> rate, steps counted from 0.
-        put: a host batch -> what `train_step` takes.
+        share: places in a batch that this process reads.
+        put: the share of a host batch -> what `train_step` takes.
         train_step: (state, batch) -> (state, loss); the given state is gone afterwards.
         validate: state -> metrics and pictures.
         without_sums, without_totals: of a `MetricWindow`, after a log line and after a validation.
@@ -50,6 +51,7 @@ class Run:
     state: TrainState
     calendar: Calendar
     learning_rate: Callable[[int], Any]
+    share: np.ndarray
     put: Callable[[dict[str, np.ndarray]], dict[str, Any]]
     train_step: Callable[..., tuple[TrainState, jax.Array]]
     validate: Validation
@@ -124,13 +126,15 @@ def prepare(
     method = METHODS[config.model.name]
     put = _Put(mixture, table_rows(sets), method.treatment(config.objective), teaching_column(config.data), layout)
     eval_step = build_eval_step(config, model, table, layout, blank_state)
+    share = layout.share(config.train.batch_size)
     return Run(
         state=state,
         calendar=calendar,
         learning_rate=schedule,
         put=put,
         train_step=train_step,
-        validate=Validation(config, mixture, val_rows, eval_step, put, workdir),
+        share=share,
+        validate=Validation(config, mixture, val_rows, eval_step, put, share, workdir),
         without_sums=jax.jit(lambda window: window.without_sums(), out_shardings=shardings.window),
         without_totals=jax.jit(lambda window: window.without_totals(), out_shardings=shardings.window),
         summarize=method.summarize,

@@ -11,6 +11,7 @@ from bie_jax.files import integrity
 from bie_jax.files.integrity import MadeFrom
 from bie_jax.files.lock import locked
 from bie_jax.input.image_set import ImageSet
+from bie_jax.training import processes
 from bie_jax.training.checkpoint import best_step, checkpoint_fingerprint, seal_old_checkpoints
 from bie_jax.training.writers.log import LOG
 
@@ -38,12 +39,15 @@ _ALL = (
 
 @contextlib.contextmanager
 def opened(workdir: Path) -> Iterator[None]:
-    """Hold a run's folder for writing, against every other process.
+    """Hold a run's folder for writing, against every other process but those that train the run together.
 
     Raises:
         LockedError: if another process holds it; the message names it.
         DiskError: if the folder cannot be written to.
     """
+    if not processes.is_first():
+        yield
+        return
     with locked(workdir / ".lock"):
         for left_over in workdir.glob(f"{integrity.PARTIAL}*"):
             left_over.unlink()

@@ -90,6 +90,12 @@ class Layout:
         """Parts of a batch."""
         return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
+    def share(self, batch_size: int) -> np.ndarray:
+        """Places in a batch that this process's devices hold, ascending: what it reads, and `put_batch` is given."""
+        places = np.arange(batch_size)
+        held = self.batch.addressable_devices_indices_map((batch_size,))
+        return np.unique(np.concatenate([places[index] for index in held.values()]))
+
     def with_state_in_parts(self) -> "Layout":
         """The same devices, those along "data" moved to "fsdp"."""
         data, fsdp, tensor = (self.mesh.shape[axis] for axis in AXES)
@@ -190,7 +196,7 @@ def _mesh(shape: tuple[int, int, int], devices: Sequence[Any]) -> Mesh:
 
 
 def put_batch(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, Any]:
-    """This process's share of a batch -> global arrays, in their own dtype."""
+    """This process's share of a batch (`Layout.share`) -> global arrays, in their own dtype."""
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 
 

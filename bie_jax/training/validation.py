@@ -26,7 +26,8 @@ class Validation:
         mixture: the sets.
         val_rows: of each set, numbered over all sets.
         eval_step: as `step.build_eval_step` compiles it.
-        put: host batch -> what the step takes.
+        put: the share of a host batch -> what the step takes.
+        share: places in a batch that this process reads.
         workdir: of the run, for a message.
     """
 
@@ -37,10 +38,11 @@ class Validation:
         val_rows: list[np.ndarray],
         eval_step: Callable[..., Any],
         put: Callable[[dict[str, np.ndarray]], dict[str, Any]],
+        share: np.ndarray,
         workdir: Path,
     ):
         self._config, self._mixture, self._workdir = config, mixture, workdir
-        self._eval_step, self._put = eval_step, put
+        self._eval_step, self._put, self._share = eval_step, put, share
         self._summarize = METHODS[config.model.name].summarize
         # Each set's in an order of chance: a contrast compares wells, and neighboring rows are of one.
         self._rows = np.concatenate([mixed(rows, config.train.seed) for rows in val_rows])
@@ -54,15 +56,15 @@ class Validation:
         sums: dict[str, float] = {}
         totals: list[dict[str, np.ndarray]] = []
         pictures: list[tuple[np.ndarray, np.ndarray | None]] = []
-        for batch in eval_batches(
-            self._mixture, self._rows, self._config.train.batch_size, self._config.data.read_threads
+        for batch, rows in eval_batches(
+            self._mixture, self._rows, self._config.train.batch_size, self._config.data.read_threads, self._share
         ):
             metrics, batch_totals, seen, reconstruction = jax.device_get(
                 self._eval_step(state.eval_params, state.eval_model_state, self._put(batch))
             )
             totals.append(batch_totals)
             for name, value in metrics.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * float(batch["weight"].sum())
+                sums[name] = sums.get(name, 0.0) + float(value) * len(rows)
             if not pictures:
                 pictures.append((seen, reconstruction))
         means: dict[str, Any] = {f"val/{name}": value / len(self._rows) for name, value in sums.items()}

@@ -107,11 +107,12 @@ class Embedder:
             raise ValueError(f"{len(plates)} plates for {len(images)} images: one for each")
         rows = self._rows_of(described, [""] * len(images) if plates is None else plates)
         batch_size = self.batch_size
+        share = self.share(batch_size)
         out = np.empty((len(images), self.dim), np.float32)
         for start in range(0, len(images), batch_size):
             chosen = np.arange(start, min(start + batch_size, len(images)))
             padded = np.resize(chosen, batch_size)  # repeats images, so that every batch has one shape
-            features, _ = self.encode_batch(images[padded], rows[padded])
+            features, _ = self.encode_batch(images[padded[share]], rows[padded[share]])
             out[chosen] = features[: len(chosen)]
         check_finite_rows(out, "the embedding")
         return out
@@ -125,15 +126,20 @@ class Embedder:
         """The same, of no more than all `count` images of a set."""
         return min(self.batch_size, self._shared(count))
 
+    def share(self, batch_size: int) -> np.ndarray:
+        """Places in a batch that this process's devices hold: what it gives to `encode_batch`; alone, all of them."""
+        return self._layout.share(batch_size)
+
     def encode_batch(self, image: np.ndarray, plate: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """[B, H, W, C] counts, [B] rows of the intensity table -> [B, D], and codes [B, ..., G] of a VQ-VAE."""
+        """The share [b, H, W, C] of a batch, counts, and [b] rows of the intensity table -> of the whole batch [B, D],
+        and codes [B, ..., G] of a VQ-VAE."""
         placed = sharding.put_batch({"image": image, "plate": plate}, self._layout.batch)
         parts, codes = jax.device_get(self._encode(self._variables, placed["image"], placed["plate"]))
         features = np.concatenate(parts, axis=1)
         return features if self._components is None else self._components(features), codes
 
     def reconstruct_batch(self, image: np.ndarray, plate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """[B, H, W, C] counts -> normalized images and reconstructions, the part that is looked at."""
+        """The same share -> of the whole batch normalized images and reconstructions, the part that is looked at."""
         placed = sharding.put_batch({"image": image, "plate": plate}, self._layout.batch)
         return jax.device_get(self._reconstruct(self._variables, placed["image"], placed["plate"]))
 

@@ -29,15 +29,16 @@ def embed_and_count(
     features = np.empty((len(image_set), embedder.dim), np.float32)
     code_use = None
     with tqdm(total=len(rows), desc="embed", unit="image", disable=not progress, mininterval=1.0) as bar:
-        for batch in eval_batches(Mixture((image_set,)), rows, embedder.batch_of(len(rows)), read_threads=2):
-            real = batch["weight"] > 0
+        batch_size = embedder.batch_of(len(rows))
+        share = embedder.share(batch_size)
+        for batch, seen in eval_batches(Mixture((image_set,)), rows, batch_size, read_threads=2, share=share):
             image = embedder.join_channels(batch["image"], image_set.channel_names)
             out, codes = embedder.encode_batch(image, plates[batch["row"]])
-            features[batch["row"][real]] = out[real]
+            features[seen] = out[: len(seen)]
             if codes is not None:
                 if code_use is None:
                     code_use = CodeUse(embedder.num_codes, codes.shape)
-                code_use.add(codes[real])
-            bar.update(int(real.sum()))
+                code_use.add(codes[: len(seen)])
+            bar.update(len(seen))
     check_finite_rows(features, f"the embedding of {image_set.name!r}", image_set.metadata["source"])
     return features, code_use

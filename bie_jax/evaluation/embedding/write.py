@@ -24,7 +24,7 @@ from bie_jax.input.image_set import ImageSet, open_image_set
 from bie_jax.input.pixels import check_finite_rows
 from bie_jax.input.splits import split_image_set
 from bie_jax.objectives import METHODS
-from bie_jax.training import run_files
+from bie_jax.training import processes, run_files
 
 
 def files_beside(config: Config) -> list[str]:
@@ -58,7 +58,8 @@ def _write_embeddings(workdir: Path, config: Config) -> pd.DataFrame:
     train_rows, val_rows = split_image_set(config, image_set)
     if config.num_components:
         components = Components.fit(features[train_rows], config.num_components)
-        components.save(workdir, made_from)
+        if processes.is_first():
+            components.save(workdir, made_from)
         features = components(features)
     features = np.concatenate([features, known_numbers(image_set, config.eval.append)], axis=1)
     check_finite_rows(features, "the embedding with what is appended to it", image_set.metadata["source"])
@@ -68,13 +69,16 @@ def _write_embeddings(workdir: Path, config: Config) -> pd.DataFrame:
     metadata[SPLIT] = np.where(is_val, "val", "train")
 
     table = pd.concat([metadata, pd.DataFrame(features, columns=names)], axis=1)
-    _write_parquet(workdir, table, made_from)
-    _write_h5ad(workdir, metadata, features, names, made_from)
+    drawn = None
     if has_decoder(config):
-        count = min(config.train.num_reconstructions, len(val_rows))
-        _write_reconstructions(workdir, embedder, image_set, val_rows, count, made_from)
-    if code_use is not None:
-        _write_codebook(workdir, code_use, made_from)
+        drawn = _reconstructions(embedder, image_set, val_rows, config.train.num_reconstructions)
+    if processes.is_first():
+        _write_parquet(workdir, table, made_from)
+        _write_h5ad(workdir, metadata, features, names, made_from)
+        if drawn is not None:
+            _write_npz(workdir / run_files.RECONSTRUCTIONS, made_from, **drawn)
+        if code_use is not None:
+            _write_codebook(workdir, code_use, made_from)
     return table
 
 
@@ -94,21 +98,15 @@ def _write_h5ad(
     integrity.write_file(workdir / run_files.EMBEDDINGS_H5AD, data.write_h5ad, needed, made_from)
 
 
-def _write_reconstructions(
-    workdir: Path, embedder: Embedder, image_set: ImageSet, rows: np.ndarray, count: int, made_from: MadeFrom
-) -> None:
-    """The first `count` of some rows, as the network sees them and as its decoder draws them."""
+def _reconstructions(embedder: Embedder, image_set: ImageSet, rows: np.ndarray, most: int) -> dict[str, np.ndarray]:
+    """The first of some rows, as the network sees them and as its decoder draws them."""
     shown = np.resize(rows, embedder.batch_of(len(image_set)))  # of a batch's shape, as it is compiled
+    share = shown[embedder.share(len(shown))]
     image, reconstruction = embedder.reconstruct_batch(
-        embedder.join_channels(image_set.images(shown), image_set.channel_names), embedder.rows_of_set(image_set)[shown]
+        embedder.join_channels(image_set.images(share), image_set.channel_names), embedder.rows_of_set(image_set)[share]
     )
-    _write_npz(
-        workdir / run_files.RECONSTRUCTIONS,
-        made_from,
-        image=image[:count],
-        reconstruction=reconstruction[:count],
-        index=shown[:count],
-    )
+    count = min(most, len(rows))
+    return {"image": image[:count], "reconstruction": reconstruction[:count], "index": shown[:count]}
 
 
 def _write_codebook(workdir: Path, code_use: CodeUse, made_from: MadeFrom) -> None:

@@ -13,9 +13,10 @@ class ProgressBar:
         batch_size: images in a step.
         step: that is made already.
         total: steps of the run.
+        shown: whether anybody sees it.
     """
 
-    def __init__(self, name: str, batch_size: int, step: int, total: int):
+    def __init__(self, name: str, batch_size: int, step: int, total: int, shown: bool):
         self._batch_size = batch_size
         self._bar = tqdm(
             total=total * batch_size,
@@ -24,6 +25,7 @@ class ProgressBar:
             unit="image",
             unit_scale=True,
             mininterval=1.0,
+            disable=not shown,
         )
         self._images, self._seconds, self._started = 0, 0.0, None
 

@@ -4,6 +4,8 @@ import signal
 import threading
 from typing import Any
 
+from bie_jax.training import processes
+
 
 class Interrupted(Exception):
     """SIGTERM or Ctrl-C arrived; the state of the last step is saved and the same command goes on from there.
@@ -29,8 +31,9 @@ class StopSignal:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignal":
-        # Python takes signals in the main thread only; a run started from another one dies of them as usual.
-        if threading.current_thread() is threading.main_thread():
+        # Python takes signals in the main thread only; a run started from another one dies of them as usual. Of several
+        # processes jax takes SIGTERM, and tells all of them.
+        if threading.current_thread() is threading.main_thread() and not processes.are_several():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._remember)
         return self
@@ -44,6 +47,11 @@ class StopSignal:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+    def hear(self, step: int) -> None:
+        """Of several processes: whether SIGTERM has come to any of them, so that all stop at the same step."""
+        if processes.asked_to_stop(step):
+            self.number = int(signal.SIGTERM)
 
     def check(self, step: int, total: int) -> None:
         """End the run if a signal came; to be called when its state is saved.

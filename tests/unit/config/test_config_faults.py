@@ -41,6 +41,8 @@ def _lines(key, value):
 def test_every_number_has_two_ends():
     numbers = {key for key, _, _ in NUMBERS}
     assert all(math.isfinite(low) and math.isfinite(high) and low < high for _, low, high in NUMBERS)
+    # Steps are counted in 32 bits.
+    assert all(high < 2**31 for key, _, high in NUMBERS if key.endswith("steps"))
     is_number = {key for key, value in flatten(TABLE).items() if type(value) in (int, float)}
     chosen = {key for key in is_number - numbers if " or " in allowed_values(Config, key)}  # 18, 34, 50, 101 or 152
     assert is_number == numbers & is_number | chosen

@@ -1,7 +1,6 @@
 import itertools
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -159,21 +158,17 @@ def test_another_seed_or_set_is_another_order():
 
 
 @pytest.mark.parametrize("sets", [1, 2])
-def test_processes_share_the_batch(sets, monkeypatch):
+def test_processes_share_the_batch(sets):
     rows = np.array_split(np.arange(24), sets)
 
-    def batches():
-        return train_batches(_Images(24), rows, [1.0] * sets, 8, seed=0, start_step=0, read_threads=1)
+    def batches(share):
+        return train_batches(
+            _Images(24), rows, [1.0] * sets, 8, seed=0, start_step=0, read_threads=1, share=np.asarray(share)
+        )
 
-    alone = _rows(batches(), 3)
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    shares = []
-    for process in range(2):
-        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        shares.append(_rows(batches(), 3))
-    for step, batch in enumerate(alone):
-        assert shares[0][step] == batch[::2]
-        assert shares[1][step] == batch[1::2]
+    alone = _rows(batches(range(8)), 3)
+    first, second = _rows(batches([0, 1, 2, 3]), 3), _rows(batches([4, 5, 6, 7]), 3)
+    assert [[*a, *b] for a, b in zip(first, second, strict=True)] == alone
 
 
 @pytest.mark.parametrize("read_threads", [1, 3])
@@ -192,10 +187,15 @@ def test_pixels_are_those_of_the_row_and_keep_their_type():
 
 def test_eval_batches_have_one_shape_and_weigh_each_image_once():
     rows = np.arange(5, 15)
-    batches = list(eval_batches(_Images(30), rows, batch_size=4, read_threads=2))
+    batches, whole = zip(*eval_batches(_Images(30), rows, batch_size=4, read_threads=2), strict=True)
+    assert np.concatenate(whole).tolist() == rows.tolist()
     assert {batch["image"].shape for batch in batches} == {(4, 2, 2, 1)}
     seen = np.concatenate([batch["row"][batch["weight"] > 0] for batch in batches])
     np.testing.assert_array_equal(seen, rows)
     assert sum(batch["weight"].sum() for batch in batches) == len(rows)
     assert batches[-1]["row"].tolist() == [13, 14, 5, 5]  # no image that was not asked for
     assert len(list(eval_batches(_Images(30), rows, batch_size=5, read_threads=2))) == 2
+    share, whole = list(eval_batches(_Images(30), rows, batch_size=4, read_threads=2, share=np.asarray([1, 3])))[-1]
+    assert share["row"].tolist() == [14, 5]
+    assert share["weight"].tolist() == [1, 0]
+    assert whole.tolist() == [13, 14]
