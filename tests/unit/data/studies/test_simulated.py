@@ -62,6 +62,23 @@ def test_a_site_is_the_same_drawn_alone():
     assert (other != image).any()
 
 
+@pytest.mark.parametrize(
+    ("treatment", "expected"),
+    [
+        (CONTROL, [6.374, 3.018, 3.102, 7.32, 0.715]),
+        ("KIF11-like", [9.441, 2.385, 4.395, 6.489, 0.052]),
+        ("ECT2-like", [0.798, 2.67, 1.958, 4.611, 0.616]),
+    ],
+)
+def test_the_pixels_are_those_of_this_version_of_the_set(treatment, expected):
+    """A fixed random pattern, multiplied with one field of each: other pixels need another version (`build.VERSION`)."""
+    design = Design(plates=1, control_wells=2, wells_per_sirna=1, sites=1, image_size=128)
+    well = next(well for well in layout(design) if well.treatment == treatment)
+    pattern = np.random.default_rng(0).standard_normal((128, 128, 1))
+    found = (pattern * simulate_site(design, well, 0)[0]).mean(axis=(0, 1))
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
 def test_no_two_fields_share_their_random_numbers():
     """Wells that differ in nothing but their number, or their plate's, hold other cells."""
     design = Design(plates=1, control_wells=1, wells_per_sirna=1, sites=2, strengths=(1.0,))
