@@ -42,9 +42,10 @@ def build_train_step(
     """
     method = METHODS[config.model.name]
     objective = layout.with_examples_apart(method.objective)
-    view = VIEWS[config.data.kind].train
-    others = method.other_views(config)
+    views = VIEWS[config.data.kind]
+    view, others = views.train, method.other_views(config)
     dtype = jnp.dtype(config.train.compute_dtype)
+    seen_dtype = dtype if views.in_half else jnp.float32
     all_there = _all_there(table)
     statistics = frozen_statistics(config.optimizer.freeze)
 
@@ -57,12 +58,12 @@ def build_train_step(
         # Every second view is of the image beside, where there is one.
         beside = (batch["positive"], batch["positive_plate"], table) if "positive" in batch else counts
         seen = Batch(
-            image=view(view_key, *counts, config.data).astype(dtype),
+            image=view(view_key, *counts, config.data).astype(seen_dtype),
             weight=weight,
             channel_mask=None if all_there else weight > 0,
             origin=Origin.of(batch["origin"]),
             other_views=tuple(
-                view(jax.random.fold_in(view_key, number), *(beside if number % 2 else counts), data).astype(dtype)
+                view(jax.random.fold_in(view_key, number), *(beside if number % 2 else counts), data).astype(seen_dtype)
                 for number, data in enumerate(others, start=1)
             ),
         )
@@ -126,13 +127,14 @@ def build_eval_step(
     views = VIEWS[config.data.kind]
     others = method.other_views(config)
     dtype = jnp.dtype(config.train.compute_dtype)
+    seen_dtype = dtype if views.in_half else jnp.float32
 
     def eval_step(params, model_state, batch):
         image = views.evaluate(batch["image"], batch["plate"], table, config.data.crop_size, config.data)
         weight = table.present[batch["plate"]] * batch["weight"][:, None]
         key = jax.random.key(config.train.seed)
         seen = Batch(
-            image=image.astype(dtype),
+            image=image.astype(seen_dtype),
             weight=weight,
             channel_mask=weight > 0,
             origin=Origin.of(batch["origin"]),
@@ -144,7 +146,7 @@ def build_eval_step(
                     batch["plate"],
                     table,
                     data,
-                ).astype(dtype)
+                ).astype(seen_dtype)
                 for number, data in enumerate(others)
             ),
         )

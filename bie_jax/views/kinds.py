@@ -15,13 +15,16 @@ class Views(NamedTuple):
     Attributes:
         train: (key, stored, plate, table, checked `data` group) -> [B, *crop_size, C], random.
         evaluate: (stored, plate, table, size, checked `data` group) -> [B, *size, C], always the same.
+        in_half: whether half precision is enough for a view. Of a matrix it is not: how an outline turns are small
+            differences of its distances.
     """
 
     train: Callable[..., jax.Array]
     evaluate: Callable[..., jax.Array]
+    in_half: bool
 
 
 VIEWS = {
-    "images": Views(images.train_view, images.eval_view),
-    "shapes": Views(outline_views.train_view, outline_views.eval_view),
+    "images": Views(images.train_view, images.eval_view, in_half=True),
+    "shapes": Views(outline_views.train_view, outline_views.eval_view, in_half=False),
 }

@@ -45,7 +45,7 @@ NETWORKS = {
     "resnet18": {
         "model.encoder": "resnet",
         "model.bottleneck": "pooled",
-        "model.quantizer.num_groups": 1,
+        "model.quantizer.num_groups": 8,
         "data.crop_size": (64, 64),
     },
     "mae": VIT | {"model.name": "mae", "model.latent_dim": 384},

@@ -16,6 +16,7 @@ from jax import lax
 from bie_jax.models.layers.broadcast import broadcast
 from bie_jax.models.layers.norm import layer_norm
 from bie_jax.models.layers.noted import note_layer
+from bie_jax.models.layers.precision import narrowed
 from bie_jax.models.layers.ring import chords, turns
 
 # Parts of the ring whose means are kept apart where the start matters.
@@ -55,14 +56,14 @@ class RingEncoder(nn.Module):
         del channel_mask, train
         # Turns are small differences of points, of which half precision leaves nothing; the layers compute in it.
         d = image[..., 0].astype(jnp.promote_types(image.dtype, jnp.float32))
-        turning = turns(d).astype(image.dtype)
-        x = self._along_ring(chords(d).astype(image.dtype), turning)
+        turning = turns(d)
+        x = self._along_ring(chords(d), turning)
         if self.keeps == "start":
             features = x.reshape(len(x), PARTS, -1, self.width).mean(axis=2).reshape(len(x), -1)
         else:
             features = _statistics(x)
         if self.keeps == "nothing":
-            other_way = self._along_ring(chords(d[:, ::-1, ::-1]).astype(image.dtype), turning[:, ::-1])
+            other_way = self._along_ring(chords(d[:, ::-1, ::-1]), turning[:, ::-1])
             features = (features + _statistics(other_way)) / 2
         return features[:, None, None, :]
 
@@ -86,7 +87,7 @@ class _RingConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (self.kernel_size, x.shape[-1], self.features))
         reach = self.kernel_size // 2
-        x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)), mode="wrap")
+        x = jnp.pad(narrowed(x, kernel), ((0, 0), (reach, reach), (0, 0)), mode="wrap")
         y = lax.conv_general_dilated(x, kernel, (1,), "VALID", dimension_numbers=("NHC", "HIO", "NHC"))
         return y + broadcast(self.param("bias", nn.initializers.zeros, (self.features,)), y.shape)
 

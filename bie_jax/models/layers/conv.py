@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from bie_jax.models.kernels.convolution import convolve
 from bie_jax.models.layers.broadcast import broadcast
+from bie_jax.models.layers.precision import narrowed
 
 PaddingMode = Literal["zeros", "circular"]
 
@@ -52,7 +53,7 @@ class Conv(nn.Module):
         padding = ((top, bottom), (left, right))
         if self.padding_mode == "circular":
             x, padding = jnp.pad(x, ((0, 0), *padding, (0, 0)), mode="wrap"), ((0, 0), (0, 0))
-        y = convolve(x, kernel, self.strides, padding, cpu_kernels=self.cpu_kernels)
+        y = convolve(narrowed(x, kernel), kernel, self.strides, padding, cpu_kernels=self.cpu_kernels)
         if self.use_bias:
             y = y + broadcast(self.param("bias", nn.initializers.zeros, (self.features,)), y.shape)
         return y

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from bie_jax.models.kernels.product import product
 from bie_jax.models.layers.broadcast import broadcast
+from bie_jax.models.layers.precision import narrowed
 
 
 class Dense(nn.Module):
@@ -37,7 +38,7 @@ class Dense(nn.Module):
             return self.kernel_init(key, (math.prod(taken), math.prod(features)), dtype).reshape(shape)
 
         kernel = self.param("kernel", init, (*taken, *features), jnp.float32)
-        rows = x.reshape(*x.shape[: -self.axes], -1)
+        rows = narrowed(x, kernel).reshape(*x.shape[: -self.axes], -1)
         y = product(rows, kernel.reshape(rows.shape[-1], -1), cpu_kernels=self.cpu_kernels)
         y = y.reshape(*rows.shape[:-1], *features)
         if self.use_bias:

@@ -22,6 +22,7 @@ from bie_jax.models.encoders.ring import RingEncoder
 from bie_jax.models.encoders.vit import SIZES
 from bie_jax.models.layers.transformer import ViTSize
 from bie_jax.objectives import build_model
+from bie_jax.shapes.distance_matrix import normalized_distances
 from bie_jax.training import sharding
 from bie_jax.training.checkpoint import Checkpoints, Progress, find_checkpoints, load_model
 from bie_jax.training.optimizer import build_optimizer
@@ -191,6 +192,46 @@ def test_codes_are_looked_up_in_float32_where_the_network_computes_in_bfloat16()
         )
     assert types == {"codebook": {"float32"}, "kernel": {"bfloat16"}, "bias": {"bfloat16"}}
     assert {leaf.dtype.name for leaf in jax.tree.leaves(after.params)} == {"float32"}
+
+
+@pytest.mark.parametrize("encoder", ["ring", "resnet", "vit"])
+def test_outlines_are_seen_in_float32_where_the_network_computes_in_bfloat16(encoder):
+    """How they turn is a small difference of distances."""
+    config = base.apply_shape_variant(base.get_shape_config(), "tiny", "base")
+    config.train.compute_dtype, config.train.batch_size = "bfloat16", 4
+    config.model.encoder, config.model.resnet.depth, config.model.resnet.width = encoder, 10, 4
+    config.model.vit.update(size="Ti", patch_size=8, positions="learnt")
+    points = config.data.crop_size[0]
+    config = check_config(config)
+    model = build_model(config, 1)
+    state = jax.eval_shape(lambda key: create_train_state(config, model, optax.sgd(1.0), 1, key), jax.random.key(0))
+    step = build_train_step(config, model, _table(), sharding.data_layout(), state, 100)
+    outlines = {"image": np.zeros((4, 2 * points, 2, 1), np.float32), "plate": np.zeros(4, np.int32)}
+    inputs, outputs = set(), set()
+
+    def look(method, args, kwargs, context):
+        out = method(*args, **kwargs)
+        if context.module.name == "encoder" and context.method_name == "__call__":
+            inputs.add(args[0].dtype.name)
+            outputs.add(out.dtype.name)
+        return out
+
+    with nn.intercept_methods(look):
+        jax.eval_shape(step, state, outlines | {"origin": np.zeros((4, 4), np.int32)})
+    assert inputs == {"float32"}
+    assert outputs == {"bfloat16"}
+
+
+def test_bfloat16_leaves_what_a_ring_says_of_outlines():
+    angle = 2 * np.pi * np.arange(64) / 64
+    radius = 10 + np.random.default_rng(0).random((4, 1)) * np.cos(3 * angle)
+    matrix = normalized_distances(jnp.asarray(np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=-1)))[0]
+    encoder = RingEncoder(16, 3, 5, "nothing")
+    variables = encoder.init(jax.random.key(0), matrix[..., None], train=False)
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), variables)
+    whole, rounded = (encoder.apply(of, matrix[..., None], train=False) for of in (variables, half))
+    assert rounded.dtype == jnp.bfloat16
+    assert np.abs(rounded - whole).max() < 0.03 * np.abs(whole).max()
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_a_site_is_the_same_drawn_alone():
     ],
 )
 def test_the_pixels_are_those_of_this_version_of_the_set(treatment, expected):
-    """A fixed random pattern, multiplied with one field of each: other pixels need another version (`build.VERSION`)."""
+    """A fixed random pattern, multiplied with one field of each. Other pixels need another `build.VERSION`."""
     design = Design(plates=1, control_wells=2, wells_per_sirna=1, sites=1, image_size=128)
     well = next(well for well in layout(design) if well.treatment == treatment)
     pattern = np.random.default_rng(0).standard_normal((128, 128, 1))
