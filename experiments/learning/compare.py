@@ -50,6 +50,19 @@ class Run:
 
 _FULL = ("--config.model.resnet.stem=full",)
 _AT_FULL = "small ResNet at full resolution"
+_AUTOENCODER = (
+    *_FULL,
+    "--config.model.encoder=resnet",
+    "--config.model.resnet.depth=10",
+    "--config.model.resnet.width=24",
+    "--config.model.latent_dim=128",
+)
+_VIT = (
+    "--config.model.encoder=vit",
+    "--config.model.vit.size=Ti",
+    "--config.model.vit.patch_size=8",
+    "--config.model.latent_dim=192",
+)
 RUNS = {
     "simclr, half resolution": Run("simclr_idr0093"),
     "simclr, half resolution, batch 64": Run("simclr_idr0093", batch_size=64),
@@ -109,7 +122,20 @@ RUNS = {
         _AT_FULL,
     ),
     "dino, sinkhorn": Run("dino_idr0093", (*_FULL, "--config.objective.dino.targets=sinkhorn"), _AT_FULL),
+    "dino, fast teacher": Run(
+        "dino_idr0093", (*_FULL, "--config.train.ema_decay=0.9", "--config.train.ema_decay_grows=True"), _AT_FULL
+    ),
     "lejepa": Run("lejepa_idr0093", _FULL, _AT_FULL),
+    "simclr and reconstruction": Run(
+        "simclr_idr0093",
+        (*_FULL, "--config.model.decoder=mirror", "--config.objective.reconstruction=0.1"),
+        _AT_FULL,
+    ),
+    "ae": Run("ae_idr0093", _AUTOENCODER, "autoencoder at full resolution"),
+    "vae": Run("vae_idr0093", _AUTOENCODER, "autoencoder at full resolution"),
+    "mae": Run("mae_idr0093", network="autoencoder, ViT-Ti/8"),
+    "simclr, ViT-Ti/8": Run("simclr_idr0093", _VIT, network="ViT-Ti/8"),
+    "dino, ViT-Ti/8": Run("dino_idr0093", _VIT, network="ViT-Ti/8"),
     "vqvae": Run("vqvae_idr0093", network="stack"),
 }
 
@@ -200,9 +226,18 @@ def build(place: Place, set_name: str) -> None:
     subprocess.run(command, cwd=REPOSITORY, check=True)
 
 
-def train(place: Place, set_name: str, name: str, images: int, seed: int) -> Path:
-    """One run, its embeddings and all its readouts; its seconds are kept beside them."""
-    workdir, run = place.run(set_name, name, images, seed), RUNS[name]
+def train(place: Place, set_name: str, name: str, images: int, seed: int, more: tuple[str, ...] = ()) -> Path:
+    """One run, its embeddings and all its readouts; its seconds are kept beside them.
+
+    Args:
+        place: where it goes.
+        set_name: of `SETS`.
+        name: of `RUNS`.
+        images: that it sees.
+        seed: of training.
+        more: options, which the workdir's name ends with.
+    """
+    workdir, run = place.run(set_name, ", ".join([name, *more]), images, seed), RUNS[name]
     if (workdir / "readouts.npz").exists():
         return workdir
     epochs = 10
@@ -219,17 +254,18 @@ def train(place: Place, set_name: str, name: str, images: int, seed: int) -> Pat
         "--config.optimizer.cooldown_epochs=0",
         *SETS[set_name].options,
         *run.options,
+        *more,
     ]
     started = time.perf_counter()
     subprocess.run([*command, "--stage=train", *options], cwd=REPOSITORY, check=True)
     (workdir / "seconds").write_text(f"{time.perf_counter() - started:.0f}")
     subprocess.run([sys.executable, "launch.py", f"--workdir={workdir}", "--stage=embed"], cwd=REPOSITORY, check=True)
-    images = read_embedded_set(workdir, load_config(workdir)).image_set
+    image_set = read_embedded_set(workdir, load_config(workdir)).image_set
     trained = load_readouts(workdir, READOUTS)
-    _keep(workdir / "readouts.npz", [embed_image_set(trained, images)], trained.widths)
+    _keep(workdir / "readouts.npz", [embed_image_set(trained, image_set)], trained.widths)
     drawn = place.random(set_name, name)
     if not drawn.exists():
-        random = [embed_image_set(one, images) for one in load_untrained(workdir, SEEDS_OF_WEIGHTS, READOUTS)]
+        random = [embed_image_set(one, image_set) for one in load_untrained(workdir, SEEDS_OF_WEIGHTS, READOUTS)]
         _keep(drawn, random, trained.widths)
     return workdir
 

@@ -42,7 +42,9 @@ ENCODERS = {
     },
     "stack150": {"encoder": "residual_stack"},
 }
-METHODS = ("ae", "vae", "vqvae", "mae")
+# Methods that compare views, and how many small crops lie beside the two.
+VIEW_METHODS = {"simclr": ("simclr", 0), "dino": ("dino", 0), "dino_crops": ("dino", 6), "lejepa": ("lejepa", 0)}
+METHODS = ("ae", "vae", "vqvae", "mae", *VIEW_METHODS)
 CASES = [
     f"{method}-{encoder}" for encoder in ENCODERS for method in METHODS if method != "mae" or encoder.startswith("vit")
 ]
@@ -54,10 +56,15 @@ STEPS = 3
 def config_of(case: str, size: int, batch_size: int, dtype: str) -> Config:
     """The checked configuration of a case, of 16 numbers per image (of an MAE, the encoder's width)."""
     method, encoder = case.split("-")
-    config = base.get_config("", "base")
+    config = base.get_view_config("", "base") if method in VIEW_METHODS else base.get_config("", "base")
     for key, value in ENCODERS[encoder].items():
         config.model[key].update(value) if isinstance(value, dict) else config.model.update({key: value})
     config.model.name = method
+    if method in VIEW_METHODS:
+        config.model.name, config.objective.crops.num_local = VIEW_METHODS[method]
+        config.train.ema_decay = 0.996 if config.model.name == "dino" else 0.0
+        # 96 of 224 pixels as published, in whole patches and strides.
+        config.objective.crops.local_size = (size * 3 // 7 // 16 * 16,) * 2
     if method == "mae":
         config.model.latent_dim = {"S": 384, "B": 768, "L": 1024, "H": 1280}[config.model.vit.size]
     config.data.crop_size = (size, size)
