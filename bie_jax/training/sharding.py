@@ -61,7 +61,8 @@ def split(path: str, leaf: jax.ShapeDtypeStruct, mesh: Mesh) -> PartitionSpec | 
         if axes[axis] is None and leaf.shape[axis] % mesh.shape["fsdp"] == 0
     ]
     if free and mesh.shape["fsdp"] > 1 and leaf.size >= _LEAST_SPLIT:
-        axes[max(free, key=lambda axis: leaf.shape[axis])] = "fsdp"
+        # Of equal ones the last: what goes into the attention's last product are heads, which devices need not divide.
+        axes[max(free, key=lambda axis: (leaf.shape[axis], axis))] = "fsdp"
     return PartitionSpec(*axes) if any(axes) else None
 
 

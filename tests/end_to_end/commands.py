@@ -109,6 +109,10 @@ class Launcher:
         self._running = True
         return int(self._server.stdout.readline())
 
+    def said(self) -> str:
+        """What it has written to stderr so far."""
+        return self._err.read_text() if self._err.exists() else ""
+
     def wait(self) -> Done:
         """The end of what was started last; killed by a signal, its status is that of `subprocess`, below 0."""
         code = int(self._server.stdout.readline())

@@ -1,19 +1,17 @@
 """Several processes that train one run are the run of one: real processes, over the loopback interface."""
 
-import contextlib
 import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.end_to_end.commands import REPOSITORY, launch_arguments
+from tests.end_to_end.commands import launcher
 
 
 def _arguments(datasets, workdir, *extra):
@@ -30,34 +28,28 @@ def _arguments(datasets, workdir, *extra):
     )
 
 
-@contextlib.contextmanager
-def _pair(arguments, of_second=()):
-    """Two processes with a device each; whatever is left of them at the end is killed."""
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What starts a process, twice."""
+    with (
+        launcher(tmp_path_factory.mktemp("first")) as first,
+        launcher(tmp_path_factory.mktemp("second")) as second,
+    ):
+        yield first, second
+
+
+def _start(two, arguments, of_second=()):
+    """Two processes with a device each: their numbers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "launch.py", *launch_arguments(*given), f"--distributed={address},2,{index}"],
-            cwd=REPOSITORY,
-            env=os.environ | {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index, given in enumerate((arguments, (*arguments, *of_second)))
-    ]
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    of_each = (arguments, (*arguments, *of_second))
+    return [one.start(*given, f"--distributed={address},2,{i}") for i, (one, given) in enumerate(zip(two, of_each))]
 
 
-def _ended(processes):
+def _ended(two):
     """Exit statuses, and what was said."""
-    said = [process.communicate(timeout=120)[1] for process in processes]
-    return [process.returncode for process in processes], said
+    done = [one.wait() for one in two]
+    return [each.returncode for each in done], [each.stderr for each in done]
 
 
 def _log(workdir):
@@ -65,10 +57,15 @@ def _log(workdir):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _wait_for_step(workdir, step, processes):
-    while not any(line["step"] >= step for line in _log(workdir)):
-        assert all(process.poll() is None for process in processes)
+def _wait(until, processes):
+    """Until something is so, while both processes are there."""
+    while not until():
+        assert all(Path(f"/proc/{process}").exists() for process in processes)
         time.sleep(0.02)
+
+
+def _has_step(workdir, step):
+    return any(line["step"] >= step for line in _log(workdir))
 
 
 @pytest.fixture(scope="module")
@@ -81,23 +78,24 @@ def whole(launches, datasets, tmp_path_factory):
 
 
 def test_two_that_share_the_state_are_stopped_together_lose_one_and_are_gone_on_with_by_one(
-    launches, datasets, whole, tmp_path
+    two, launches, datasets, whole, tmp_path
 ):
     workdir = tmp_path / "run"
     in_parts = _arguments(datasets, workdir, "--config.train.mesh.data=1", "--config.train.mesh.fsdp=2")
-    with _pair(in_parts) as processes:
-        _wait_for_step(workdir, 4, processes)
-        processes[1].send_signal(signal.SIGTERM)
-        statuses, said = _ended(processes)
+    processes = _start(two, in_parts)
+    _wait(lambda: _has_step(workdir, 4), processes)
+    os.kill(processes[1], signal.SIGTERM)
+    statuses, said = _ended(two)
     assert statuses == [143, 143], said
     assert all("stopped by SIGTERM at step" in text for text in said)
     stopped_at = _log(workdir)[-1]["step"]
 
-    with _pair(in_parts) as processes:
-        _wait_for_step(workdir, stopped_at + 2, processes)
-        processes[1].kill()
-        line = next(line for line in processes[0].stderr if "lost another one" in line)
-    assert line.startswith("launch.py: process 0 of 2 lost another one")
+    processes = _start(two, in_parts)
+    _wait(lambda: _has_step(workdir, stopped_at + 2), processes)
+    os.kill(processes[1], signal.SIGKILL)
+    _wait(lambda: "launch.py: process 0 of 2 lost another one" in two[0].said(), processes[:1])
+    os.kill(processes[0], signal.SIGKILL)  # it would wait for jax to name the other one
+    assert _ended(two)[0] == [-9, -9]
 
     done = launches.run(*_arguments(datasets, workdir))
     assert done.returncode == 0, done.stderr[-2000:]
@@ -107,19 +105,19 @@ def test_two_that_share_the_state_are_stopped_together_lose_one_and_are_gone_on_
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, err_msg=name)
 
 
-def test_two_embed_what_one_embeds(launches, whole):
+def test_two_embed_what_one_embeds(two, launches, whole):
     done = launches.run(f"--workdir={whole}", "--stage=embed")
     assert done.returncode == 0, done.stderr[-2000:]
     by_one = pd.read_parquet(whole / "embeddings.parquet")
-    with _pair((f"--workdir={whole}", "--stage=embed")) as processes:
-        statuses, said = _ended(processes)
+    _start(two, (f"--workdir={whole}", "--stage=embed"))
+    statuses, said = _ended(two)
     assert statuses == [0, 0], said
     pd.testing.assert_frame_equal(pd.read_parquet(whole / "embeddings.parquet"), by_one, atol=1e-6)
 
 
-def test_two_configurations_are_no_run(datasets, tmp_path):
-    with _pair(_arguments(datasets, tmp_path / "run"), ("--config.train.seed=1",)) as processes:
-        statuses, said = _ended(processes)
+def test_two_configurations_are_no_run(two, datasets, tmp_path):
+    _start(two, _arguments(datasets, tmp_path / "run"), ("--config.train.seed=1",))
+    statuses, said = _ended(two)
     assert statuses == [1, 1]
     assert all("another configuration than in process 0 in process 1: give all of them the same" in t for t in said)
     assert not (tmp_path / "run" / "config.json").exists()

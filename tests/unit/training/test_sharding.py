@@ -1,5 +1,6 @@
 """From shapes, a mesh and rules to a tree of shardings, and a step that runs under a second rule."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,8 @@ from bie_jax.config.mesh import mesh_shape
 from bie_jax.config.rules import check_config
 from bie_jax.config.schema import ConfigError, MeshConfig
 from bie_jax.config.set_rules import check_heads
+from bie_jax.models.encoders.vit import SIZES
+from bie_jax.models.layers.transformer import ViTSize
 from bie_jax.objectives import build_model
 from bie_jax.training.optimizer import build_optimizer
 from bie_jax.training.sharding import (
@@ -139,6 +142,8 @@ def test_what_lies_where():
         "mlp_in": {"kernel": (None, "fsdp")},
     }
     assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(data_layout().of(tree)))
+    of_equals = training_layout(_mesh_config(1, 8, 1)).of({"kernel": jnp.zeros((64, 64))})
+    assert tuple(of_equals["kernel"].spec) == (None, "fsdp")
     assert both.shares == 4
     assert both.batch.shard_shape((8, 3)) == (2, 3)
     assert dict(both.with_state_in_parts().mesh.shape) == {"data": 1, "fsdp": 4, "tensor": 2}
@@ -156,7 +161,8 @@ STEPS = {
         {
             "model.name": "mae",
             "model.encoder": "vit",
-            "model.latent_dim": 384,
+            "model.latent_dim": 32,
+            "optimizer.clip_norm": 1.0,
             "model.vit.patch_size": 8,
             "model.vit.decoder_width": 32,
             "model.vit.decoder_depth": 1,
@@ -164,21 +170,20 @@ STEPS = {
         },
     ),
     "VQ-VAE, in two microbatches": ((2, 4, 1), {"train.accumulate_steps": 2}),
-    "SimCLR of a ResNet, SGD": (
+    "SimCLR, with batch statistics": (
         (1, 8, 1),
-        {
-            "model.name": "simclr",
-            "model.decoder": "none",
-            "objective.reconstruction": 0.0,
-            "model.encoder": "resnet",
-            "model.resnet.depth": 10,
-            "model.resnet.width": 8,
-            "model.resnet.stem": "full",
-            "optimizer.name": "sgd",
-            "optimizer.lr": 0.1,
-        },
+        {"model.name": "simclr", "model.decoder": "none", "objective.reconstruction": 0.0},
     ),
 }
+
+
+class _Normed(nn.Module):
+    """An encoder with statistics that is compiled in a second."""
+
+    @nn.compact
+    def __call__(self, image, channel_mask=None, *, train):
+        x = nn.Conv(16, (3, 3), strides=4)(image)
+        return nn.relu(nn.BatchNorm()(x, use_running_average=not train))
 
 
 @pytest.mark.eight_devices
@@ -186,6 +191,9 @@ STEPS = {
 def test_a_step_is_the_same_under_every_mesh(name, monkeypatch):
     """Batch statistics, codebooks, negatives, trust ratios and norms are of the whole batch and of whole arrays."""
     monkeypatch.setattr("bie_jax.training.sharding._LEAST_SPLIT", 64)
+    monkeypatch.setitem(SIZES, "S", ViTSize(32, 2, 2, 64))
+    if "statistics" in name:
+        monkeypatch.setattr("bie_jax.models.ResidualStackEncoder", lambda *_, **__: _Normed())
     mesh, changes = STEPS[name]
     given = base.get_config("tiny", "base")
     given.update_from_flattened_dict(
