@@ -33,6 +33,7 @@ from bie_jax.evaluation.scores.classification import cross_validate
 from bie_jax.evaluation.scores.folds import Fold, leave_group_out_folds, stratified_folds
 from bie_jax.evaluation.scores.keys import LOGISTIC_REGRESSION, RANDOM_FOREST
 from bie_jax.evaluation.scores.normalization import PER_PLATE, normalize
+from bie_jax.input.image_set import open_image_set
 
 READOUTS = ("embedding", "features", "statistics", "layers")
 SEEDS_OF_WEIGHTS = range(3)
@@ -240,7 +241,8 @@ def train(place: Place, set_name: str, name: str, images: int, seed: int, more: 
     workdir, run = place.run(set_name, ", ".join([name, *more]), images, seed), RUNS[name]
     if (workdir / "readouts.npz").exists():
         return workdir
-    epochs = 10
+    num_train = int(0.9 * len(open_image_set(set_name, str(place.data_dir))))
+    epochs, epoch_steps = calendar(images // run.batch_size, num_train // run.batch_size)
     command = [sys.executable, "launch.py", f"--config=configs/{run.file}.py:simulated", f"--workdir={workdir}"]
     options = [
         f"--config.data.name={set_name}",
@@ -248,7 +250,7 @@ def train(place: Place, set_name: str, name: str, images: int, seed: int, more: 
         f"--config.train.seed={seed}",
         f"--config.train.epochs={epochs}",
         f"--config.train.batch_size={run.batch_size}",
-        f"--config.train.min_epoch_steps={images // run.batch_size // epochs}",
+        f"--config.train.min_epoch_steps={epoch_steps}",
         f"--config.train.eval_every_epochs={epochs}",
         "--config.optimizer.warmup_epochs=1",
         "--config.optimizer.cooldown_epochs=0",
@@ -268,6 +270,12 @@ def train(place: Place, set_name: str, name: str, images: int, seed: int, more: 
         random = [embed_image_set(one, image_set) for one in load_untrained(workdir, SEEDS_OF_WEIGHTS, READOUTS)]
         _keep(drawn, random, trained.widths)
     return workdir
+
+
+def calendar(steps: int, of_set: int) -> tuple[int, int]:
+    """Epochs, two to ten, and steps in each, for about so many steps; an epoch has at least those of the whole set."""
+    epochs = min(10, max(2, round(steps / max(of_set, 1))))
+    return epochs, max(steps // epochs, of_set)
 
 
 def _keep(path: Path, drawn: list[np.ndarray], widths: tuple[int, ...]) -> None:

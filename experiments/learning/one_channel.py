@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bie_jax.evaluation.embedding.embedder import Embedder
 from bie_jax.evaluation.embedding.load import load_readouts, load_untrained
 from bie_jax.input.image_set import ImageSet, open_image_set
-from experiments.learning.compare import REPOSITORY, SEEDS_OF_WEIGHTS, SETS, Place, build, hand_made, score
+from experiments.learning.compare import REPOSITORY, SEEDS_OF_WEIGHTS, SETS, Place, build, calendar, hand_made, score
 
 READOUTS = ("features", "layers")
 SIDE = 64  # pixels
-BATCH, EPOCHS = 128, 10
+BATCH = 128
 
 
 def single_channels(image_set: ImageSet, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -60,6 +60,8 @@ def train(place: Place, name: str, images: int) -> Path:
     """SimCLR as in `compare.py`."""
     workdir = place.workdir / f"{name}-{images}"
     if not (workdir / "trained").exists():
+        num_train = int(0.9 * len(open_image_set(name, str(place.data_dir))))
+        epochs, epoch_steps = calendar(images // BATCH, num_train // BATCH)
         options = (
             f"--config.data.name={name}",
             f"--config.data.data_dir={place.data_dir}",
@@ -67,10 +69,10 @@ def train(place: Place, name: str, images: int) -> Path:
             "--config.data.normalization_scope=image",
             "--config.data.split_by=image",
             "--config.model.resnet.stem=full",
-            f"--config.train.epochs={EPOCHS}",
+            f"--config.train.epochs={epochs}",
             f"--config.train.batch_size={BATCH}",
-            f"--config.train.min_epoch_steps={images // BATCH // EPOCHS}",
-            f"--config.train.eval_every_epochs={EPOCHS}",
+            f"--config.train.min_epoch_steps={epoch_steps}",
+            f"--config.train.eval_every_epochs={epochs}",
             "--config.optimizer.warmup_epochs=1",
         )
         command = [sys.executable, "launch.py", "--config=configs/simclr_idr0093.py:simulated", f"--workdir={workdir}"]
