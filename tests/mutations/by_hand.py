@@ -112,6 +112,13 @@ BY_HAND: tuple[tuple[str, str, str], ...] = (
     ("bie_jax/models/decoders/resnet.py", 'x if self.stem == "full" else upsample(x)', "upsample(x)"),
     ("bie_jax/config/schema.py", "self.model.latent_dim < counted", "False"),
     ("bie_jax/config/schema.py", "if residual else", "if not residual else"),
+    # Several devices and processes
+    ("bie_jax/input/batches.py", "values[self.share] for", "values for"),
+    ("bie_jax/views/kinds.py", "in_half=False", "in_half=True"),
+    ("bie_jax/training/meeting.py", "range(1, count) if index not in callers", "range(1, count) if index in callers"),
+    ("bie_jax/config/mesh.py", "devices // given if size == -1", "devices if size == -1"),
+    ("bie_jax/training/sharding.py", '("mlp_out", "kernel"): -2', '("mlp_out", "kernel"): -1'),
+    ("bie_jax/training/sharding.py", "range(1 if is_stacked else 0, len(axes))", "range(len(axes))"),
     # Shapes
     ("bie_jax/shapes/distance_matrix.py", "xp.where(flip, -steps, steps)", "steps"),
 )

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from bie_jax.config.mesh import mesh_shape
 from bie_jax.config.rules import check_config
@@ -16,6 +16,7 @@ from bie_jax.models.layers.transformer import ViTSize
 from bie_jax.objectives import build_model
 from bie_jax.training.optimizer import build_optimizer
 from bie_jax.training.sharding import (
+    AXES,
     Layout,
     data_layout,
     embedding_layout,
@@ -108,7 +109,6 @@ def test_heads_that_devices_cannot_share_are_refused(changes, tensor, said):
         check_heads(model, tensor)
 
 
-@pytest.mark.eight_devices
 def test_what_lies_where():
     """Of a ViT of two blocks: pairs of products over "tensor", large arrays over "fsdp", never the axis of blocks."""
     tree = {
@@ -125,7 +125,7 @@ def test_what_lies_where():
         },
         "mlp_in": {"kernel": jnp.zeros((64, 128))},
     }
-    both = training_layout(_mesh_config(2, 2, 2))
+    both = _layout(2, 2, 2)
     found = jax.tree.map(lambda leaf: tuple(leaf.spec), both.of(tree))
     assert found == {
         "encoder": {
@@ -141,18 +141,19 @@ def test_what_lies_where():
         },
         "mlp_in": {"kernel": (None, "fsdp")},
     }
-    assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(data_layout().of(tree)))
-    of_equals = training_layout(_mesh_config(1, 8, 1)).of({"kernel": jnp.zeros((64, 64))})
+    assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(_layout(8, 1, 1).of(tree)))
+    of_equals = _layout(1, 8, 1).of({"kernel": jnp.zeros((64, 64))})
     assert tuple(of_equals["kernel"].spec) == (None, "fsdp")
     assert both.shares == 4
     assert both.batch.shard_shape((8, 3)) == (2, 3)
-    assert dict(both.with_state_in_parts().mesh.shape) == {"data": 1, "fsdp": 4, "tensor": 2}
 
 
 @pytest.mark.eight_devices
 def test_a_run_is_embedded_on_other_devices_than_it_was_trained_on():
     assert dict(embedding_layout(_mesh_config(2, 4, 1)).mesh.shape) == {"data": 2, "fsdp": 4, "tensor": 1}
     assert dict(embedding_layout(_mesh_config(2, 8, 1)).mesh.shape) == {"data": 8, "fsdp": 1, "tensor": 1}
+    in_parts = training_layout(_mesh_config(2, 2, 2)).with_state_in_parts()
+    assert dict(in_parts.mesh.shape) == {"data": 1, "fsdp": 4, "tensor": 2}
 
 
 STEPS = {
@@ -235,6 +236,11 @@ def test_a_step_is_the_same_under_every_mesh(name, monkeypatch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4), before, after)
     held = sum(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(parts.params))
     assert held < 1.3 * sum(leaf.size for leaf in jax.tree.leaves(parts.params)) / (mesh[1] * mesh[2])
+
+
+def _layout(*sizes):
+    """Of devices that need not be there."""
+    return Layout(AbstractMesh(sizes, AXES))
 
 
 def _mesh_config(data, fsdp, tensor):

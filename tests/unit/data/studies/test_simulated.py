@@ -9,6 +9,7 @@ import pytest
 from skimage.measure import label
 
 from data.studies.idr0093.study import IDR0093
+from data.studies.simulated import simulation
 from data.studies.simulated.simulation import CHANNEL_NAMES, CONTROL, PHENOTYPES, Design, layout, simulate_site
 
 pytestmark = pytest.mark.slow
@@ -77,6 +78,12 @@ def test_the_pixels_are_those_of_this_version_of_the_set(treatment, expected):
     pattern = np.random.default_rng(0).standard_normal((128, 128, 1))
     found = (pattern * simulate_site(design, well, 0)[0]).mean(axis=(0, 1))
     np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_a_camera_that_is_blinded_says_its_most():
+    """And does not begin anew at 0."""
+    counts = simulation._camera(np.random.default_rng(0), np.full((8, 8), 1e7), None)
+    assert (counts == 65535).all()
 
 
 def test_no_two_fields_share_their_random_numbers():
