@@ -1,7 +1,7 @@
 """One encoder for everything: trained on single channels of other sets, does it serve a set that it never saw?
 
-    python experiments/learning/one_channel.py --set=hela_rnai_cells --learn=jurkat_ifc monuseg_organs bbbc021
-    python experiments/learning/one_channel.py --set=hela_rnai_cells --learn=hela_rnai_cells
+    python experiments/learning/one_channel.py --set=hela_rnai_cells --learn jurkat_ifc monuseg_organs bbbc021 \
+        --scored runs/learning/hela_rnai_cells-simclr-9600-0
 
 SimCLR of the small ResNet at full resolution on images of one channel, each normalized by itself: as many of each set,
 drawn over its images and channels, cut to 64 pixels (of smaller images, what lies beyond is mirrored). It embeds each

@@ -114,7 +114,6 @@ BY_HAND: tuple[tuple[str, str, str], ...] = (
     ("bie_jax/config/schema.py", "if residual else", "if not residual else"),
     # Several devices and processes
     ("bie_jax/input/batches.py", "values[self.share] for", "values for"),
-    ("bie_jax/views/kinds.py", "in_half=False", "in_half=True"),
     ("bie_jax/training/meeting.py", "range(1, count) if index not in callers", "range(1, count) if index in callers"),
     ("bie_jax/config/mesh.py", "devices // given if size == -1", "devices if size == -1"),
     ("bie_jax/training/sharding.py", '("mlp_out", "kernel"): -2', '("mlp_out", "kernel"): -1'),

@@ -102,6 +102,16 @@ def test_any_number_of_samples(tmp_path, planar, count, options, names):
     np.testing.assert_array_equal(read[0, 0], pixels)
 
 
+@pytest.mark.parametrize("letter", ["C", "S"])
+def test_samples_side_by_side_by_whatever_letter(tmp_path, letter):
+    pixels = _pixels(8, 9, 4)
+    options = {"planarconfig": "contig", "photometric": "minisblack"}
+    _write(tmp_path / "a.tif", pixels, metadata={"axes": f"YX{letter}"}, **options)
+    read, channels = _read(tmp_path)
+    assert channels == ("0", "1", "2", "3")
+    np.testing.assert_array_equal(read[0, 0], pixels)
+
+
 def test_samples_that_imagej_calls_channels(tmp_path):
     """As Bio-Formats writes them."""
     pixels = _pixels(3, 8, 9)
