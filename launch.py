@@ -131,7 +131,8 @@ def _evaluate_alone(workdir: Path) -> None:
     jax.distributed.shutdown()
     if first:
         print("the first process evaluates; the others are done", flush=True)
-        sys.exit(subprocess.run([sys.executable, __file__, f"--workdir={workdir}", "--stage=evaluate"]).returncode)
+        given = (f"--workdir={workdir}", "--stage=evaluate", f"--compilation_cache={_COMPILATION_CACHE.value}")
+        sys.exit(subprocess.run([sys.executable, __file__, *given]).returncode)
 
 
 def _workdir() -> Path:

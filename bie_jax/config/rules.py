@@ -567,7 +567,6 @@ def _only_vit_and_resnet_have_blocks(config: Config) -> Iterator[str]:
         )
 
 
-# The group that the rules read -> rules.
 def _only_transformers_share_products(config: Config) -> Iterator[str]:
     tensor = config.train.mesh.tensor
     if tensor != 1 and config.model.encoder != "vit":
@@ -577,6 +576,7 @@ def _only_transformers_share_products(config: Config) -> Iterator[str]:
         )
 
 
+# The group that the rules read -> rules.
 RULES_OF_GROUPS: dict[str, tuple[Callable[..., Iterator[str]], ...]] = {
     "data": (
         _outlines_are_square_and_of_one_set,

@@ -44,6 +44,8 @@ XLA_FLAGS = {
 
 def steps(rehearse: bool) -> None:
     """Images per second of training steps."""
+    import jax
+
     from experiments.throughput import measure
 
     peak = measure.matmul_peak("bfloat16")
@@ -51,7 +53,7 @@ def steps(rehearse: bool) -> None:
     for case, batch in STEPS.items():
         try:
             measure.measure(case, 64 if rehearse else 224, 2 if rehearse else batch, "bfloat16", peak)
-        except Exception as error:  # out of memory has many names
+        except jax.errors.JaxRuntimeError as error:  # out of memory
             print(f"| {case} | {batch} | {str(error).splitlines()[0][:120]} |" + " |" * 9, flush=True)
 
 
@@ -93,7 +95,7 @@ def attention(rehearse: bool) -> None:
             gradient = jax.jit(jax.grad(lambda *of, f=function: f(*of).astype(jnp.float32).sum(), argnums=(0, 1, 2)))
             try:
                 row.append(f"{1000 * _seconds(functools.partial(gradient, *given)):.3f}")
-            except Exception as error:
+            except RuntimeError as error:  # there is no cuDNN, or it does not take the shape
                 row.append(str(error).splitlines()[0][:60])
         print(f"| {shape} | {' | '.join(row)} |", flush=True)
 

@@ -340,6 +340,18 @@ def scores(place: Place, set_name: str, name: str, workdir: Path, readouts: list
     )
 
 
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `place_of` reads."""
+    parser.add_argument("--workdir", type=Path, default=Path("runs/learning"))
+    parser.add_argument("--data-dir", type=Path, default=Path("datasets"))
+    parser.add_argument("--shared", type=Path, default=REPOSITORY.parent / "shared" / "data")
+
+
+def place_of(asked: argparse.Namespace) -> Place:
+    """Where sets and runs lie."""
+    return Place(asked.workdir.absolute(), asked.data_dir.absolute(), asked.shared.absolute())
+
+
 def main() -> None:
     """All runs on a set, then a table of means over the seeds of training, or of random weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -348,11 +360,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, required=True, help="that a run sees, each as often as it is in a batch")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--readouts", nargs="+", choices=READOUTS, default=list(READOUTS))
-    parser.add_argument("--workdir", type=Path, default=Path("runs/learning"))
-    parser.add_argument("--data-dir", type=Path, default=Path("datasets"))
-    parser.add_argument("--shared", type=Path, default=REPOSITORY.parent / "shared" / "data")
+    add_place(parser)
     asked = parser.parse_args()
-    place = Place(asked.workdir.absolute(), asked.data_dir.absolute(), asked.shared.absolute())
+    place = place_of(asked)
     build(place, asked.set)
     print("| run | minutes | features | numbers | logistic regression | random forest |\n|---|---|---|---|---|---|")
     for run in asked.runs:

@@ -21,7 +21,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bie_jax.evaluation.embedding.embedder import Embedder
 from bie_jax.evaluation.embedding.load import load_readouts, load_untrained
 from bie_jax.input.image_set import ImageSet, open_image_set
-from experiments.learning.compare import REPOSITORY, SEEDS_OF_WEIGHTS, SETS, Place, build, calendar, hand_made, score
+from experiments.learning.compare import (
+    REPOSITORY,
+    SEEDS_OF_WEIGHTS,
+    SETS,
+    Place,
+    add_place,
+    build,
+    calendar,
+    hand_made,
+    place_of,
+    score,
+)
 
 READOUTS = ("features", "layers")
 SIDE = 64  # pixels
@@ -96,10 +107,9 @@ def main() -> None:
     parser.add_argument("--learn", choices=list(SETS), nargs="+", required=True)
     parser.add_argument("--images", type=int, default=28800, help="of one channel, that training sees")
     parser.add_argument("--scored", type=Path, required=True, help="a workdir of compare.py on the same set")
-    parser.add_argument("--data-dir", type=Path, default=Path("datasets"))
-    parser.add_argument("--shared", type=Path, default=REPOSITORY.parent / "shared" / "data")
+    add_place(parser)
     asked = parser.parse_args()
-    place = Place(asked.scored.absolute().parent, asked.data_dir.absolute(), asked.shared.absolute())
+    place = place_of(asked)
     build(place, asked.set)
     name = "channels_of_" + "_".join(sorted(asked.learn))
     build_channels(place, name, sorted(asked.learn), 6000)

@@ -21,7 +21,7 @@ from bie_jax.evaluation.scores.classification import cross_validate
 from bie_jax.evaluation.scores.folds import Fold
 from bie_jax.evaluation.scores.keys import LOGISTIC_REGRESSION, RANDOM_FOREST
 from bie_jax.evaluation.scores.normalization import PER_PLATE, normalize
-from experiments.learning.compare import REPOSITORY, RUNS, Place, build, score, train
+from experiments.learning.compare import RUNS, add_place, build, place_of, score, train
 
 READOUTS = ("embedding", "layers")
 
@@ -32,11 +32,9 @@ def main() -> None:
     parser.add_argument("--set", choices=("simulated", "bbbc021", "hela_rnai_cells"), required=True)
     parser.add_argument("--run", choices=list(RUNS), required=True)
     parser.add_argument("--images", type=int, required=True)
-    parser.add_argument("--workdir", type=Path, default=Path("runs/learning"))
-    parser.add_argument("--data-dir", type=Path, default=Path("datasets"))
-    parser.add_argument("--shared", type=Path, default=REPOSITORY.parent / "shared" / "data")
+    add_place(parser)
     asked = parser.parse_args()
-    place = Place(asked.workdir.absolute(), asked.data_dir.absolute(), asked.shared.absolute())
+    place = place_of(asked)
     build(place, asked.set)
     seen = train(place, asked.set, asked.run, asked.images, 0)
     metadata = read_embedded_set(seen, load_config(seen)).metadata
