@@ -74,7 +74,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
             save_config(checked, workdir)
             integrity.write_json(workdir / run_files.DATASET, dataset)
         processes.check_shared(workdir, run_files.DATASET)
-        return _train(checked, mixture, train_rows, positives, run, found, workdir)
+        best = _train(checked, mixture, train_rows, positives, run, found, workdir)
+        # Who embeds next must not look before the first process has entered the last checkpoint's checksums.
+        processes.wait_for_all("the last checkpoint is whole")
+        return best
 
 
 def _announce(
