@@ -93,7 +93,7 @@ def _announce(
         print(f"{image_set.name}: {describe_split(image_set.metadata, *sides)}")
     if positives is not None:
         print(positives.describe(np.concatenate(train_rows)))
-    for note in notes_on_scores(config.eval, mixture.sets[0].metadata, val_rows[0]):
+    for note in notes_on_scores(config.eval, mixture.sets[0].metadata, train_rows[0], val_rows[0]):
         print(f"scores: {visible(note)}")
     for note in describe_overlap(mixture.metadata, np.concatenate(train_rows), np.concatenate(val_rows)):
         print(note)

@@ -120,6 +120,10 @@ def _predecessor_table() -> ConfigDict:
     config.data.num_folds = 0  # k of k-fold cross-validation; 0: none
     config.data.fold = 0  # which of the folds is held out
     config.data.split_by = "well"  # "image", "site", "well", "plate" or a column: a group is never on both sides
+    # Plates, or other values of the column held_out_by (as split_by has them), that are neither trained nor validated
+    # on nor in any other score: they are embedded, and classified by what was learned from all the rest.
+    config.data.held_out = ()
+    config.data.held_out_by = "plate"  # read when held_out names any
     config.data.read_threads = 16
     # What is compared with an image, by methods that compare views: another view of the "same_image"; of another "site"
     # of its well; of another well or plate of its "treatment", a column, which then teaches the encoder.

@@ -59,6 +59,7 @@ READERS = (
         lambda c: c.data.kind == "shapes",
     ),
     Reader(("data.mix_weights",), "a mixture (data.mix_with)", lambda c: bool(c.data.mix_with)),
+    Reader(("data.held_out_by",), "data.held_out", lambda c: bool(c.data.held_out)),
     Reader(("data.treatment",), "data.positives='treatment'", lambda c: c.data.positives == "treatment"),
     Reader(("data.val_fraction",), "data.num_folds=0", lambda c: c.data.num_folds == 0),
     Reader(("model.residual_stack",), "model.encoder='residual_stack'", lambda c: c.model.encoder == "residual_stack"),

@@ -164,6 +164,8 @@ class DataConfig(_Group):
     num_folds: Annotated[int, _whole(0, 1000)]
     fold: Annotated[int, _whole(0, 999)]
     split_by: Name
+    held_out: Names
+    held_out_by: Name
     read_threads: Annotated[int, _whole(1, 128)]  # each holds two batches
     positives: Literal["same_image", "site", "treatment"]
     treatment: Name

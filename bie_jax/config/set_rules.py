@@ -21,7 +21,7 @@ from bie_jax.input.covariates import check_known
 from bie_jax.input.image_set import ImageSet
 from bie_jax.input.mixture import Mixture
 from bie_jax.input.positives import build_positives
-from bie_jax.input.splits import split_image_set
+from bie_jax.input.splits import check_held_out, split_image_set
 from bie_jax.input.wells import names_of_wells
 from bie_jax.models.encoders.vit import SIZES
 from bie_jax.objectives.contrast import compared_treatment
@@ -233,6 +233,10 @@ def _check_columns(settings: EvalConfig, image_set: ImageSet) -> None:
 def _split(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Rows to train on and rows to validate on, of each set, numbered over all sets."""
     train_rows, val_rows = [], []
+    try:
+        check_held_out(config.data, [image_set.metadata for image_set in mixture.sets])
+    except ValueError as error:
+        raise ConfigError(f"config.data: {mixture.name!r}: {error}") from None
     for member, image_set in enumerate(mixture.sets):
         try:
             train, val = split_image_set(config, image_set)

@@ -40,6 +40,8 @@ _ADDED = {
     "train.mesh": {"data": -1, "fsdp": 1, "tensor": 1},
     "data.positives": "same_image",
     "data.treatment": "label",
+    "data.held_out": [],
+    "data.held_out_by": "plate",
     "data.augment.area": [0.0, 0.0],
     "data.augment.aspect": 1.0,
     "data.augment.rotate": False,

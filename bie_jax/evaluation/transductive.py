@@ -6,7 +6,8 @@ import pandas as pd
 
 from bie_jax.config.schema import Config
 from bie_jax.evaluation.report.titles import split_title
-from bie_jax.evaluation.scores.keys import UNSEEN
+from bie_jax.evaluation.scores import keys
+from bie_jax.input.columns import HELD_OUT, TRAIN, VAL
 from bie_jax.input.positives import teaching_column
 from bie_jax.objectives.contrast import compared_treatment
 
@@ -20,25 +21,31 @@ def transductive_note(metadata: pd.DataFrame, taught_by: str | None, splits: Ite
     """What the encoder saw while it was trained.
 
     Args:
-        metadata: with `split`, "train" or "val".
+        metadata: with `split`, "train", "val" or "held_out".
         taught_by: see `column_that_taught`.
         splits: those that were scored.
     """
     total = len(metadata)
-    train = int((metadata["split"] == "train").sum())
+    train, val, held_out = (int((metadata["split"] == side).sum()) for side in (TRAIN, VAL, HELD_OUT))
     how = (
         "without labels" if taught_by is None else f"with the column {taught_by}, whose equal values it draws together,"
     )
     seen = "unlabeled" if taught_by is None else "with it"
     unseen = (
-        f"Those called {split_title(UNSEEN)} are not: encoder and classifiers learned from the {train} images, "
-        f"and the {total - train} are classified. "
-        if UNSEEN in splits
+        f"Those called {split_title(keys.UNSEEN)} are not: encoder and classifiers learned from the {train} images, "
+        f"and the {val} are classified. "
+        if keys.UNSEEN in splits
+        else ""
+    )
+    kept_out = (
+        f"{held_out} images are held out (config.data.held_out): encoder, stopping and all other scores know nothing "
+        f"of them, and the scores called {split_title(keys.HELD_OUT)} are of them alone. "
+        if held_out
         else ""
     )
     return (
-        f"The encoder was trained {how} on {train} of these {total} images; the other {total - train} only "
-        "decided when to stop. "
+        f"The encoder was trained {how} on {train} of these {total} images; the other {val} only "
+        f"decided when to stop. {kept_out}"
         f"The folds of the classifiers cut across that division, so most test images were seen, {seen}, by the "
         "encoder: its scores are transductive. "
         f"{unseen}"

@@ -9,7 +9,8 @@ from bie_jax.config.schema import ConfigError
 
 # Columns that pycytominer and its kin look for; every other column of a set keeps its own name.
 _METADATA_NAMES = {"plate": "Metadata_Plate", "well": "Metadata_Well", "site": "Metadata_Site"}
-SPLIT = "Metadata_split"  # "train" or "val", the side of the encoder's own training
+SPLIT = "Metadata_split"  # the side of the encoder's own training, one of the next three
+TRAIN, VAL, HELD_OUT = "train", "val", "held_out"
 
 
 def embedding_columns(metadata: pd.DataFrame) -> pd.DataFrame:

@@ -1,17 +1,25 @@
-"""Which rows are trained on and which are validated on; a group of images never stands on both sides."""
+"""Which rows are trained on, which validated on, which neither; a group of images never stands on two sides."""
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from bie_jax.config.schema import Config
+from bie_jax.config.schema import Config, DataConfig
+from bie_jax.input.columns import HELD_OUT, TRAIN, VAL
 from bie_jax.input.image_set import ImageSet
 from bie_jax.input.wells import names_of_wells
 
 
 def split_rows(
-    metadata: pd.DataFrame, split_by: str, seed: int, val_fraction: float, num_folds: int = 0, fold: int = 0
+    metadata: pd.DataFrame,
+    split_by: str,
+    seed: int,
+    val_fraction: float,
+    num_folds: int = 0,
+    fold: int = 0,
+    held_out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows for training and for validation; images of one group never stand on both sides.
 
@@ -26,6 +34,7 @@ def split_rows(
         val_fraction: least share of images to validate on, in (0, 1); read when `num_folds` is 0.
         num_folds: k of k-fold cross-validation; 0: none.
         fold: which one is validated on.
+        held_out: [N] bool, rows that are on neither side, as if they were not there; None: there are none.
 
     Returns:
         (train, val), each sorted int64 row numbers.
@@ -33,7 +42,8 @@ def split_rows(
     Raises:
         ValueError: for a column that is not there, or if there are too few groups to leave some on each side.
     """
-    groups = _groups(metadata, split_by)
+    rows = np.arange(len(metadata)) if held_out is None else np.flatnonzero(~held_out)
+    groups = _groups(metadata, split_by).iloc[rows]
     sizes = groups.value_counts()
     names = sorted(sizes.index, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
     if num_folds:
@@ -43,34 +53,63 @@ def split_rows(
                 "split by a finer unit or into fewer folds"
             )
         filled = np.zeros(num_folds, int)
-        held_out = []
+        validated = []
         for name in names:
             emptiest = int(filled.argmin())
             filled[emptiest] += sizes[name]
             if emptiest == fold:
-                held_out.append(name)
+                validated.append(name)
     else:
         before = np.concatenate([[0], np.cumsum([sizes[name] for name in names])[:-1]])
-        held_out = [name for name, images in zip(names, before, strict=True) if images < val_fraction * len(groups)]
-    if len(held_out) == len(names):
+        validated = [name for name, images in zip(names, before, strict=True) if images < val_fraction * len(groups)]
+    if len(validated) == len(names):
         raise ValueError(
             f"data.split_by={split_by!r} with data.val_fraction={val_fraction} puts all of {len(names)} groups into "
             "validation; split by a finer unit or hold out less"
         )
-    is_val = groups.isin(held_out).to_numpy()
-    return np.flatnonzero(~is_val), np.flatnonzero(is_val)
+    is_val = groups.isin(validated).to_numpy()
+    return rows[~is_val], rows[is_val]
 
 
 def split_image_set(config: Config, image_set: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of one set to train on and to validate on, as a configuration has it."""
+    """Rows of one set to train on and to validate on, as a configuration has it; what it holds out is neither."""
     data = config.data
+    held_out = held_out_rows(data, image_set.metadata)
     return split_rows(
-        image_set.metadata, data.split_by, config.train.seed, data.val_fraction, data.num_folds, data.fold
+        image_set.metadata, data.split_by, config.train.seed, data.val_fraction, data.num_folds, data.fold, held_out
     )
 
 
-def _groups(metadata: pd.DataFrame, split_by: str) -> pd.Series:
-    """The group of each row, as text."""
+def held_out_rows(data: DataConfig, metadata: pd.DataFrame) -> np.ndarray:
+    """[N] bool, the rows that `data.held_out` names; a name that the table does not have stands for none."""
+    if not data.held_out:
+        return np.zeros(len(metadata), bool)
+    return _groups(metadata, data.held_out_by, "held_out_by").isin(data.held_out).to_numpy()
+
+
+def check_held_out(data: DataConfig, tables: Sequence[pd.DataFrame]) -> None:
+    """Raise ValueError for a name that none of a run's sets has."""
+    if not data.held_out:
+        return
+    there = sorted({name for table in tables for name in _groups(table, data.held_out_by, "held_out_by")})
+    missing = sorted(set(data.held_out) - set(there))
+    if missing:
+        more = ", ..." if len(there) > 12 else ""
+        raise ValueError(
+            f"data.held_out names {', '.join(missing)}, which {data.held_out_by!r} (data.held_out_by) does not have; "
+            f"there are {', '.join(there[:12])}{more}"
+        )
+
+
+def sides_of(train_rows: np.ndarray, val_rows: np.ndarray, count: int) -> np.ndarray:
+    """[count] str, the side of each row: `TRAIN`, `VAL` or `HELD_OUT`."""
+    sides = np.full(count, HELD_OUT)
+    sides[train_rows], sides[val_rows] = TRAIN, VAL
+    return sides
+
+
+def _groups(metadata: pd.DataFrame, split_by: str, key: str = "split_by") -> pd.Series:
+    """The group of each row, as text; `key` of `config.data` is who asks."""
     if split_by == "image":
         return pd.Series([str(row) for row in range(len(metadata))])
     columns = {"plate": ["plate"], "well": ["plate", "well"], "site": ["plate", "well", "site"]}.get(
@@ -78,7 +117,7 @@ def _groups(metadata: pd.DataFrame, split_by: str) -> pd.Series:
     )
     if split_by not in metadata and columns == [split_by]:
         raise ValueError(
-            f"data.split_by={split_by!r}: expected 'image', 'site', 'well', 'plate' or one of the columns "
+            f"data.{key}={split_by!r}: expected 'image', 'site', 'well', 'plate' or one of the columns "
             f"{', '.join(metadata.columns)}"
         )
     rows = metadata[columns].astype(str).itertuples(index=False)
@@ -93,7 +132,10 @@ def mixed(rows: np.ndarray, seed: int) -> np.ndarray:
 def describe_split(metadata: pd.DataFrame, train_rows: np.ndarray, val_rows: np.ndarray) -> str:
     """One line with what stands on each side."""
     sides = []
-    for side, rows in (("train", train_rows), ("validation", val_rows)):
+    rest = np.setdiff1d(np.arange(len(metadata)), np.concatenate([train_rows, val_rows]))
+    for side, rows in (("train", train_rows), ("validation", val_rows), ("held out", rest)):
+        if side == "held out" and not len(rows):
+            continue
         chosen = metadata.iloc[rows]
         wells, plates = (len(chosen[keys].drop_duplicates()) for keys in (["plate", "well"], ["plate"]))
         sides.append(f"{side} {len(rows)} images, {wells} wells, {plates} plates")

@@ -22,7 +22,7 @@ from bie_jax.input.columns import SPLIT, embedding_columns, h5ad_name
 from bie_jax.input.covariates import known_numbers
 from bie_jax.input.image_set import ImageSet, open_image_set
 from bie_jax.input.pixels import check_finite_rows
-from bie_jax.input.splits import split_image_set
+from bie_jax.input.splits import sides_of, split_image_set
 from bie_jax.objectives import METHODS
 from bie_jax.training import processes, run_files
 
@@ -65,8 +65,7 @@ def _write_embeddings(workdir: Path, config: Config) -> pd.DataFrame:
     check_finite_rows(features, "the embedding with what is appended to it", image_set.metadata["source"])
     names = pd.Index([f"{embedder.model_name}_{i:04d}" for i in range(features.shape[1])])
     metadata = embedding_columns(image_set.metadata)
-    is_val = np.isin(np.arange(len(image_set)), val_rows)
-    metadata[SPLIT] = np.where(is_val, "val", "train")
+    metadata[SPLIT] = sides_of(train_rows, val_rows, len(image_set))
 
     table = pd.concat([metadata, pd.DataFrame(features, columns=names)], axis=1)
     drawn = None

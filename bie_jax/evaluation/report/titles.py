@@ -1,7 +1,14 @@
 """What sets of features, splits and classifiers are called on the page."""
 
 from bie_jax.evaluation.scores.file import Scores
-from bie_jax.evaluation.scores.keys import LOGISTIC_REGRESSION, MAJORITY, RANDOM_FOREST, STRATIFIED, UNSEEN
+from bie_jax.evaluation.scores.keys import (
+    HELD_OUT,
+    LOGISTIC_REGRESSION,
+    MAJORITY,
+    RANDOM_FOREST,
+    STRATIFIED,
+    UNSEEN,
+)
 from bie_jax.evaluation.scores.normalization import TITLES
 from bie_jax.evaluation.scores.score import Entry
 
@@ -10,7 +17,7 @@ CLASSIFIER_TITLES = {
     RANDOM_FOREST: "random forest",
     MAJORITY: "majority",
 }
-_SPLIT_TITLES = {STRATIFIED: "stratified k-fold", UNSEEN: "unseen by the encoder"}
+_SPLIT_TITLES = {STRATIFIED: "stratified k-fold", UNSEEN: "unseen by the encoder", HELD_OUT: "held out"}
 
 
 def split_title(split: str) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
 from bie_jax.config.schema import EvalConfig
-from bie_jax.evaluation.scores.keys import STRATIFIED, UNSEEN, left_out_group
+from bie_jax.evaluation.scores.keys import HELD_OUT, STRATIFIED, UNSEEN, left_out_group
 from bie_jax.evaluation.scores.plan import ScoringPlan
+from bie_jax.input import columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,9 @@ def plan_folds(plan: ScoringPlan, settings: EvalConfig) -> dict[str, list[Fold]]
         elif split == UNSEEN:
             is_train = plan.sides[part.rows] == "train"
             folds[split] = [Fold("validation", part.rows[is_train], part.rows[~is_train])]
+        elif split == HELD_OUT:
+            is_held_out = plan.sides[part.rows] == columns.HELD_OUT
+            folds[split] = [Fold("held out", part.rows[~is_held_out], part.rows[is_held_out])]
         elif left_out_group(split):
             folds[split] = _of_set(part.rows, leave_group_out_folds(labels, plan.groups[part.rows]))
     return folds

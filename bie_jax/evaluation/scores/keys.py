@@ -18,6 +18,7 @@ PER_PLATE: Final = "per_plate"
 # Splits: who is tested by what was learned from whom.
 STRATIFIED: Final = "stratified_k_fold"
 UNSEEN: Final = "unseen_by_encoder"
+HELD_OUT: Final = "held_out"
 NOT_SAME_WELL: Final = "not_same_well"
 PLATE_IDENTITY: Final = "plate_identity"
 _LEAVE, _OUT = "leave_", "_out"

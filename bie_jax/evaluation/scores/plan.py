@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 
 from bie_jax.config.schema import ConfigError, EvalConfig
-from bie_jax.evaluation.scores.keys import STRATIFIED, UNSEEN, leave_out
+from bie_jax.evaluation.scores.keys import HELD_OUT, STRATIFIED, UNSEEN, leave_out
+from bie_jax.input import columns
+from bie_jax.input.splits import sides_of
 
 NEIGHBORS = "neighbors"
 LEAST_FOR_UMAP = 4  # images; a neighborhood needs three others
@@ -39,10 +41,11 @@ class ScoringPlan:
 
     Attributes:
         labels, groups, plates, wells: [N] str; "" where there is none.
-        sides: [N] "train" or "val".
+        sides: [N] "train", "val" or "held_out".
         positions: [N] str, plate and well together.
         labeled: [n] rows with a label.
-        parts: by score: `STRATIFIED`, "leave_<group>_out", `UNSEEN` and `NEIGHBORS`, those that can be had.
+        parts: by score: `STRATIFIED`, "leave_<group>_out", `UNSEEN`, `HELD_OUT` and `NEIGHBORS`, those that can be had;
+            what is held out takes part in `HELD_OUT` alone.
         controls: [c] rows that plate identity is read from; none if it cannot be.
         umap: whether there are images enough for a map.
         interval_over: what intervals resample.
@@ -73,7 +76,7 @@ def plan_scores(metadata: pd.DataFrame, sides: np.ndarray, settings: EvalConfig)
 
     Args:
         metadata: N rows with plate, well, the label column and the group column.
-        sides: [N] "train" or "val", the side of the encoder's own training.
+        sides: [N] "train" or "val", the side of the encoder's own training, or "held_out".
         settings: the `eval` group of a configuration.
 
     Raises:
@@ -85,12 +88,13 @@ def plan_scores(metadata: pd.DataFrame, sides: np.ndarray, settings: EvalConfig)
     # A well is one well of one plate: B02 of two plates is not one group.
     groups = positions if settings.group == "well" else column(metadata, settings.group, "group")
     labeled = np.flatnonzero(labels != "")
+    seen = sides != columns.HELD_OUT
     notes = []
     if len(labeled) < len(labels):
         notes.append(f"{len(labels) - len(labeled)} images without a label take no part in the scores.")
     interval_over, interval_notes = _intervals(labels[labeled], positions[labeled])
     parts, part_notes = _parts(labels, groups, positions, sides, labeled, settings)
-    controls, control_notes = _controls(labels, plates, positions, settings)
+    controls, control_notes = _controls(np.where(seen, labels, ""), plates, positions, settings)
     umap = not settings.umap or min(len(labels), settings.max_report_points) >= LEAST_FOR_UMAP
     umap_notes = [] if umap else [f"UMAP is left out: it needs {LEAST_FOR_UMAP} images (config.eval.umap)."]
     return ScoringPlan(
@@ -109,16 +113,18 @@ def plan_scores(metadata: pd.DataFrame, sides: np.ndarray, settings: EvalConfig)
     )
 
 
-def notes_on_scores(settings: EvalConfig, metadata: pd.DataFrame, val_rows: np.ndarray) -> tuple[str, ...]:
+def notes_on_scores(
+    settings: EvalConfig, metadata: pd.DataFrame, train_rows: np.ndarray, val_rows: np.ndarray
+) -> tuple[str, ...]:
     """What of a set will not be scored, and why: said hours before it would be missed.
 
     Args:
         settings: the checked `eval` group.
         metadata: of the set that is embedded and scored.
+        train_rows: its rows that are trained on.
         val_rows: its rows that are validated on.
     """
-    sides = np.where(np.isin(np.arange(len(metadata)), val_rows), "val", "train")
-    return plan_scores(metadata, sides, settings).notes
+    return plan_scores(metadata, sides_of(train_rows, val_rows, len(metadata)), settings).notes
 
 
 def column(metadata: pd.DataFrame, name: str, key: str) -> np.ndarray:
@@ -165,6 +171,8 @@ def _parts(
             "(config.eval.label)."
         ]
     group = settings.group
+    everything = labeled
+    labeled = labeled[sides[labeled] != columns.HELD_OUT]
     grouped = labeled[groups[labeled] != ""]
     parts: dict[str, Part] = {}
     notes: list[str] = []
@@ -214,6 +222,15 @@ def _parts(
         2,
         "images on both sides of the run's own division into training and validation (config.data.split_by)",
     )
+    if len(labeled) < len(everything):
+        add(
+            HELD_OUT,
+            "What was held out",
+            everything,
+            _spread(labels[everything], (sides[everything] == columns.HELD_OUT).astype("U")),
+            2,
+            "images that are held out and images that are not (config.data.held_out)",
+        )
     add(
         NEIGHBORS,
         f"{settings.knn_k}-NN, not same well,",

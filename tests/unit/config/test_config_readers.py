@@ -95,6 +95,7 @@ def test_every_reader_reads_in_some_configuration():
         read |= {reader for reader in READERS if reader.reads(check_config(config))}
     taught = {
         "data.positives": "treatment",
+        "data.held_out": ("plate_0",),
         "objective.crops.num_local": 1,
         "objective.dino.teacher_temperature_steps": 1,
     }

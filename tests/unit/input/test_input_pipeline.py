@@ -6,7 +6,15 @@ import pandas as pd
 import pytest
 
 from bie_jax.input.batches import eval_batches, train_batches
-from bie_jax.input.splits import describe_overlap, describe_split, mixed, split_image_set, split_rows
+from bie_jax.input.splits import (
+    check_held_out,
+    describe_overlap,
+    describe_split,
+    mixed,
+    sides_of,
+    split_image_set,
+    split_rows,
+)
 
 
 def _table(plates=3, wells=8, sites=4):
@@ -76,13 +84,45 @@ def test_a_split_that_cannot_be_is_refused():
 @pytest.mark.parametrize("num_folds", [0, 3])
 def test_the_split_of_a_set_is_the_configured_one(num_folds):
     table = _table()
-    data = SimpleNamespace(split_by="well", val_fraction=0.3, num_folds=num_folds, fold=num_folds // 2)
+    data = SimpleNamespace(split_by="well", val_fraction=0.3, num_folds=num_folds, fold=num_folds // 2, held_out=())
     config = SimpleNamespace(data=data, train=SimpleNamespace(seed=3))
     found = split_image_set(config, SimpleNamespace(metadata=table))
     expected = split_rows(table, "well", 3, 0.3, num_folds=num_folds, fold=num_folds // 2)
     for rows, others in zip(found, expected, strict=True):
         np.testing.assert_array_equal(rows, others)
     assert len({len(found[1]), len(split_rows(table, "well", 3, 0.05)[1])}) == 2
+
+
+@pytest.mark.parametrize("num_folds", [0, 3])
+@pytest.mark.parametrize(("by", "names", "count"), [("plate", ("p1",), 32), ("well", ("p0/A03", "p2/A07"), 8)])
+def test_what_is_held_out_is_on_no_side_and_the_rest_is_divided_as_if_it_were_not_there(num_folds, by, names, count):
+    table = _table()
+    data = SimpleNamespace(
+        split_by="well", val_fraction=0.3, num_folds=num_folds, fold=num_folds // 2, held_out=names, held_out_by=by
+    )
+    config = SimpleNamespace(data=data, train=SimpleNamespace(seed=3))
+    train, val = split_image_set(config, SimpleNamespace(metadata=table))
+    keys = table["plate"] if by == "plate" else table["plate"] + "/" + table["well"]
+    rest = np.flatnonzero(~keys.isin(names))
+    assert len(table) - len(rest) == count
+    assert sorted([*train, *val]) == rest.tolist()
+    alone = split_rows(table.iloc[rest].reset_index(drop=True), "well", 3, 0.3, num_folds=num_folds, fold=data.fold)
+    np.testing.assert_array_equal(rest[alone[0]], train)
+    np.testing.assert_array_equal(rest[alone[1]], val)
+    sides = sides_of(train, val, len(table))
+    assert set(np.flatnonzero(sides == "held_out")) == set(range(len(table))) - set(rest)
+    assert (sides[train] == "train").all()
+    assert (sides[val] == "val").all()
+    assert f"held out {count} images" in describe_split(table, train, val)
+
+
+def test_a_name_that_no_set_has_cannot_be_held_out():
+    data = SimpleNamespace(held_out=("p1", "p7"), held_out_by="plate")
+    with pytest.raises(ValueError, match=r"names p7, which 'plate' \(data.held_out_by\) does not have; there are p0"):
+        check_held_out(data, [_table(), _table(2)])
+    check_held_out(SimpleNamespace(held_out=("p2",), held_out_by="plate"), [_table(2), _table(3)])
+    with pytest.raises(ValueError, match=r"data.held_out_by='donor': expected 'image'"):
+        check_held_out(SimpleNamespace(held_out=("p2",), held_out_by="donor"), [_table()])
 
 
 def test_as_many_groups_as_folds_are_enough():

@@ -6,7 +6,8 @@ import pytest
 
 from bie_jax.config.rules import check_config
 from bie_jax.config.schema import ConfigError
-from bie_jax.evaluation.scores.keys import STRATIFIED, UNSEEN
+from bie_jax.evaluation.scores.folds import plan_folds
+from bie_jax.evaluation.scores.keys import HELD_OUT, STRATIFIED, UNSEEN
 from bie_jax.evaluation.scores.plan import NEIGHBORS, plan_scores
 from configs import vqvae_idr0093
 
@@ -57,6 +58,31 @@ def test_a_class_with_fewer_images_than_folds():
     assert plan.parts[UNSEEN].left_out == {"rare": 2}
     assert len(plan.parts[STRATIFIED].rows) == 24
     _noted(plan, "Stratified 3-fold leaves out rare (2 images)", "What the encoder never saw leaves out rare")
+
+
+def test_what_is_held_out_is_in_no_score_but_its_own():
+    """One of three plates: the others are as if there were no third, and it is classified by all of them."""
+    three = FULL | {(label, "P3", well): 3 for label in "ab" for well in (f"{label}1", f"{label}2")}
+    metadata, sides = _set(three)
+    is_held_out = (metadata["plate"] == "P3").to_numpy()
+    sides = np.where(is_held_out, "held_out", sides)
+    plan, without = plan_scores(metadata, sides, _settings()), _plan(FULL)
+    assert set(plan.parts) == ALL | {HELD_OUT}
+    for name, part in without.parts.items():
+        assert plan.labels[plan.parts[name].rows].tolist() == without.labels[part.rows].tolist()
+        assert not is_held_out[plan.parts[name].rows].any()
+    assert not is_held_out[plan.controls].any()
+    assert len(plan.controls) == len(without.controls)
+    (fold,) = plan_folds(plan, _settings())[HELD_OUT]
+    np.testing.assert_array_equal(fold.test, np.flatnonzero(is_held_out))
+    np.testing.assert_array_equal(fold.train, np.flatnonzero(~is_held_out))
+
+
+def test_a_class_that_is_held_out_whole_is_not_scored_there():
+    metadata, sides = _set(FULL | {(label, "P3", f"{label}1"): 3 for label in "abc"})
+    plan = plan_scores(metadata, np.where(metadata["plate"] == "P3", "held_out", sides), _settings())
+    assert plan.parts[HELD_OUT].left_out == {"c": 3}
+    assert "c" not in plan.labels[plan.parts[STRATIFIED].rows]
 
 
 def test_a_class_of_one_plate_and_one_of_one_well():
