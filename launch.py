@@ -8,29 +8,24 @@ python launch.py --config=configs/vqvae_idr0093.py:simulated --stage=views
 
 import contextlib
 import io
-import itertools
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
-from bie_jax.config.faults import allowed_values
-from bie_jax.config.files import load_config_file
-from bie_jax.config.readers import refuse_unread
+from bie_jax.config.flags import parse, refuse_unread_values
 from bie_jax.config.rules import check_config
-from bie_jax.config.schema import Config, ConfigError
+from bie_jax.config.schema import ConfigError
 from bie_jax.config.stored import check_trained, load_config, save_config
 from bie_jax.files.foreign_text import visible
 from bie_jax.files.integrity import disk_errors
 from bie_jax.files.lock import LockedError
 from bie_jax.train import CollapsedError, Interrupted, train_and_evaluate
 from bie_jax.training import processes, run_files
-from configs import base
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -40,7 +35,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder of the run; the same folder again goes on. Default: runs/ and the configuration's name.",
+    "Folder of the run; the same folder again goes on. Default: runs/ (sweeps/) and the configuration's name.",
 )
 _STAGE = flags.DEFINE_enum(
     "stage",
@@ -52,6 +47,11 @@ _DISTRIBUTED = flags.DEFINE_string(
     "distributed",
     "none",
     "Several processes train one run: 'auto', as SLURM, Open MPI or Kubernetes started them, or HOST:PORT,COUNT,INDEX.",
+)
+_SWEEP = flags.DEFINE_string(
+    "sweep",
+    None,
+    "Sweep file, e.g. configs/sweeps/latent_size.py: many runs of --config on Ray Tune, and their ranking.",
 )
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",
@@ -90,8 +90,11 @@ def main(argv: list[str]) -> None:
 
 def _run(workdir: Path) -> None:
     config, stage = _CONFIG.value, _STAGE.value
+    if _SWEEP.value is not None:
+        _sweep(_SWEEP.value, workdir)
+        return
     if config is not None:
-        _refuse_unread(config)
+        refuse_unread_values(config, config_flags.get_config_filename(flags.FLAGS["config"]))
     # Imported for the stages that need them, a third of the time in which others begin, and before any training: what
     # is not installed is said now, not hours later.
     if stage == "views":
@@ -124,6 +127,25 @@ def _run(workdir: Path) -> None:
         print(f"report: {visible((workdir / 'report' / 'index.html').absolute())}")
 
 
+def _sweep(file: str, workdir: Path) -> None:
+    flag = flags.FLAGS["config"]
+    if not flag.present:
+        raise ConfigError("--sweep needs --config, the configuration of its trials")
+    if _STAGE.value != "all" or processes.are_several():
+        raise ConfigError("--sweep runs whole trials, each in a process of its own: without --stage and --distributed")
+    jax.config.update("jax_platforms", "cpu")  # this process trains nothing, and takes no GPU from its trials
+    try:
+        from bie_jax.tuning.run import run_sweep
+        from bie_jax.tuning.trials import Base
+    except ModuleNotFoundError as error:
+        if error.name not in ("ray", "optuna", "rich"):
+            raise
+        raise ConfigError(f"--sweep needs {error.name}: pip install -r requirements-tune.txt") from None
+    base = Base(config_flags.get_config_filename(flag), config_flags.get_override_values(flag))
+    page = run_sweep(file, base, workdir, _COMPILATION_CACHE.value)
+    print(f"sweep: {visible(page)}")
+
+
 def _evaluate_alone(workdir: Path) -> None:
     """Of several processes the first evaluates, by itself and on its own devices; the others are done."""
     first = processes.is_first()
@@ -147,41 +169,16 @@ def _workdir() -> Path:
         return Path(_WORKDIR.value)
     if not path:
         raise ConfigError("neither --config nor --workdir is given: say what to train, or where it was trained")
-    return Path("runs") / "-".join(filter(None, [Path(path).stem, variant]))
-
-
-def _refuse_unread(config: ConfigDict) -> None:
-    """A value that nothing reads is refused, if the command line changed it or a file that is not of configs/."""
-    stated = load_config_file(config_flags.get_config_filename(flags.FLAGS["config"]))
-    refuse_unread(check_config(config), [stated])
-    try:
-        of_file = check_config(stated)
-    except ConfigError:
-        return  # a table that only the command line makes whole; the changes have been looked at
-    refuse_unread(of_file, base.tables())
+    name = "-".join(filter(None, [Path(path).stem, variant]))
+    return Path("runs") / name if _SWEEP.value is None else Path("sweeps") / f"{name}-{Path(_SWEEP.value).stem}"
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-    """Flags or one line: ml_collections answers a bad key, value or file with a traceback, some as the error's text."""
+    """Flags, or one line."""
     try:
-        for before, argument in itertools.pairwise(argv):
-            if re.match("--?config=", argument):
-                load_config_file(argument.partition("=")[2])
-            elif before in ("-config", "--config"):
-                load_config_file(argument)
-        return flags.FLAGS(argv)
+        return parse(flags.FLAGS, argv)
     except ConfigError as error:
         sys.exit(f"launch.py: {error}")
-    except (KeyError, AttributeError) as error:
-        said = str(error.args[0]).replace("\\n", ". ").replace("\n", ". ").replace("\\", "").replace("'", "")
-        sys.exit(f"launch.py: the configuration has no such key: {said}")
-    except (flags.Error, TypeError, ValueError, OSError) as error:
-        value = re.search(r"--config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
-        allowed = allowed_values(Config, value[1]) if value else ""
-        if value and allowed:
-            sys.exit(f"launch.py: config.{value[1]}={value[2]!r}: {allowed}")
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        sys.exit(f"launch.py: {lines[-1].strip()}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reading a configuration file, `FILE.py` or `FILE.py:VARIANT`: a table of values, or one line on why there is none."""
+"""Reading a Python file that a flag names, as `--config=FILE.py:VARIANT`: what it makes, or one line on why not."""
 
 import importlib.util
 import inspect
@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
 
@@ -26,50 +26,85 @@ def load_config_file(name: str) -> ConfigDict:
         ConfigError: for what is no such file; where the file itself fails, with its line.
     """
     path, colon, variant = name.partition(":")
-    if not Path(path).is_file():
-        kind = "a folder" if Path(path).is_dir() else "no file"
-        raise _refusal(name, f"{path!r} is {kind}; configurations lie in configs/, e.g. configs/vqvae_idr0093.py")
-    if Path(path).suffix != ".py":
-        raise _refusal(name, "a configuration is a Python file (.py) with a function get_config, as those of configs/")
-    get_config = getattr(_run(name, path), "get_config", None)
-    if not callable(get_config):
-        raise _refusal(name, "the file has no function get_config, as those of configs/ have")
-    arguments = [variant] if colon else []
-    try:
-        inspect.signature(get_config).bind(*arguments)
-    except TypeError:
-        what = f"has no variants; leave :{variant} out" if colon else "needs a variant, FILE.py:VARIANT"
-        raise _refusal(name, f"its get_config {what}") from None
-    config = _guarded(name, path, lambda: get_config(*arguments))
-    if not isinstance(config, ConfigDict):
-        raise _refusal(name, f"its get_config returns {type(config).__name__}, not a ml_collections.ConfigDict")
-    return config
+    file = File("config", name, path)
+    return file.call("get_config", [variant] if colon else [], ConfigDict)
 
 
-def _run(name: str, path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("config_file", path)
-    assert spec is not None
-    assert spec.loader is not None  # of a file that ends in .py
-    module = importlib.util.module_from_spec(spec)
-    _guarded(name, path, lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
-    return module
+class File(NamedTuple):
+    """A Python file that a flag names, with a function that tells what it is for.
+
+    Attributes:
+        flag: that names it, without dashes.
+        name: as it was typed.
+        path: of the file.
+    """
+
+    flag: str
+    name: str
+    path: str
+
+    def call(self, function: str, arguments: list[str], returns: type[_Result]) -> _Result:
+        """What the function of the file returns.
+
+        Args:
+            function: its name.
+            arguments: none, or a variant.
+            returns: the type that it must be of.
+
+        Raises:
+            ConfigError: for what is no such file; where the file itself fails, with its line.
+        """
+        what, example = _EXAMPLES[self.flag]
+        folder = Path(example).parent
+        if not Path(self.path).is_file():
+            kind = "a folder" if Path(self.path).is_dir() else "no file"
+            raise self.refusal(f"{self.path!r} is {kind}; {what}s lie in {folder}/, e.g. {example}")
+        if Path(self.path).suffix != ".py":
+            raise self.refusal(f"a {what} is a Python file (.py) with a function {function}, as those of {folder}/")
+        found = getattr(self._run(), function, None)
+        if not callable(found):
+            raise self.refusal(f"the file has no function {function}, as those of {folder}/ have")
+        try:
+            inspect.signature(found).bind(*arguments)
+        except TypeError:
+            given = f"has no variants; leave :{arguments[0]} out" if arguments else "needs a variant, FILE.py:VARIANT"
+            raise self.refusal(f"its {function} {given}") from None
+        result = self._guarded(lambda: found(*arguments))
+        if not isinstance(result, returns):
+            expected = f"{returns.__module__.partition('.')[0]}.{returns.__name__}"
+            raise self.refusal(f"its {function} returns {type(result).__name__}, not a {expected}")
+        return result
+
+    def refusal(self, why: str) -> ConfigError:
+        """One line that says what is wrong with the file."""
+        return ConfigError(f"--{self.flag}={visible(self.name)}: {visible(why)}")
+
+    def _run(self) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f"{self.flag}_file", self.path)
+        assert spec is not None
+        assert spec.loader is not None  # of a file that ends in .py
+        module = importlib.util.module_from_spec(spec)
+        self._guarded(lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+        return module
+
+    def _guarded(self, call: Callable[[], Any]) -> Any:
+        """Somebody's code: whatever it raises becomes one line, with the last line of their file that was run."""
+        try:
+            return call()
+        except (Exception, SystemExit) as error:
+            if isinstance(error, SyntaxError) and error.filename == self.path:
+                lines = [error.lineno]
+            else:
+                trace = traceback.extract_tb(error.__traceback__)
+                lines = [frame.lineno for frame in trace if frame.filename == self.path]
+            where = f"line {lines[-1]}: " if lines and lines[-1] else ""
+            said = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+            # What a file of configs/ says of a variant is a sentence; of any other error the kind is half of it.
+            kind = "" if type(error) is ValueError else type(error).__name__ + ": " * bool(said)
+            raise self.refusal(f"{where}{kind}{said}") from None
 
 
-def _guarded(name: str, path: str, call: Callable[[], _Result]) -> _Result:
-    """Somebody's code: whatever it raises becomes one line, with the last line of their file that was run."""
-    try:
-        return call()
-    except (Exception, SystemExit) as error:
-        if isinstance(error, SyntaxError) and error.filename == path:
-            lines = [error.lineno]
-        else:
-            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-        where = f"line {lines[-1]}: " if lines and lines[-1] else ""
-        said = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
-        # What a file of configs/ says of a variant is a sentence; of any other error the kind is half of what it says.
-        kind = "" if type(error) is ValueError else type(error).__name__ + ": " * bool(said)
-        raise _refusal(name, f"{where}{kind}{said}") from None
-
-
-def _refusal(name: str, why: str) -> ConfigError:
-    return ConfigError(f"--config={visible(name)}: {visible(why)}")
+_EXAMPLES = {
+    "config": ("configuration", "configs/vqvae_idr0093.py"),
+    "sweep": ("sweep", "configs/sweeps/latent_size.py"),
+}

@@ -1,0 +1,1 @@
+"""One file per sweep: `get_sweep()` returns which keys vary, how, and what decides."""

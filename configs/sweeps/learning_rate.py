@@ -1,0 +1,21 @@
+"""What does a lower learning rate cost, and is it faster? On 2 CPU cores.
+
+python launch.py --config=configs/vqvae_idr0093.py:simulated --sweep=configs/sweeps/learning_rate.py
+
+The predecessor reports seven times less training at a lower rate. Every run stops once three epochs are no better, so
+look at the epochs beside the score.
+"""
+
+from bie_jax.tuning.sweep import Choice, Sweep
+from configs.sweeps.base import ablation
+
+
+def get_sweep() -> Sweep:
+    """Five rates, stopped early."""
+    return ablation(
+        {"optimizer.lr": Choice((1e-4, 3e-4, 1e-3, 3e-3, 1e-2))},
+        optimizer__min_lr=1e-6,
+        train__epochs=40,
+        train__eval_every_epochs=1,
+        train__early_stopping_patience_epochs=3,
+    )
