@@ -4,16 +4,19 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 # With a GPU (nvidia-smi answers) the CUDA build of jax is installed.
 REQUIREMENTS := $(if $(shell nvidia-smi -L 2>/dev/null),requirements-cuda.txt,requirements.txt)
-STAMP := $(VENV)/.installed-$(REQUIREMENTS)
+# Ray and Optuna, for sweeps; TUNE=0 leaves them out.
+TUNE ?= 1
+TUNING := $(if $(filter 0,$(TUNE)),,requirements-tune.txt)
+STAMP := $(VENV)/.installed-$(REQUIREMENTS)$(if $(TUNING),-tune)
 
 .PHONY: install demo test test-fast lint bench
 
 install: $(STAMP)
 
-$(STAMP): requirements.txt requirements-cuda.txt requirements-dev.txt
+$(STAMP): requirements.txt requirements-cuda.txt requirements-dev.txt requirements-tune.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS) -r requirements-dev.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS) -r requirements-dev.txt $(addprefix -r ,$(TUNING))
 	touch $@
 
 demo: install

@@ -109,9 +109,8 @@ class Score:
         return self.split == UNSEEN and self.metric in (MACRO_F1, BALANCED_ACCURACY)
 
     def __str__(self) -> str:
-        return ", ".join(
-            part.replace("_", " ") for part in (self.metric, self.classifier, self.split, self.normalization)
-        )
+        parts = (self.metric, self.classifier, self.split, self.normalization)
+        return ", ".join(part.replace("_", " ").replace("f1", "F1") for part in parts)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import FuncFormatter
 
 from bie_jax.evaluation.report.style import BLUE, INK, MUTED, RULE, drawn_to_svg, report_style
 from bie_jax.evaluation.report.training_curves import read_metrics
@@ -43,14 +44,15 @@ def parallel_coordinates(sweep: Sweep, rows: Sequence[Row]) -> str:
             )
         for place, axis in enumerate([*sweep.axes.values(), None]):
             plot.axvline(place, color=RULE, zorder=0)
-            ticks = _ticks(axis) if axis is not None else [(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")]
+            is_score = axis is None
+            ticks = [(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")] if axis is None else _ticks(axis)
             for height, text in ticks:
                 plot.annotate(
                     in_figure(text, 24),
                     (place, height),
-                    (-6, 0),
+                    (8 if is_score else -8, 0),
                     textcoords="offset points",
-                    ha="right",
+                    ha="left" if is_score else "right",
                     va="center",
                     color=INK,
                     fontsize=8.5,
@@ -101,6 +103,8 @@ def learning_curves(rows: Sequence[Row], workdirs: Mapping[int, Sequence[Path]],
             return None
         if positive:
             plot.set_yscale("log")
+            for of_axis in (plot.yaxis.set_major_formatter, plot.yaxis.set_minor_formatter):
+                of_axis(FuncFormatter(lambda value, _: f"{value:g}"))
         plot.set_xlabel("epoch")
         plot.set_ylabel(f"{name}, of the validation images")
         plot.set_title(f"Validation of {drawn} trials; settings by rank")

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from bie_jax.config.schema import Config
 from bie_jax.evaluation.report.markup import svg_image
+from bie_jax.evaluation.report.page import SIMULATED
 from bie_jax.evaluation.report.page import TEMPLATE as REPORT_TEMPLATE
 from bie_jax.files import integrity
 from bie_jax.files.foreign_text import in_html
@@ -14,6 +15,7 @@ from bie_jax.tuning.importance import importances
 from bie_jax.tuning.ranking import Ranking, Row, sentences
 from bie_jax.tuning.report.figures import importance_bars, learning_curves, parallel_coordinates
 from bie_jax.tuning.sweep import Sweep
+from bie_jax.tuning.values import read_scores
 
 _TEMPLATE = Path(__file__).parent / "template.html"
 
@@ -44,6 +46,7 @@ def write_page(sweep: Sweep, folder: SweepFolder, ranking: Ranking, base: Config
             f"{base.data.name}, {base.model.name}. {len(ranking.rows)} settings of {', '.join(sweep.axes)}; seeds "
             f"{', '.join(map(str, sweep.seeds))}."
         ),
+        "banner": SIMULATED if _is_simulated(ranking, folder) else "",
         "cards": _cards(ranking, str(sweep.metric)),
         "sentences": "".join(f"<p>{in_html(sentence)}</p>" for sentence in sentences(ranking)),
         "table": _table(sweep, ranking),
@@ -56,6 +59,13 @@ def write_page(sweep: Sweep, folder: SweepFolder, ranking: Ranking, base: Config
     path = folder.path / PAGE
     integrity.write_unverified(path, lambda partial: partial.write_bytes(page), len(page))
     return path
+
+
+def _is_simulated(ranking: Ranking, folder: SweepFolder) -> bool:
+    """Whether a scored trial says so of its set."""
+    scored = (folder.workdir(trial) for trial, record in ranking.records if record["state"] == "finished")
+    first = next(scored, None)
+    return first is not None and bool(read_scores(first)["set"]["simulated"])
 
 
 def _figure(svg: str, alternative: str) -> str:
