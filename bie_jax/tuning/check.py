@@ -11,6 +11,7 @@ from bie_jax.config.set_rules import check_run
 from bie_jax.evaluation.scores.keys import (
     ACCURACY,
     BALANCED_ACCURACY,
+    HELD_OUT,
     LOGISTIC_REGRESSION,
     MACRO_F1,
     NOT_SAME_WELL,
@@ -67,7 +68,8 @@ def _check_scored(
     """Raise ConfigError for a score that no trial will write."""
     metadata = mixture.sets[0].metadata
     plan = plan_scores(metadata, sides_of(train_rows, val_rows, len(metadata)), config.eval)
-    classified = [split for split in plan.parts if split != NEIGHBORS]
+    # What is held out is what the choice is reported on, and no choice sees it.
+    classified = [split for split in plan.parts if split not in (NEIGHBORS, HELD_OUT)]
     possible = {
         "normalization": [RAW, PER_PLATE] if len(np.unique(plan.plates)) > 1 else [RAW],
         "split": classified + [NOT_SAME_WELL] * (NEIGHBORS in plan.parts) + [PLATE_IDENTITY] * bool(len(plan.controls)),

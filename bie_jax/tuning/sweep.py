@@ -91,7 +91,8 @@ class Score:
 
     Attributes:
         normalization: "raw" or "per_plate".
-        split: "leave_plate_out", "stratified_k_fold", "unseen_by_encoder", "not_same_well" or "plate_identity".
+        split: "leave_plate_out", "stratified_k_fold", "unseen_by_encoder", "not_same_well" or "plate_identity"; not
+            "held_out", which the choice is reported on.
         classifier: "logistic_regression", "random_forest" or "1_nearest_neighbors".
         metric: "macro_f1", "balanced_accuracy" or "accuracy".
         maximize: whether more is better.

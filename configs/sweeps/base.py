@@ -7,13 +7,14 @@ from bie_jax.tuning.sweep import Axis, Grid, Score, Share, Sweep
 
 # A minute for a trial on one core. Hand-made features do not depend on what varies.
 _SHORT = {
-    "train.epochs": 20,
+    "train.epochs": 12,
     "train.eval_every_epochs": 4,
     "optimizer.warmup_epochs": 1,
     "optimizer.cooldown_epochs": 0,
     "eval.umap": False,
     "eval.classical_baseline": False,
-    "eval.trees": 20,
+    "eval.trees": 10,
+    "eval.folds": 2,
     "eval.bootstrap": 100,
 }
 

@@ -15,6 +15,6 @@ def get_sweep() -> Sweep:
         model__vit__size="Ti",
         model__vit__patch_size=8,
         model__latent_dim=192,
-        train__epochs=8,
+        train__epochs=4,
         train__batch_size=64,
     )

@@ -11,11 +11,11 @@ from configs.sweeps.base import ablation
 
 
 def get_sweep() -> Sweep:
-    """Five rates, stopped early."""
+    """Four rates, stopped early."""
     return ablation(
-        {"optimizer.lr": Choice((1e-4, 3e-4, 1e-3, 3e-3, 1e-2))},
+        {"optimizer.lr": Choice((1e-4, 1e-3, 4e-3, 2e-2))},
         optimizer__min_lr=1e-6,
-        train__epochs=40,
+        train__epochs=24,
         train__eval_every_epochs=1,
         train__early_stopping_patience_epochs=3,
     )

@@ -12,4 +12,4 @@ _METHODS = ("ae", "vae", "vqvae", "mae", "simclr", "dino", "lejepa")
 def get_sweep() -> Sweep:
     """Seven methods, each as its configuration in configs/ has it."""
     settings = {name: {"config": f"configs/{name}_idr0093.py:simulated"} for name in _METHODS}
-    return ablation({"method": Options(settings)}, train__epochs=16)
+    return ablation({"method": Options(settings)}, train__epochs=8)
