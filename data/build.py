@@ -9,17 +9,24 @@
     python -m data.build my_cells --source=images.csv --objects=centers.csv --crop=96 --label=treatment
     python -m data.build my_shapes --source=MASKS --layout=folder --label=folder --kind=shapes --points=256
 
+Several machines with one disk make a set in parts, which a last command joins:
+
+    python -m data.build my_screen --source=FOLDER ... --part=1/4      (and 2/4, 3/4, 4/4, at once or not)
+    python -m data.build my_screen --source=FOLDER ... --join
+
 A build that was stopped goes on with the same command. data/README.md explains sources and flags.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from bie_jax.files.lock import LockedError, locked
+from bie_jax.files.lock import LockedError, locked, locked_together
 from bie_jax.input.image_set import damage_of_set
 from data import limits
 from data.command_line import parse
@@ -31,8 +38,8 @@ from data.fields.index import Index
 from data.fields.maker import FieldMaker
 from data.fields.object_table import attach_objects
 from data.fields.outlines import CHANNEL, OutlineOfMask, OutlinesOfLabels, ResampledContour
-from data.fields.plate_light import estimate_illumination
 from data.options import FieldOptions, ImageOptions, Options, PlaneOptions, ShapeOptions
+from data.records.share import Share
 from data.records.summary import examples_in, print_summary
 from data.records.writer import building_folder
 from data.sources.contours import holds_contours
@@ -55,7 +62,7 @@ def _build_once(options: Options) -> None:
     study = STUDIES.get(options.fields.name)
     version = VERSION if study is None else study.version
     directory = options.data_dir / options.set_name / version
-    with locked(options.data_dir / f".building-{options.set_name}-{version}.lock"):
+    with _alone_or_with_other_parts(options, version):
         if not any(directory.glob("*")):
             start = time.perf_counter()
             if isinstance(study, Simulation):
@@ -64,13 +71,28 @@ def _build_once(options: Options) -> None:
             else:
                 origin = (origin_of_source if study is None else study.origin)(options.fields)
                 bytes_in = _build(options, origin, version)
-            print_summary(directory, time.perf_counter() - start, bytes_in)
+            if not isinstance(options.work, Share):
+                print_summary(directory, time.perf_counter() - start, bytes_in)
             return
         wrong = damage_of_set(directory)
         if wrong is not None:
             raise BuildError(f"{directory} is there and damaged: {wrong}; remove it to build it again")
         statistics = json.loads((directory / "statistics.json").read_text())
         print(f"{directory} is built already ({examples_in(statistics)}); remove it to build it again")
+
+
+@contextlib.contextmanager
+def _alone_or_with_other_parts(options: Options, version: str) -> Iterator[None]:
+    """Parts of a set are made beside each other, each by one process; all else is done by a process that is alone."""
+    building = building_folder(options.set_name, version, options.data_dir)
+    lock = building.with_name(f"{building.name}.lock")
+    if not isinstance(options.work, Share):
+        with locked(lock):
+            yield
+        return
+    number = options.work.number
+    with locked_together(lock), locked(building.with_name(f"{building.name}-part-{number}.lock")):
+        yield
 
 
 def _build(options: Options, origin: Origin, version: str) -> int | None:
@@ -93,12 +115,8 @@ def _build(options: Options, origin: Origin, version: str) -> int | None:
         tuple(channels), planes.z, planes.t, cut, options.fields.label or origin.label, illumination=None
     )
     if isinstance(examples, ImageOptions):
-        if examples.illumination:
-            building = building_folder(options.set_name, version, options.data_dir)
-            leave_out = options.skip_bad is not None
-            light = estimate_illumination(index, maker, building, options.workers, leave_out)
-            maker = dataclasses.replace(maker, illumination=light)
-        notes = notes | {"illumination": list(maker.illumination.functions) if maker.illumination else "as it is"}
+        plates = list(dict.fromkeys(field.plate for field in index.fields))
+        notes = notes | {"illumination": plates if examples.illumination else "as it is"}
     build_fields(
         options.set_name,
         index,
@@ -110,8 +128,11 @@ def _build(options: Options, origin: Origin, version: str) -> int | None:
         text=origin.text,
         version=version,
         notes=notes,
+        illumination=isinstance(examples, ImageOptions) and examples.illumination,
+        work=options.work,
+        asked=options.asked(),
     )
-    return bytes_read(index, maker)
+    return None if isinstance(options.work, Share) else bytes_read(index, maker)
 
 
 def _outlined(origin: Origin, fields: FieldOptions, planes: PlaneOptions, shapes: ShapeOptions) -> Origin:

@@ -11,6 +11,7 @@ from data.errors import BuildError
 from data.fields.index import AxisChoice
 from data.flags import problem_of_flags
 from data.options import FieldOptions, ImageOptions, Options, PlaneOptions, ShapeOptions
+from data.records.share import Share
 from data.sources.contours import is_of_contours
 from data.sources.source import LAYOUTS, layout_of
 from data.studies.known import STUDIES
@@ -48,7 +49,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("name", help=f"of the set: {', '.join(STUDIES)}, or a name of yours for images of yours")
     parser.add_argument("--kind", choices=("images", "shapes"), default="images", help="(default: images)")
     parser.add_argument("--as", dest="set_name", metavar="NAME", help="what the set is called instead")
-    parser.add_argument("--data-dir", default="datasets", type=Path, help="folder of built sets (default: datasets)")
+    parser.add_argument("--data-dir", default="datasets", type=_folder, help="folder of built sets (default: datasets)")
     parser.add_argument("--source", help="folder, table, archive or file with the images; or their URL")
     parser.add_argument("--sha256", help="of a source that is one file; bbbc021: a file of them")
     parser.add_argument("--layout", choices=LAYOUTS, help="how the source is organized (default: by its suffix)")
@@ -93,6 +94,13 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         help="memory that one file may take, whatever its size (default: by its size, 4 at most)",
     )
     parser.add_argument("--skip-bad", type=Path, metavar="FILE.csv", help="leave out what cannot be read, and list it")
+    parser.add_argument(
+        "--part",
+        type=_share,
+        metavar="K/N",
+        help="make the K-th of N parts, K from 1; see --join",
+    )
+    parser.add_argument("--join", action="store_true", help="make no part, join those that were made to the set")
     return parser
 
 
@@ -104,6 +112,8 @@ def _checked(args: argparse.Namespace, typed: set[str]) -> Options:
             raise BuildError(f"the name {name!r}: expected small letters, digits and _, beginning with a letter")
     if isinstance(study, Simulation) and typed - _OF_SIMULATIONS:
         raise BuildError(f"{study.name} takes no --{sorted(typed - _OF_SIMULATIONS)[0].replace('_', '-')}")
+    if args.part and args.join:
+        raise BuildError(f"--part={args.part} and --join exclude each other: all parts first, then --join by itself")
     texts = {
         text: None if getattr(args, text) is None else plain(getattr(args, text), f"--{text.replace('_', '-')}")
         for text in _TEXTS
@@ -167,6 +177,7 @@ def _checked(args: argparse.Namespace, typed: set[str]) -> Options:
         workers=args.workers,
         max_gb=args.max_gb,
         skip_bad=args.skip_bad,
+        work="none" if args.join else args.part or "all",
         fields=fields,
         planes=PlaneOptions(texts["channels"], args.z, args.t),
         examples=examples,
@@ -201,10 +212,25 @@ def _axis(text: str) -> AxisChoice:
     return choices[text]
 
 
+def _folder(text: str) -> Path:
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"{text}: a set is written to a folder, not to an address; mount it, or copy later"
+        )
+    return Path(text)
+
+
 def _from_zero(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0")
     return int(text)
+
+
+def _share(text: str) -> Share:
+    parts = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
+    if parts is None or not 1 <= int(parts[1]) <= int(parts[2]):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected K/N with K from 1 to N, such as 2/4")
+    return Share(int(parts[1]), int(parts[2]))
 
 
 def _positive(text: str) -> int:

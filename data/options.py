@@ -7,6 +7,7 @@ from typing import Literal
 from data.errors import BuildError
 from data.fields.index import AxisChoice
 from data.records.description import Kind
+from data.records.share import Work
 
 # How a mask is read: one object of two levels or of grey in each image, or each value an object.
 MaskReading = Literal["binary", "grey", "labels"]
@@ -122,6 +123,7 @@ class Options:
         workers: processes.
         max_gb: memory that one file may take, in GB; None: by its size.
         skip_bad: csv for what is left out; None: nothing is.
+        work: which shards of the set this process makes, and whether it joins them.
         fields: which fields there are.
         planes: which of their planes become an image.
         examples: what an image becomes.
@@ -132,6 +134,15 @@ class Options:
     workers: int
     max_gb: int | None
     skip_bad: Path | None
+    work: Work
     fields: FieldOptions
     planes: PlaneOptions
     examples: ImageOptions | ShapeOptions
+
+    def asked(self) -> dict[str, str]:
+        """Flag -> value of what decides what is in the set; parts of one set have it in common."""
+        # A field that one part cannot read may be left out from then on, without making the others again.
+        free = ("name", "readme", "leave_out", "downloads")
+        groups = (self.fields, self.planes, self.examples)
+        values = {name: value for group in groups for name, value in vars(group).items() if name not in free}
+        return {f"--{name.replace('_', '-')}": str(value) for name, value in values.items() if value not in (None, "")}

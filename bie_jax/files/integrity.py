@@ -213,11 +213,19 @@ def adopt(directory: Path, names: tuple[str, ...], logs: tuple[str, ...]) -> Non
             _write_entries(directory, found)
 
 
-def seal(directory: Path) -> None:
-    """Enter every file of a finished folder and of the folders in it."""
-    found = {str(path.relative_to(directory)): [_checksum_of(path)] for path in _files(directory)}
+def seal(directory: Path, links: dict[str, Path] | None = None) -> None:
+    """Enter every file of a finished folder and of the folders in it.
+
+    Args:
+        directory: the folder.
+        links: files in it that are links to files of folders that were sealed: they are not read again, and what is
+            entered is the checksum of what was written there.
+    """
+    known = {name: _read_entries(path.parent)[path.name] for name, path in (links or {}).items()}
+    found = {str(path.relative_to(directory)): path for path in _files(directory)}
+    entries = {name: known[name] if name in known else [_checksum_of(path)] for name, path in found.items()}
     with disk_errors(directory / CHECKSUMS, 0):
-        _write_entries(directory, found)
+        _write_entries(directory, entries)
 
 
 def damage(directory: Path, wanted: Callable[[str], bool] = lambda name: True) -> str | None:

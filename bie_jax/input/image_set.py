@@ -200,6 +200,11 @@ def open_image_set(name: str, data_dir: str | Path) -> ImageSet:
     Raises:
         SetNotBuiltError: if there is none, or it is of a builder that did not say what is in it.
     """
+    if "://" in str(data_dir):
+        raise SetNotBuiltError(
+            f"config.data.data_dir={data_dir}: sets are read from folders, not from addresses; mount the bucket "
+            "(mount-s3, gcsfuse) or copy the set to a disk, and give that folder"
+        )
     folder = Path(data_dir) / name
     how = how_to_build(name)
     versions, others = _version_folders(folder)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,13 @@ from data.fields.first_example import first_example
 from data.fields.index import Field, Index
 from data.fields.labels import names_alike, with_labels
 from data.fields.maker import FieldMaker
+from data.fields.plate_light import estimate_illumination
 from data.fields.sizes import check_sizes, size_notes, sizes_of
 from data.records.description import Description
-from data.records.writer import write_set
+from data.records.shards import unfinished
+from data.records.share import Share, Work, agree, refuse_unfinished, shards_to_make
+from data.records.summary import print_share
+from data.records.writer import building_folder, join_set, plan_set, write_all_shards, write_shards
 
 VERSION = "1.1.0"
 
@@ -29,8 +34,11 @@ def build_fields(
     text: str,
     version: str = VERSION,
     notes: dict[str, Any],
-) -> Path:
-    """Write every field of an index.
+    illumination: bool = False,
+    work: Work = "all",
+    asked: Mapping[str, str] | None = None,
+) -> Path | None:
+    """Write every field of an index, or one process's share of them, or join what others have written.
 
     Args:
         name: of the set.
@@ -43,12 +51,15 @@ def build_fields(
         text: a sentence or two on what this is and where it is from.
         version: of the set.
         notes: what else `build.json` shall say.
+        illumination: whether each plate's own light is divided away.
+        work: which shards this process makes, and whether it joins them.
+        asked: flag -> value, which all processes that make the set must have in common; None: there are no others.
 
     Returns:
-        The set's folder.
+        The set's folder; None after a share, which is no set yet.
 
     Raises:
-        BuildError: naming the file or well, and what to do.
+        BuildError: naming the file, well, part or flag, and what to do.
     """
     taken = {*maker.own_columns(), "image", "channel_names"} - {"label"}
     clash = sorted(taken & set(index.columns))
@@ -82,19 +93,28 @@ def build_fields(
         "missing wells": missing_wells(index),
         "ignored": [list(entry) for entry in index.ignored],
     }
+    building = building_folder(name, version, data_dir)
+    parts = agree(building, work, asked or {})
+    # What is in which shard depends on no pixel, and so not on the light, which only the plates of a share need.
+    plan = plan_set(description, index.fields, maker, data_dir, per_field, skip_bad is not None)
+    numbers = shards_to_make(work, len(plan.runs))
+    attachments: dict[str, Path] = {}
+    if illumination:
+        plates = {field.plate for number in numbers for field in plan.runs[number]}
+        own = f".part-{work.number}" if isinstance(work, Share) else ""
+        light = estimate_illumination(index, maker, building, num_workers, skip_bad is not None, plates, own)
+        plan = dataclasses.replace(plan, maker=dataclasses.replace(maker, illumination=light))
+        attachments = light.files()
     with naming_skip_bad(skip_bad is not None):
-        return write_set(
-            description,
-            index.fields,
-            maker,
-            data_dir,
-            num_workers=num_workers,
-            examples_per_part=per_field,
-            skip_bad=skip_bad,
-            unreadable=index.unreadable,
-            notes=notes | size_notes(sizes) | label_notes | names_alike(index),
-            attachments={} if maker.illumination is None else maker.illumination.files(),
-        )
+        if isinstance(work, Share):
+            print_share(description.name, work, write_shards(plan, numbers, num_workers), len(plan.runs))
+            return None
+        shards = write_all_shards(plan, num_workers) if work == "all" else plan.shards
+    if work == "none":
+        problems = {shard.number: problem for shard in shards if (problem := unfinished(shard))}
+        refuse_unfinished(problems, len(shards), parts)
+    notes |= size_notes(sizes) | label_notes | names_alike(index)
+    return join_set(plan, shards, skip_bad, index.unreadable, notes, attachments)
 
 
 def bytes_read(index: Index, maker: FieldMaker) -> int | None:

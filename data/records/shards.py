@@ -66,6 +66,20 @@ def is_done(shard: Shard) -> bool:
     return False
 
 
+def unfinished(shard: Shard) -> str | None:
+    """Why a shard is none to join; None if it is whole.
+
+    Of its records only the size is compared: they were hashed when they were written, the set keeps that hash, and
+    whoever reads an image holds it against its own.
+    """
+    if not shard.folder.is_dir():
+        return "not there"
+    damage = integrity.damage(shard.folder, wanted=lambda name: name != "records")
+    if damage is None and (shard.folder / "fingerprint").read_text() != shard.fingerprint:
+        return "made from other files or options than there are now"
+    return None if damage is None else f"damaged: {damage}"
+
+
 def write_shard(shard: Shard, tick: workers.Tick) -> None:
     """Records, table, histograms and the list of what was left out, in a folder that is renamed when it is whole."""
     if is_done(shard):  # by a process that was ended before it could say so

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from bie_jax.files.parquet import read_parquet
+from data.records.shards import Shard
+from data.records.share import Share
 from data.records.statistics import PERCENTILES
 
 
@@ -50,6 +52,30 @@ def print_summary(directory: Path, seconds: float, bytes_in: int | None) -> None
             print(f"  {key}: {len(value)}" + (f", e.g. {_shown(value[0])}" if value else ""), file=out)
         else:
             print(f"  {key}: {value}", file=out)
+
+
+def print_share(name: str, share: Share, shards: Sequence[Shard], number_of_shards: int) -> None:
+    """What one process made of a set, and what comes next.
+
+    Args:
+        name: of the set.
+        share: of the process.
+        shards: that it made.
+        number_of_shards: of the set.
+    """
+    if not shards:
+        print(
+            f"part {share} of {name} has nothing to do: the set has {number_of_shards} "
+            f"shard{'s' if number_of_shards > 1 else ''}, fewer than parts"
+        )
+        return
+    left_out = sum(len(json.loads((shard.folder / "skipped.json").read_text())) for shard in shards)
+    ends = shards[0].parts[0], shards[-1].parts[-1]
+    print(
+        f"part {share} of {name} is made: {len(shards)} of {number_of_shards} shards, from {ends[0]} to {ends[1]}"
+        + (f"; {left_out} left out, which --join lists" if left_out else "")
+        + "; when all parts are, the same command with --join instead makes the set"
+    )
 
 
 def examples_in(statistics: dict[str, Any]) -> str:

@@ -75,3 +75,8 @@ def builder_of(
         builder_class = type("SetBuilder", (tfds.core.GeneratorBasedBuilder,), body)
     tfds.disable_progress_bar()  # ours knows how many parts come
     return builder_class(data_dir=str(data_dir), file_format="array_record")
+
+
+def record_files(directory: Path) -> list[Path]:
+    """The files of records in the folder of a set, in the order of `builder_of`."""
+    return sorted(directory.glob(f"*-{SPLIT}.array_record-*-of-*"))

@@ -9,28 +9,22 @@ goes on.
 
 import contextlib
 import csv
+import dataclasses
 import hashlib
-import io
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import xxhash
 from tqdm import tqdm
 
-from bie_jax.files import integrity
-from bie_jax.files.parquet import read_parquet
 from data.errors import BadInputError, BuildError
 from data.records import workers
 from data.records.description import Description, Maker
+from data.records.join import join
 from data.records.shards import SHARD_FORMAT, Shard, is_done, write_shard
-from data.records.statistics import Intensities
-from data.records.tfds_files import builder_of
 
 SHARD_BYTES = 16 << 20  # least size of a shard: what a kill can cost each worker
 MOST_SHARDS = 500  # of a set; each is an open file of the reader
@@ -70,151 +64,154 @@ def write_set(
     Raises:
         BuildError: if an image or its metadata are not as described, or a part cannot be read.
     """
-    data_dir = Path(data_dir)
-    final = data_dir / description.name / description.version
-    building = building_folder(description.name, description.version, data_dir)
-    shards = _plan(description, parts, maker, building, examples_per_part, skip_bad is not None)
-    building.mkdir(parents=True, exist_ok=True)
-    todo = [shard for shard in shards if not is_done(shard)]
-    done = len(parts) - sum(len(shard.parts) for shard in todo)
-    if done:
-        print(f"going on: {done} of {len(parts)} parts are written already")
-    bar = tqdm(total=len(parts), initial=done, desc=f"build {description.name}", unit="part", mininterval=0.5)
+    plan = plan_set(description, parts, maker, data_dir, examples_per_part, skip_bad is not None)
+    shards = write_all_shards(plan, num_workers)
+    return join_set(plan, shards, skip_bad, unreadable, notes or {}, attachments or {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Which parts lie in which shard: whoever makes the shards, and how many at once, the plan is the same.
+
+    Attributes:
+        description: of the set.
+        maker: makes the examples of a part.
+        data_dir: folder of built sets.
+        runs: the parts of each shard.
+        skip_bad: whether parts that cannot be read are left out.
+    """
+
+    description: Description
+    maker: Maker
+    data_dir: Path
+    runs: Sequence[Sequence[Any]]
+    skip_bad: bool
+
+    @property
+    def shards(self) -> list[Shard]:
+        """All of them."""
+        return [self.shard(number) for number in range(len(self.runs))]
+
+    @property
+    def building(self) -> Path:
+        """Where the shards of the unfinished set lie."""
+        return building_folder(self.description.name, self.description.version, self.data_dir)
+
+    def shard(self, number: int) -> Shard:
+        """One shard; asks for the identity of its parts, and so for the state of their files."""
+        digest = hashlib.sha256(f"{SHARD_FORMAT}|{self.description}{self.maker}".encode())
+        for part in self.runs[number]:
+            # A part that is not there has no identity; the worker meets it again, and says so or lists it.
+            with contextlib.suppress(BadInputError):
+                digest.update(self.maker.identity(part).encode())
+        parts = list(self.runs[number])
+        return Shard(number, self.building, self.description, self.maker, parts, digest.hexdigest(), self.skip_bad)
+
+
+def plan_set(
+    description: Description,
+    parts: Sequence[Any],
+    maker: Maker,
+    data_dir: str | Path,
+    examples_per_part: int,
+    skip_bad: bool,
+) -> Plan:
+    """Share parts out among shards: arguments as of `write_set`; raises BuildError if there are none."""
+    if not parts:
+        raise BuildError(f"there is nothing to write into {description.name!r}")
+    part_bytes = int(np.prod(description.image_shape)) * np.dtype(description.dtype).itemsize * examples_per_part
+    size = max(1, SHARD_BYTES // part_bytes, -(-len(parts) // MOST_SHARDS))
+    runs = [parts[start : start + size] for start in range(0, len(parts), size)]
+    return Plan(description, maker, Path(data_dir), runs, skip_bad)
+
+
+def write_all_shards(plan: Plan, num_workers: int) -> list[Shard]:
+    """`write_shards` of a whole set, by a process that is alone with it; leaves nothing where none was finished."""
     try:
-        with bar:
-            workers.run(write_shard, todo, num_workers, progress=bar.update, isolated=skip_bad is not None)
+        return write_shards(plan, range(len(plan.runs)), num_workers)
     finally:
         # Nothing finished is nothing to go on with.
-        if not any(building.glob("shard-*")):
-            shutil.rmtree(building)
+        if not any(plan.building.glob("shard-*")):
+            shutil.rmtree(plan.building)
+
+
+def write_shards(plan: Plan, numbers: Sequence[int], num_workers: int) -> list[Shard]:
+    """Make some shards of a plan, or go on with them; shows progress.
+
+    Args:
+        plan: of the set.
+        numbers: of the shards.
+        num_workers: processes, as in `write_set`.
+
+    Returns:
+        The shards, finished.
+
+    Raises:
+        BuildError: as `write_set`.
+    """
+    shards = [plan.shard(number) for number in numbers]
+    plan.building.mkdir(parents=True, exist_ok=True)
+    todo = [shard for shard in shards if not is_done(shard)]
+    total = sum(len(shard.parts) for shard in shards)
+    done = total - sum(len(shard.parts) for shard in todo)
+    if done:
+        print(f"going on: {done} of {total} pieces are written already")
+    name = plan.description.name
+    with tqdm(total=total, initial=done, desc=f"build {name}", unit="piece", mininterval=0.5) as bar:
+        workers.run(write_shard, todo, num_workers, progress=bar.update, isolated=plan.skip_bad)
+    return shards
+
+
+def join_set(
+    plan: Plan,
+    shards: Sequence[Shard],
+    skip_bad: Path | None,
+    unreadable: Sequence[tuple[str, str, str]],
+    notes: dict[str, Any],
+    attachments: dict[str, Path],
+) -> Path:
+    """Finished shards -> the set.
+
+    Args:
+        plan: of the set.
+        shards: all of them, finished, in order.
+        skip_bad: as in `write_set`, and so are the others.
+        unreadable: listed before what the shards left out.
+        notes: for `build.json`.
+        attachments: by name.
+
+    Returns:
+        The set's folder.
+
+    Raises:
+        BuildError: if something was left out and there is no `skip_bad` to list it in, or nothing else is there.
+    """
     skipped = [list(row) for row in unreadable]
     skipped += [row for shard in shards for row in json.loads((shard.folder / "skipped.json").read_text())]
     without = [part for shard in shards for part in json.loads((shard.folder / "without.json").read_text())]
+    if skipped and skip_bad is None:
+        raise BuildError(
+            f"{len(skipped)} fields were left out when their shards were made, the first {skipped[0][0]}: "
+            f"{skipped[0][2]}; --skip-bad=FILE.csv lists them"
+        )
     if skip_bad is not None:
         with open(skip_bad, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["source", "place", "problem"])
             writer.writerows(skipped)
-    _assemble(
-        description,
+    final = plan.data_dir / plan.description.name / plan.description.version
+    join(
+        plan.description,
         shards,
-        building,
+        plan.building,
         final,
-        (notes or {}) | {"skipped": skipped, "without an example": without},
-        attachments or {},
+        notes | {"skipped": skipped, "without an example": without},
+        attachments,
     )
-    shutil.rmtree(building)
+    shutil.rmtree(plan.building)
     return final
-
-
-def _plan(
-    description: Description,
-    parts: Sequence[Any],
-    maker: Maker,
-    building: Path,
-    examples_per_part: int,
-    skip_bad: bool,
-) -> list[Shard]:
-    if not parts:
-        raise BuildError(f"there is nothing to write into {description.name!r}")
-    part_bytes = int(np.prod(description.image_shape)) * np.dtype(description.dtype).itemsize * examples_per_part
-    size = max(1, SHARD_BYTES // part_bytes, -(-len(parts) // MOST_SHARDS))
-    shards = []
-    for number, start in enumerate(range(0, len(parts), size)):
-        chosen = list(parts[start : start + size])
-        digest = hashlib.sha256(f"{SHARD_FORMAT}|{description}{maker}".encode())
-        for part in chosen:
-            # A part that is not there has no identity; the worker meets it again, and says so or lists it.
-            with contextlib.suppress(BadInputError):
-                digest.update(maker.identity(part).encode())
-        shards.append(Shard(number, building, description, maker, chosen, digest.hexdigest(), skip_bad))
-    return shards
-
-
-def _assemble(
-    description: Description,
-    shards: list[Shard],
-    building: Path,
-    final: Path,
-    notes: dict[str, Any],
-    attachments: dict[str, Path],
-) -> None:
-    """Bring finished shards under their final names. Links, so that a kill here loses nothing."""
-    tables = [read_parquet(shard.folder / "metadata.parquet") for shard in shards]
-    filled = [(shard, table) for shard, table in zip(shards, tables, strict=True) if len(table)]
-    if not filled:
-        raise BuildError(f"no part of {description.name!r} could be read; {len(notes['skipped'])} were left out")
-    joined = building / ".joined"
-    shutil.rmtree(joined, ignore_errors=True)
-    builder = builder_of(description, [(shard.folder / "records", len(table)) for shard, table in filled], joined)
-    # TFDS announces a download that there is not, to a folder that will not stay.
-    with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare()
-    written = Path(builder.data_path)
-    metadata = pd.concat([table for _, table in filled], ignore_index=True)
-    metadata.to_parquet(written / "metadata.parquet", index=False)
-    checksums = np.concatenate([np.load(shard.folder / "image_checksums.npy") for shard in shards])
-    np.save(written / "image_checksums.npy", checksums)
-    statistics = _merge_statistics(description, shards) | {
-        "fingerprint": _fingerprint(description, metadata, checksums)
-    }
-    (written / "statistics.json").write_text(json.dumps(statistics, indent=1) + "\n")
-    (written / "build.json").write_text(json.dumps(notes, indent=1) + "\n")
-    for name, path in attachments.items():
-        shutil.copyfile(path, written / name)
-    integrity.seal(written)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(written, final)
-
-
-def _fingerprint(description: Description, metadata: pd.DataFrame, checksums: np.ndarray) -> str:
-    """Of what a run is made from: pixels, their order and all that is said of them, but not where they were read."""
-    hasher = xxhash.xxh3_128(checksums.tobytes())
-    facts = (description.kind, description.channel_names, description.image_shape, description.dtype)
-    hasher.update(repr((*facts, description.pixel_size_um)).encode())
-    for name in sorted(set(metadata.columns) - {"source"}):
-        hasher.update(repr((name, metadata[name].tolist())).encode())
-    return hasher.hexdigest()
 
 
 def building_folder(name: str, version: str, data_dir: Path) -> Path:
     """Where the parts of an unfinished set lie."""
     return data_dir / f".building-{name}-{version}"
-
-
-def _merge_statistics(description: Description, shards: list[Shard]) -> dict[str, Any]:
-    """Content of `statistics.json`; holds one plate's histograms at a time, beside the overall ones."""
-    channels = len(description.channel_names)
-    by_plate: dict[str, list[Path]] = {}
-    for shard in shards:
-        for path in sorted(shard.folder.glob("statistics-*.npz")):
-            with np.load(path, allow_pickle=False) as file:
-                by_plate.setdefault(str(file["plate"]), []).append(path)
-    overall = Intensities.empty(channels, description.dtype)
-    plates = {}
-    for plate, paths in sorted(by_plate.items()):
-        intensities = Intensities.empty(channels, description.dtype)
-        for path in paths:
-            with np.load(path, allow_pickle=False) as file:
-                part = Intensities.empty(channels, description.dtype)
-                part.histogram[file["channel"], file["value"]] = file["count"]
-                part.moments, part.extremes = file["moments"], file["extremes"]
-            intensities.merge(part)
-        plates[plate] = intensities.summary()
-        overall.merge(intensities)
-    summary = overall.summary()
-    pixels = int(np.prod(description.image_shape[:2]))
-    return {
-        "kind": description.kind,
-        "channel_names": list(description.channel_names),
-        "pixel_size_um": description.pixel_size_um,
-        # Bits that the largest value needs: cameras of 12 and 14 bits write files of 16.
-        "bit_depth": 32 if description.dtype == "float32" else max(int(max(summary["max"])).bit_length(), 1),
-        "image_shape": list(description.image_shape),
-        "dtype": description.dtype,
-        "num_examples": summary["count"] // pixels,
-        "description": description.text,
-        "simulated": description.simulated,
-        "overall": summary,
-        "plates": plates,
-    }

@@ -18,6 +18,7 @@ import pooch
 import requests
 from tqdm import tqdm
 
+from bie_jax.files.lock import locked_in_turn
 from data.errors import BuildError
 from data.limits import ARCHIVE_BYTES, ARCHIVE_RATIO, MOST_FOLDERS, SMALL_ARCHIVE_BYTES, regular, size_text
 
@@ -43,7 +44,6 @@ def fetch(url: str, sha256: str | None, folder: Path) -> Path:
         BuildError: naming the URL and what to do, for a file that is not there, a wrong checksum, a server or a network
             that does not answer, and an address that is none.
     """
-    by_hand = "fetch it with a browser and give it with --source"
     if urlsplit(url).scheme not in ("http", "https"):
         raise BuildError(f"{url}: an address begins with http:// or https://")
     if sha256 is not None and re.fullmatch(r"[0-9a-f]{64}", sha256) is None:
@@ -51,6 +51,13 @@ def fetch(url: str, sha256: str | None, folder: Path) -> Path:
     name = re.sub(r"[^\w.-]", "_", PurePosixPath(urlsplit(url).path).name).lstrip(".") or "file"
     if sha256 is None:
         name = f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
+    # Of several processes one fetches a file, and the others find it.
+    with locked_in_turn(folder / f".{name}.lock"):
+        return _fetch(url, sha256, folder, name)
+
+
+def _fetch(url: str, sha256: str | None, folder: Path, name: str) -> Path:
+    by_hand = "fetch it with a browser and give it with --source"
     known = None if sha256 is None else f"sha256:{sha256}"
     pooch.get_logger().setLevel("WARNING")  # it tells of every step
     problem = ""
@@ -114,7 +121,8 @@ def extract_zip(path: Path, folder: Path) -> Path:
 
     Args:
         path: the archive.
-        folder: must not be there, except from an earlier call, which is not repeated.
+        folder: must not be there, except from an earlier call, which is not repeated, or from another process, for
+            which this one waits.
 
     Returns:
         The folder.
@@ -124,8 +132,15 @@ def extract_zip(path: Path, folder: Path) -> Path:
             is damaged, encrypted, or unpacks to more than `limits.ARCHIVE_BYTES`, `limits.ARCHIVE_RATIO` times its size
             or the free disk.
     """
+    if not folder.is_dir():
+        with locked_in_turn(folder.with_name(f".{folder.name}.lock")):
+            _extract(path, folder)
+    return folder
+
+
+def _extract(path: Path, folder: Path) -> None:
     if folder.is_dir():
-        return folder
+        return
     partial = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -148,7 +163,6 @@ def extract_zip(path: Path, folder: Path) -> Path:
         raise BuildError(f"{path}: two members claim {Path(error.filename).relative_to(partial)}") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return folder
 
 
 def _check_members(members: list[zipfile.ZipInfo], path: Path, folder: Path) -> None:

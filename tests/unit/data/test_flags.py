@@ -35,7 +35,7 @@ FLAGS = {
     "points": ("shapes", set(), ()),
     "resampling": ("shapes", set(), ()),
     **{name: ("images", set(), ()) for name in ("as", "kind", "data_dir", "source", "label", "plates", "wells")},
-    **{name: ("images", set(), ()) for name in ("workers", "skip_bad", "max_gb")},
+    **{name: ("images", set(), ()) for name in ("workers", "skip_bad", "max_gb", "part", "join")},
 }
 
 

@@ -149,6 +149,24 @@ def test_every_file_of_a_sealed_folder_counts(tmp_path):
     assert integrity.fingerprint(tmp_path) == before
 
 
+def test_a_link_keeps_the_checksum_of_what_was_written(tmp_path):
+    """It is not read again, so that what a disk did meanwhile is not taken for what was written."""
+    (tmp_path / "part").mkdir()
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "part" / "records").write_bytes(b"a" * 100)
+    integrity.seal(tmp_path / "part")
+    os.link(tmp_path / "part" / "records", tmp_path / "whole" / "shard")
+    (tmp_path / "whole" / "table").write_bytes(b"t")
+    integrity.seal(tmp_path / "whole", {"shard": tmp_path / "part" / "records"})
+    assert integrity.damage(tmp_path / "whole") is None
+    linked = (tmp_path / "whole" / "checksums.json").read_bytes()
+    integrity.seal(tmp_path / "whole")
+    assert (tmp_path / "whole" / "checksums.json").read_bytes() == linked
+    flip_bit(tmp_path / "part" / "records")
+    integrity.seal(tmp_path / "whole", {"shard": tmp_path / "part" / "records"})
+    assert integrity.damage(tmp_path / "whole") == "shard: its bytes are not those that were written"
+
+
 _WRITE = """
 import resource, sys
 from pathlib import Path

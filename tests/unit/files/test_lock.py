@@ -6,10 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from bie_jax.files.lock import LockedError, locked
+from bie_jax.files.lock import LockedError, locked, locked_in_turn, locked_together
 
 _HOLD = """
 import sys
@@ -40,6 +41,42 @@ def test_another_process_is_named_and_one_that_was_killed_locks_nothing(tmp_path
     assert path.exists()  # what it left
     with locked(path):
         assert f'"pid": {os.getpid()}' in path.read_text()
+    assert not path.exists()
+
+
+def test_several_hold_it_together_and_nobody_alone(tmp_path):
+    path = tmp_path / ".lock"
+    with locked_together(path):
+        message = rf"process {os.getpid()} on .* and perhaps others works there"
+        with locked_together(path), pytest.raises(LockedError, match=message), locked(path):
+            pass
+        assert path.exists()  # not removed by the first of them to leave
+        with pytest.raises(LockedError), locked(path):
+            pass
+    assert not path.exists()
+    with locked(path), pytest.raises(LockedError), locked_together(path):
+        pass
+
+
+def test_in_turn(tmp_path, capsys):
+    """The second waits for the first, whom it names, and holds a file of its own: the first removes its own."""
+    path = tmp_path / ".lock"
+    events = []
+
+    def second():
+        with locked_in_turn(path):
+            events.append("second")
+            assert path.exists()
+
+    with locked(path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        events.append("first")
+    thread.join(10)
+    assert events == ["first", "second"]
+    assert f".lock: waiting for process {os.getpid()} on " in capsys.readouterr().err
     assert not path.exists()
 
 

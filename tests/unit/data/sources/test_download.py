@@ -205,7 +205,7 @@ def _link():
 def test_what_an_archive_may_not_hold(tmp_path, members, message):
     archive = _zip(tmp_path / "a.zip", members)
     _refused(message, extract_zip, archive, tmp_path / "in" / "out")
-    assert not list((tmp_path / "in").iterdir()), "something was unpacked"
+    assert not (tmp_path / "in").exists(), "something was unpacked"
     assert [path.name for path in tmp_path.iterdir() if path.name != "in"] == ["a.zip"]
 
 
