@@ -140,9 +140,12 @@ class Options:
     examples: ImageOptions | ShapeOptions
 
     def asked(self) -> dict[str, str]:
-        """Flag -> value of what decides what is in the set; parts of one set have it in common."""
+        """Flag -> value, "" where it has none, of what decides what is in the set: parts of one set agree in it."""
         # A field that one part cannot read may be left out from then on, without making the others again.
         free = ("name", "readme", "leave_out", "downloads")
-        groups = (self.fields, self.planes, self.examples)
-        values = {name: value for group in groups for name, value in vars(group).items() if name not in free}
-        return {f"--{name.replace('_', '-')}": str(value) for name, value in values.items() if value not in (None, "")}
+        asked = {"NAME": self.fields.name}
+        for group in (self.fields, self.planes, self.examples):
+            for name, value in vars(group).items():
+                if name not in free and value is not None and value is not False and value != "":
+                    asked[f"--{name.replace('_', '-')}"] = "" if value is True else str(value)
+        return asked

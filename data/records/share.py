@@ -53,7 +53,7 @@ def agree(building: Path, work: Work, asked: Mapping[str, str]) -> int | None:
     Args:
         building: folder of the unfinished set.
         work: what this process makes.
-        asked: flag -> value of everything that decides what is in the set.
+        asked: flag -> value, "" for a flag without one, of everything that decides what is in the set.
 
     Returns:
         Of how many parts the set is made; None if it was not begun in parts.
@@ -69,10 +69,7 @@ def agree(building: Path, work: Work, asked: Mapping[str, str]) -> int | None:
     before = begun["asked"]
     differing = [name for name in sorted({*before, *asked}) if before.get(name) != asked.get(name)]
     if differing:
-        there, here = (
-            ", ".join(f"{name}={values[name]}" if name in values else f"no {name}" for name in differing)
-            for values in (before, asked)
-        )
+        there, here = (", ".join(_typed(name, values) for name in differing) for values in (before, asked))
         raise BuildError(
             f"{building}: its parts were begun with {there}, and here is {here}; type the same for all, or remove the "
             "folder to begin anew"
@@ -113,6 +110,13 @@ def refuse_unfinished(problems: Mapping[int, str], number_of_shards: int, parts:
     raise BuildError(
         f"--join: {whole}; unfinished: {listed}; the same command with {flags} in the place of --join goes on with that"
     )
+
+
+def _typed(name: str, values: Mapping[str, str]) -> str:
+    """A flag as it is typed."""
+    if name not in values:
+        return f"no {name}"
+    return f"{name}={values[name]}" if values[name] else name
 
 
 def _told(problems: Mapping[int, str], numbers: Sequence[int]) -> str:

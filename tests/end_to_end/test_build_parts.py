@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from bie_jax.files.lock import locked
+from bie_jax.files.lock import locked, locked_together
 from bie_jax.input.image_set import DamagedSetError, open_image_set
 from data.fields.field_set import VERSION
 from data.records import writer
@@ -141,6 +141,8 @@ def test_parts_that_do_not_fit_together_are_refused(table, tmp_path):
     arguments = _arguments(table, tmp_path)
     _refused(build(*arguments, "--join"), "0 of 8 shards are there", "not begun in parts", "--part=1/N")
     assert build(*arguments, "--part=1/2").returncode == 0
+    # Of the light of the four plates it has that of its own fields: 2 + 9 and the first of the third plate.
+    assert len(list((tmp_path / "sets" / BUILDING).glob("illumination-????.npy"))) == 3
     _refused(build(*arguments, "--part=2/3"), "was begun in 2 parts", "--part=1/2", "remove", "parts.json")
     for others in (("--part=2/2",), ("--join",), ()):  # without a flag it would make everything anew
         _refused(
@@ -187,7 +189,7 @@ def test_other_files_than_a_part_was_made_from(tmp_path):
 
 def test_a_part_that_another_process_makes(table, tmp_path):
     lock = tmp_path / "sets" / f"{BUILDING}-part-2.lock"
-    with locked(lock):
+    with locked_together(lock):  # a part holds its own alone, and would not get this one
         _refused(build(*_arguments(table, tmp_path), "--part=2/4"), f"{lock}: process {os.getpid()} on ", "works there")
         assert build(*_arguments(table, tmp_path), "--part=1/4").returncode == 0
     with locked(tmp_path / "sets" / f"{BUILDING}.lock"):

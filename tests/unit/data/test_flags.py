@@ -90,3 +90,16 @@ def test_masks_of_known_sets_are_taken_as_they_are(arguments, mask):
     examples = parse([*arguments, "--kind=shapes"], None).examples
     assert isinstance(examples, ShapeOptions)
     assert (examples.mask, examples.points, examples.resampling) == (mask, 256, "linear")
+
+
+def test_what_parts_of_a_set_agree_in():
+    common = ["mine", "--source=a.csv", "--crop=8", "--illumination", "--z=0"]
+    asked = parse(common, "x").asked()
+    expected = {"NAME": "mine", "--source": "a.csv", "--crop": "8", "--illumination": "", "--z": "0", "--t": "each"}
+    assert expected.items() <= asked.items()
+    for own in ("--part=2/4", "--workers=3", "--max-gb=2", "--skip-bad=bad.csv", "--data-dir=x"):
+        assert parse([*common, own], "x").asked() == asked
+    for other in ("--crop=9", "--z=1", "--plates=a", "--annotation=b.csv", "--overlap=2", "--kind=shapes"):
+        flags = [flag for flag in common if other != "--kind=shapes" or flag[:4] not in ("--cr", "--il")]
+        assert parse([*flags, other], "x").asked() != asked
+    assert "--illumination" not in parse(common[:3], "x").asked()

@@ -68,7 +68,7 @@ def test_in_turn(tmp_path, capsys):
             events.append("second")
             assert path.exists()
 
-    with locked(path):
+    with locked_in_turn(path):
         thread = threading.Thread(target=second)
         thread.start()
         thread.join(0.2)

@@ -161,3 +161,9 @@ def test_a_shard_that_was_cut_off_is_never_read_as_images(tiny_set, tmp_path, ke
     image_set = open_image_set("simulated", tmp_path)
     with pytest.raises(DamagedSetError, match=r"1\.0\.0: .*; copy the set again, or remove its folder and build it"):
         read_all()
+
+
+@pytest.mark.parametrize("data_dir", ["gs://bucket/sets", "s3://bucket/sets", "https://server/sets"])
+def test_an_address_is_no_folder(data_dir):
+    with pytest.raises(SetNotBuiltError, match=rf"config\.data\.data_dir={data_dir}: .* mount the bucket .* or copy"):
+        open_image_set("simulated", data_dir)

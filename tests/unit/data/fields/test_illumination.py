@@ -1,8 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from data.errors import BadInputError, BuildError
+from data.fields import plate_light
+from data.fields.crops import Whole
 from data.fields.illumination import Illumination, estimate_function
+from data.fields.index import Field, Index
+from data.fields.maker import FieldMaker
 
 
 def _smoothed(line, sigma):
@@ -47,3 +53,19 @@ def test_what_has_no_illumination():
     with pytest.raises(BuildError, match="no common illumination"):
         estimate_function([np.ones((2, 2, 1)), np.ones((3, 2, 1))])
     np.testing.assert_array_equal(estimate_function([np.zeros((4, 4, 1))]), 1)
+
+
+def test_a_plate_has_the_light_of_the_first_process_to_finish_it(tmp_path, monkeypatch):
+    """Another one, on other processors, may have corrected fields by what it found, if only in the last bit."""
+
+    def estimate(images):
+        (tmp_path / "illumination-0000.npy").write_bytes(b"the other's")
+        return np.ones((2, 2, 1))
+
+    monkeypatch.setattr(plate_light, "estimate_function", estimate)
+    index = Index(("a",), (Field("P", "B02", 1, {}), Field("Q", "B02", 1, {})), {}, None, ())
+    maker = FieldMaker(("a",), "max", "each", Whole(), "", illumination=None)
+    light = plate_light.estimate_illumination(index, maker, tmp_path, 1, False, {"P"}, ".part-1")
+    assert {path.name for path in tmp_path.iterdir()} == {"illumination-0000.npy"}
+    assert Path(light.functions["P"]).read_bytes() == b"the other's"
+    assert light.files().keys() == {"illumination-0000.npy", "illumination-0001.npy"}

@@ -299,3 +299,25 @@ def test_folders_within_folders(tmp_path):
 def test_what_has_no_end_is_not_brought(tmp_path, source):
     os.mkfifo(tmp_path / "pipe.tif")
     _refused(r"is a (pipe|device), a file is needed", bring, str(tmp_path / source), None, tmp_path)
+
+
+def test_several_that_bring_one_archive_at_once(server, tmp_path):
+    """As parts of a set do: one fetches and unpacks it, and the others wait and find it."""
+    members = {f"{number}.bin": CONTENT for number in range(5)}
+    server.files["/a.zip"] = _zip(tmp_path / "a.zip", members.items()).read_bytes()
+    for turn in range(3):
+        folder, found, barrier = tmp_path / str(turn), [], threading.Barrier(4)
+
+        def one(folder=folder, found=found, barrier=barrier):
+            barrier.wait()
+            path, _ = bring(f"{server.url}/a.zip", None, folder)
+            found.append([(path / name).read_bytes() for name in members])
+
+        threads = [threading.Thread(target=one) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [list(members.values())] * 4
+        assert len(server.asked) == turn + 1
+        assert not list(folder.rglob("*.lock"))
