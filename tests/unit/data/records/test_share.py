@@ -36,6 +36,8 @@ def test_the_first_part_writes_down_what_was_asked(tmp_path):
             BuildError, match="begun with --crop=8, --source=a, and here is no --crop, --source=b; type"
         ):
             agree(building, work, {"--source": "b"})
+    with pytest.raises(BuildError, match="begun with no --illumination, and here is --illumination;"):
+        agree(building, "none", {"--source": "a", "--crop": "8", "--illumination": ""})
     with pytest.raises(
         BuildError, match=r"--part=1/5: the set was begun in 4 parts, .*; type --part=1/4 and so on, or"
     ):
