@@ -21,7 +21,8 @@ from bie_jax.models.layers.stacks import STACKS
 AXES = ("data", "fsdp", "tensor")
 # A batch is shared by both: devices along "fsdp" hold other parts of the state, and see other examples.
 _OVER_EXAMPLES = ("data", "fsdp")
-# Smaller arrays are whole everywhere: fetching a part of one takes longer than it saves.
+# Smaller arrays are whole everywhere, of blocks in a scan what one of them has: fetching a part takes longer than it
+# saves.
 _LEAST_SPLIT = 2**12  # numbers
 # The axis over "tensor" of what a transformer block's dense layers hold, counted from the last. They come in pairs: the
 # first is split by what comes out (heads, hidden units), the second by what goes in, and only its sum crosses devices
@@ -60,7 +61,8 @@ def split(path: str, leaf: jax.ShapeDtypeStruct, mesh: Mesh) -> PartitionSpec | 
         for axis in range(1 if is_stacked else 0, len(axes))
         if axes[axis] is None and leaf.shape[axis] % mesh.shape["fsdp"] == 0
     ]
-    if free and mesh.shape["fsdp"] > 1 and leaf.size >= _LEAST_SPLIT:
+    fetched = leaf.size // leaf.shape[0] if is_stacked else leaf.size
+    if free and mesh.shape["fsdp"] > 1 and fetched >= _LEAST_SPLIT:
         # Of equal ones the last: what goes into the attention's last product are heads, which devices need not divide.
         axes[max(free, key=lambda axis: (leaf.shape[axis], axis))] = "fsdp"
     return PartitionSpec(*axes) if any(axes) else None

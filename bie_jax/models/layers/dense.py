@@ -39,8 +39,7 @@ class Dense(nn.Module):
 
         kernel = self.param("kernel", init, (*taken, *features), jnp.float32)
         rows = narrowed(x, kernel).reshape(*x.shape[: -self.axes], -1)
-        y = product(rows, kernel.reshape(rows.shape[-1], -1), cpu_kernels=self.cpu_kernels)
-        y = y.reshape(*rows.shape[:-1], *features)
+        y = product(rows, kernel.reshape(rows.shape[-1], *features), cpu_kernels=self.cpu_kernels)
         if self.use_bias:
             y = y + broadcast(self.param("bias", nn.initializers.zeros, features), y.shape)
         return y

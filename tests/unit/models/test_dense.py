@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bie_jax.models.encoders.ring import _RingConv
-from bie_jax.models.kernels.product import cpu_product
+from bie_jax.models.kernels.product import cpu_product, plain_product
 from bie_jax.models.layers.broadcast import broadcast, take
 from bie_jax.models.layers.dense import Dense
 
@@ -70,4 +70,18 @@ def test_a_product_has_the_gradients_of_a_sum_over_rows(shape):
     np.testing.assert_allclose(y, np.einsum("...k,km->...m", x, kernel), rtol=1e-12)
     np.testing.assert_allclose(dx, np.einsum("...m,km->...k", dy, kernel), rtol=1e-12, atol=1e-12)
     expected = sum(np.outer(row, back) for row, back in zip(x.reshape(-1, 6), dy.reshape(-1, 7), strict=True))
+    np.testing.assert_allclose(dkernel, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", [cpu_product, plain_product])
+def test_a_product_into_several_axes_is_that_into_one(form):
+    rng = np.random.default_rng(0)
+    x, kernel, dy = (rng.normal(size=shape) for shape in ((2, 5, 6), (6, 3, 2, 4), (2, 5, 3, 2, 4)))
+    with jax.enable_x64(True):
+        y, back = jax.vjp(form, jnp.asarray(x), jnp.asarray(kernel))
+        dx, dkernel = back(jnp.asarray(dy))
+    flat, flat_dy = kernel.reshape(6, 24), dy.reshape(2, 5, 24)
+    np.testing.assert_allclose(y, (x @ flat).reshape(y.shape), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(dx, flat_dy @ flat.T, rtol=1e-12, atol=1e-12)
+    expected = np.einsum("bnk,bnm->km", x, flat_dy).reshape(kernel.shape)
     np.testing.assert_allclose(dkernel, expected, rtol=1e-12, atol=1e-12)

@@ -5,13 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from bie_jax.config.mesh import mesh_shape
 from bie_jax.config.rules import check_config
 from bie_jax.config.schema import ConfigError, MeshConfig
 from bie_jax.config.set_rules import check_heads
 from bie_jax.models.encoders.vit import SIZES
+from bie_jax.models.kernels.product import product
 from bie_jax.models.layers.transformer import ViTSize
 from bie_jax.objectives import build_model
 from bie_jax.training.optimizer import build_optimizer
@@ -110,12 +111,12 @@ def test_heads_that_devices_cannot_share_are_refused(changes, tensor, said):
 
 
 def test_what_lies_where():
-    """Of a ViT of two blocks: pairs of products over "tensor", large arrays over "fsdp", never the axis of blocks."""
+    """Of a ViT: pairs of products over "tensor", what is large in a block over "fsdp", never the axis of blocks."""
     tree = {
         "encoder": {
             "blocks": {
-                "qkv": {"kernel": jnp.zeros((2, 32, 3, 4, 8)), "bias": jnp.zeros((2, 3, 4, 8))},
-                "attention_out": {"kernel": jnp.zeros((2, 32, 32)), "bias": jnp.zeros((2, 32))},
+                "qkv": {"kernel": jnp.zeros((2, 64, 3, 4, 16)), "bias": jnp.zeros((2, 3, 4, 16))},
+                "attention_out": {"kernel": jnp.zeros((2, 64, 32)), "bias": jnp.zeros((2, 32))},
                 "mlp_in": {"kernel": jnp.zeros((2, 32, 128)), "bias": jnp.zeros((2, 128))},
                 "mlp_out": {"kernel": jnp.zeros((2, 128, 32)), "bias": jnp.zeros((2, 32))},
                 "attention_norm": {"scale": jnp.zeros((64, 2, 32))},
@@ -134,7 +135,7 @@ def test_what_lies_where():
                 "attention_out": {"kernel": (None, "tensor", None), "bias": ()},
                 "mlp_in": {"kernel": (None, "fsdp", "tensor"), "bias": (None, "tensor")},
                 "mlp_out": {"kernel": (None, "tensor", "fsdp"), "bias": ()},
-                "attention_norm": {"scale": (None, None, "fsdp")},
+                "attention_norm": {"scale": ()},  # 64 numbers of a block are fetched at a time
             },
             "patches": {"kernel": (None, "fsdp"), "bias": ()},
             "class_token": (),
@@ -146,6 +147,32 @@ def test_what_lies_where():
     assert tuple(of_equals["kernel"].spec) == (None, "fsdp")
     assert both.shares == 4
     assert both.batch.shard_shape((8, 3)) == (2, 3)
+
+
+@pytest.mark.eight_devices
+@pytest.mark.parametrize("cpu_kernels", [True, False])
+def test_devices_that_share_heads_fetch_nothing_of_each_other(cpu_kernels):
+    """Of a product into heads and of its gradients only the gradient of what goes in is summed over devices."""
+    mesh = training_layout(_mesh_config(1, 1, 8)).mesh
+    shapes = {"x": (4, 5, 32), "kernel": (32, 3, 8, 4), "dy": (4, 5, 3, 8, 4)}
+    heads = {
+        "x": PartitionSpec(),
+        "kernel": PartitionSpec(None, None, "tensor"),
+        "dy": PartitionSpec(*[None] * 3, "tensor"),
+    }
+    x, kernel, dy = (
+        jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, heads[name]))
+        for name, shape in shapes.items()
+    )
+
+    def gradients(x, kernel, dy):
+        y, back = jax.vjp(lambda *of: product(*of, cpu_kernels=cpu_kernels), x, kernel)
+        return y, *back(dy)
+
+    placed = tuple(array.sharding for array in (dy, x, kernel))
+    program = jax.jit(gradients, out_shardings=placed).lower(x, kernel, dy).compile().as_text()
+    assert "all-gather" not in program
+    assert program.count(" all-reduce(") == 1
 
 
 @pytest.mark.eight_devices
@@ -191,7 +218,7 @@ class _Normed(nn.Module):
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_is_the_same_under_every_mesh(name, monkeypatch):
     """Batch statistics, codebooks, negatives, trust ratios and norms are of the whole batch and of whole arrays."""
-    monkeypatch.setattr("bie_jax.training.sharding._LEAST_SPLIT", 64)
+    monkeypatch.setattr("bie_jax.training.sharding._LEAST_SPLIT", 32)
     monkeypatch.setitem(SIZES, "S", ViTSize(32, 2, 2, 64))
     if "statistics" in name:
         monkeypatch.setattr("bie_jax.models.ResidualStackEncoder", lambda *_, **__: _Normed())
