@@ -8,6 +8,8 @@ _VIEWS = "bie_jax/objectives/compared_views.py"
 _VECTOR = "bie_jax/models/quantizers/vector.py"
 _CROPS = "bie_jax/views/crops.py"
 _INTENSITIES = "bie_jax/views/intensity_changes.py"
+_RANKING = "bie_jax/tuning/ranking.py"
+_VALUES = "bie_jax/tuning/values.py"
 
 BY_HAND: tuple[tuple[str, str, str], ...] = (
     # Losses
@@ -118,6 +120,18 @@ BY_HAND: tuple[tuple[str, str, str], ...] = (
     ("bie_jax/config/mesh.py", "devices // given if size == -1", "devices if size == -1"),
     ("bie_jax/training/sharding.py", '("mlp_out", "kernel"): -2', '("mlp_out", "kernel"): -1'),
     ("bie_jax/training/sharding.py", "range(1 if is_stacked else 0, len(axes))", "range(len(axes))"),
+    # What is held out, and sweeps
+    ("bie_jax/input/splits.py", "np.flatnonzero(~held_out)", "np.arange(len(metadata))"),
+    ("bie_jax/evaluation/scores/plan.py", "labeled[sides[labeled] != columns.HELD_OUT]", "labeled"),
+    ("bie_jax/evaluation/scores/plan.py", 'np.where(seen, labels, "")', "labels"),
+    ("bie_jax/evaluation/scores/folds.py", "part.rows[~is_held_out], part.rows[is_held_out]", "part.rows, part.rows"),
+    ("bie_jax/tuning/trials.py", "axis.low - 0.5, axis.high + 0.5", "axis.low, axis.high"),
+    ("bie_jax/tuning/search.py", 'record["state"] in ("finished", "stopped")', 'record["state"] in ("finished",)'),
+    (_VALUES, "total[np.ix_(places, places)] += matrix", "total[: len(matrix), : len(matrix)] += matrix"),
+    (_VALUES, "- {TRAINED, MAJORITY}", "- {TRAINED}"),
+    (_RANKING, "row.units[key].value - best.units[key].value", "row.units[key].value - best.values[0]"),
+    (_RANKING, "differences.std(ddof=1)", "differences.std()"),
+    (_RANKING, "if held_out == part and unit", "if unit"),
     # Shapes
     ("bie_jax/shapes/distance_matrix.py", "xp.where(flip, -steps, steps)", "steps"),
 )
