@@ -13,7 +13,7 @@ from bie_jax.evaluation.scores.keys import NOT_SAME_WELL, PLATE_IDENTITY
 from bie_jax.files import integrity
 from bie_jax.tuning.folder import RANKING, RANKING_TEXT, TRIAL_TABLE, Record, SweepFolder
 from bie_jax.tuning.sweep import Metric, Score, Sweep
-from bie_jax.tuning.trials import Setting, Trial, describe_setting
+from bie_jax.tuning.trials import Setting, Trial, describe_setting, written
 from bie_jax.tuning.values import Unit, pooled_value, unit_of
 
 # A unit of comparison: what is held out, and the seed.
@@ -29,8 +29,8 @@ class Row:
         setting: of the axes.
         units: by what is held out and seed, those that are whole.
         planned: units that there should be.
-        difference: mean of its units less the best setting's, paired by unit; None for the best one, and where no unit
-            is shared.
+        difference: mean of its units less the best setting's, paired by unit; None for the best one, for what was
+            stopped, and where no unit is shared.
         interval: 95 % of that mean, by Student's t over the pairs; None with fewer than two.
         stopped: whether a trial of it was stopped for falling behind.
         seconds: of its trials, the mean.
@@ -142,7 +142,8 @@ def order(rows: Sequence[Row], maximize: bool) -> list[Row]:
     if not ordered:
         return []
     best = ordered[0]
-    return [best, *(_compared(row, best) for row in ordered[1:])]
+    # What was stopped early is not compared with what was trained to the end.
+    return [best, *(row if row.stopped else _compared(row, best) for row in ordered[1:])]
 
 
 def choose(rows: Sequence[Row], metric: Metric) -> Chosen | None:
@@ -229,7 +230,7 @@ def as_text(ranking: Ranking, sweep: Sweep) -> str:
         difference = "" if row.difference is None else f"{row.difference:+.3g}{low_high}"
         others = [_number(row.mean(name)) for name in kept]
         part = f"{len(row.units)} of {row.planned}; " if len(row.units) < row.planned else ""
-        cells = [str(place), *map(str, map(_plain, row.setting.values())), value, difference, *others]
+        cells = [str(place), *map(written, row.setting.values()), value, difference, *others]
         cells += [_number(row.mean("epochs")), f"{row.seconds:.0f}", f"{part}{row.why}".removesuffix("; ")]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join([*lines, "", *sentences(ranking), ""])
@@ -344,4 +345,4 @@ def _plain(value: Any) -> Any:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    return "" if value is None or np.isnan(value) else f"{value:.4g}"

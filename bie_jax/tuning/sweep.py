@@ -229,6 +229,11 @@ def _problems(sweep: Sweep) -> list[str]:
     if sweep.halving is not None:
         if not isinstance(sweep.metric, Logged):
             problems.append("halving looks at unfinished trials, and a Score is known at the end; use Logged")
+        if len(sweep.held_out) > 1 or sweep.num_folds:
+            problems.append(
+                "halving compares trials with each other, and losses of other images are not comparable: with it "
+                "num_folds is 0 and held_out has one part at most"
+            )
         if sweep.halving.first_epochs < 1 or sweep.halving.factor < 2:
             problems.append(f"halving={sweep.halving}: first_epochs from 1, factor from 2")
     if sweep.at_once < 1:

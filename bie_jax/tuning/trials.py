@@ -61,7 +61,7 @@ def describe_setting(setting: Setting) -> str:
     """A setting in a line: "latent_dim=8,lr=0.001"; the last part of a key, or all of it where two would be one."""
     short = [name.rpartition(".")[2] for name in setting]
     names = [last if short.count(last) == 1 else name for name, last in zip(setting, short, strict=True)]
-    return ",".join(f"{name}={_written(value)}" for name, value in zip(names, setting.values(), strict=True))
+    return ",".join(f"{name}={written(value)}" for name, value in zip(names, setting.values(), strict=True))
 
 
 def planned_settings(sweep: Sweep) -> list[Setting] | None:
@@ -136,6 +136,6 @@ def _drawn(axis: Axis, rng: np.random.Generator) -> Any:
     return min(max(round(value), int(axis.low)), int(axis.high)) if axis.whole else value
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value in a line and in the name of a folder."""
     return f"{value:.4g}" if isinstance(value, float) else str(value).replace(" ", "")

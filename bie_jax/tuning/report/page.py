@@ -1,5 +1,6 @@
 """`index.html` of a sweep: one file that opens offline, beside the reports of its trials."""
 
+import math
 import string
 from pathlib import Path
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from bie_jax.tuning.importance import importances
 from bie_jax.tuning.ranking import Ranking, Row, sentences
 from bie_jax.tuning.report.figures import importance_bars, learning_curves, parallel_coordinates
 from bie_jax.tuning.sweep import Sweep
+from bie_jax.tuning.trials import written
 from bie_jax.tuning.values import read_scores
 
 _TEMPLATE = Path(__file__).parent / "template.html"
@@ -125,7 +127,7 @@ def _line(place: int, row: Row) -> str:
         f"{row.seconds:.0f}",
     ]
     part = f"{len(row.units)} of {row.planned} units. " if len(row.units) < row.planned else ""
-    setting = "".join(f'<th scope="row">{in_html(value)}</th>' for value in row.setting.values())
+    setting = "".join(f'<th scope="row">{in_html(written(value))}</th>' for value in row.setting.values())
     scores = "".join(f'<td class="score">{cell}</td>' for cell in cells)
     mark = ' class="ours"' if place == 1 else ""
     return f"<tr{mark}><td>{place}</td>{setting}{scores}<td>{in_html(part + row.why)}</td></tr>"
@@ -146,4 +148,4 @@ def _trials(folder: SweepFolder, ranking: Ranking) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    return "" if value is None or math.isnan(value) else f"{value:.4g}"

@@ -150,6 +150,7 @@ def test_rows_are_ordered_and_compared_pair_by_pair():
     assert ordered[0].difference is None
     assert ordered[2].difference == pytest.approx(0.99 - 0.8)  # the seed that both have
     assert ordered[2].interval is None
+    assert ordered[3].difference is None  # stopped
     assert [row.number for row in order(rows[:2], maximize=False)] == [0, 1]
 
 

@@ -52,6 +52,14 @@ def test_the_files_of_configs_are_sweeps():
         ({"seeds": (1, 1)}, "each once"),
         ({"num_folds": 1}, "num_folds=1: 0, or from 2"),
         ({"halving": Halving(1, 3)}, "halving looks at unfinished trials"),
+        (
+            {
+                "halving": Halving(1, 3),
+                "metric": Logged("val/loss", maximize=False),
+                "held_out": (("P1",), ("P2",)),
+            },
+            "losses of other images are not comparable",
+        ),
         ({"halving": Halving(0, 3), "metric": Logged("val/loss", maximize=False)}, "first_epochs from 1"),
         ({"at_once": 0}, "at_once=0"),
         ({"each": Share(0, 0, 0)}, "cores from 1"),
