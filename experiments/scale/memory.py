@@ -39,7 +39,7 @@ CHANNELS, BATCH, BATCH_OF_A_DEVICE = 5, 64, 256
 POOL = 0.75 * 80e9  # bytes that jax takes of a device of 80 GB, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
 # "2B" stands in the place of "H" while it is looked at.
 CASES = {"L": SIZES["L"], "H": SIZES["H"], "2B": ViTSize(2048, 40, 16, 8192)}
-MESHES = ((8, 1, 1), (4, 2, 1), (2, 4, 1), (1, 8, 1), (4, 1, 2), (2, 1, 4), (2, 2, 2))
+MESHES = ["8,1,1", "4,2,1", "2,4,1", "1,8,1", "4,1,2", "2,1,4", "2,2,2"]
 
 
 def mae_config(case: str, batch_size: int, remat: bool = False) -> Config:
@@ -84,22 +84,23 @@ def lower_step(config: Config, state: TrainState, layout: Layout) -> Any:
     return step.lower(layout.abstract(state), batch)
 
 
-def under_meshes(cases: list[str], compiles: bool) -> None:
+def under_meshes(cases: list[str], meshes: list[str], compiles: bool) -> None:
     """A row for each network and mesh."""
     print(f"| ViT | data x fsdp x tensor | M parameters | state, GB | with gradient | step of {BATCH} images, GB |")
     print("|---|---|---|---|---|---|")
     for case in cases:
         config = mae_config(case, BATCH)
         state = abstract_state(config)
-        for mesh in MESHES:
-            layout = training_layout(MeshConfig(data=mesh[0], fsdp=mesh[1], tensor=mesh[2]))
+        for mesh in meshes:
+            data, fsdp, tensor = map(int, mesh.split(","))
+            layout = training_layout(MeshConfig(data=data, fsdp=fsdp, tensor=tensor))
             placed = layout.abstract(state)
             held = sum(_bytes_on_a_device(leaf) for leaf in jax.tree.leaves(placed))
             gradient = sum(_bytes_on_a_device(leaf) for leaf in jax.tree.leaves(placed.params))
             count = sum(leaf.size for leaf in jax.tree.leaves(state.params)) / 1e6
             step = f"{step_bytes(lower_step(config, state, layout).compile()) / 1e9:.2f}" if compiles else ""
             print(
-                f"| {case} | {' x '.join(map(str, mesh))} | {count:.0f} | {held / 1e9:.2f} | "
+                f"| {case} | {mesh.replace(',', ' x ')} | {count:.0f} | {held / 1e9:.2f} | "
                 f"{(held + gradient) / 1e9:.2f} | {step} |",
                 flush=True,
             )
@@ -131,13 +132,14 @@ def main() -> None:
     """One of the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--meshes", nargs="+", default=MESHES, help="data,fsdp,tensor")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--smallest", action="store_true")
     asked = parser.parse_args()
     if asked.smallest:
         on_few_devices(asked.cases)
     else:
-        under_meshes(asked.cases, asked.compile)
+        under_meshes(asked.cases, asked.meshes, asked.compile)
 
 
 if __name__ == "__main__":
