@@ -121,3 +121,11 @@ def test_two_configurations_are_no_run(two, datasets, tmp_path):
     assert statuses == [1, 1]
     assert all("another configuration than in process 0 in process 1: give all of them the same" in t for t in said)
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_folder_that_is_not_shared_is_refused_before_the_first_step(two, datasets, tmp_path):
+    _start(two, _arguments(datasets, tmp_path / "run"), (f"--workdir={tmp_path / 'elsewhere'}",))
+    statuses, said = _ended(two)
+    assert statuses == [1, 1]
+    assert all("process 1 does not see what process 0 wrote there; the folder must lie on a disk" in t for t in said)
+    assert not _log(tmp_path / "run")
