@@ -24,7 +24,7 @@ from bie_jax.evaluation.scores.keys import (
 from bie_jax.evaluation.scores.plan import NEIGHBORS, plan_scores
 from bie_jax.input.mixture import Mixture, open_mixture
 from bie_jax.input.splits import sides_of
-from bie_jax.tuning.sweep import Score, Sweep
+from bie_jax.tuning.sweep import TPE, Score, Sweep
 from bie_jax.tuning.trials import Base, Setting, planned_settings, trials_of, values_of
 
 _MOST_CHECKED = 500  # corners of what a search may propose
@@ -39,7 +39,7 @@ def check_all(base: Base, sweep: Sweep) -> None:
         ConfigError: naming the trial and the key.
     """
     settings = planned_settings(sweep)
-    if settings is None:
+    if isinstance(sweep.search, TPE):
         corners = itertools.product(*(values_of(axis) for axis in sweep.axes.values()))
         settings = [dict(zip(sweep.axes, corner, strict=True)) for corner in itertools.islice(corners, _MOST_CHECKED)]
     names: dict[str, Setting] = {}

@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 _MOST_EPOCHS = 10**9
+_GIB = 2**30
 
 
 class SweepStopped(Exception):
@@ -112,7 +113,7 @@ class _Planned(Searcher):
         return {  # nothing but text, which the trial's process reads without a module of ours
             "name": trial.name,
             "command": command_of(trial.arguments, workdir, self._cache),
-            "cwd": str(REPOSITORY),
+            "cwd": os.getcwd(),  # paths are what they are to who typed them
             "environment": dict(environment_of(self._sweep.each, self._folder.path.name)),
             "workdir": str(workdir),
             "log": str(self._folder.log(trial)),
@@ -182,7 +183,7 @@ def _run_trials(sweep: Sweep, folder: SweepFolder, queue: TrialQueue, left: int,
     """All that is left; returns whether it was stopped."""
     os.environ.update(_ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails stands in our table
-    each = {"cpu": sweep.each.cores, "gpu": sweep.each.gpus, "memory": int(sweep.each.memory_gb * 2**30)}
+    each = {"cpu": sweep.each.cores, "gpu": sweep.each.gpus, "memory": int(sweep.each.memory_gb * _GIB)}
     trainable = tune.with_resources(TrialProcess, {name: amount for name, amount in each.items() if amount})
     ray_files = folder.path / ".ray"  # of this call alone; no later one reads them
     planned = _Planned(sweep, folder, queue, cache)
@@ -229,13 +230,12 @@ def _started_ray(sweep: Sweep) -> Iterator[None]:
     """A Ray of this machine, or the cluster that RAY_ADDRESS names."""
     told: dict[str, Any] = {}
     if not os.environ.get("RAY_ADDRESS"):
-        gpus = {"num_gpus": sweep.at_once * sweep.each.gpus} if sweep.each.gpus and sweep.each.gpus < 1 else {}
         told = {
             "address": "local",
             "num_cpus": sweep.at_once * sweep.each.cores,
             "object_store_memory": _OBJECT_STORE_BYTES,
             "include_dashboard": False,
-        } | {name: max(1, round(amount)) for name, amount in gpus.items()}
+        }
     with warnings.catch_warnings():
         # jax warns of every fork; those of Ray are followed by an exec at once, which is safe.
         warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
@@ -246,9 +246,34 @@ def _started_ray(sweep: Sweep) -> Iterator[None]:
             **told,
         )
     try:
+        _check_room(sweep, ray.cluster_resources())
         yield
     finally:
         ray.shutdown()
+
+
+def _check_room(sweep: Sweep, there: Mapping[str, float]) -> None:
+    """Raise ConfigError if no trial would ever start; say so if fewer than wanted can run at once.
+
+    Args:
+        sweep: what each of its trials may take.
+        there: what Ray has, by its own names.
+    """
+    needed = {
+        "cores": ("CPU", float(sweep.each.cores)),
+        "gpus": ("GPU", sweep.each.gpus),
+        "memory_gb": ("memory", sweep.each.memory_gb * _GIB),
+    }
+    room = sweep.at_once
+    for field, (name, amount) in needed.items():
+        has = there.get(name, 0.0)
+        if amount > has:
+            shown = has / _GIB if name == "memory" else has
+            raise ConfigError(f"each.{field}={getattr(sweep.each, field):g} of the sweep, and Ray has {shown:.3g}")
+        if amount:
+            room = min(room, int(has / amount))
+    if room < sweep.at_once:
+        print(f"sweep: Ray has room for {room} trials at once, not for {sweep.at_once}")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from bie_jax.tuning.folder import SweepFolder
+from bie_jax.tuning.folder import SEARCH, SweepFolder
 from bie_jax.tuning.sweep import TPE, Axis, Range, Sweep
 from bie_jax.tuning.trials import Base, Setting, Trial, planned_settings, trials_of, values_of
 
@@ -22,11 +22,11 @@ class Proposals:
 
     Args:
         path: of the journal.
-        sweep: with `TPE`.
+        sweep: whose axes.
+        search: how many there shall be.
     """
 
-    def __init__(self, path: Path, sweep: Sweep):
-        assert isinstance(sweep.search, TPE)
+    def __init__(self, path: Path, sweep: Sweep, search: TPE):
         self._sweep = sweep
         self._distributions = {name: distribution_of(axis) for name, axis in sweep.axes.items()}
         # After a kill, other draws than those that were made before it: as many as there are trials were made.
@@ -37,7 +37,7 @@ class Proposals:
             load_if_exists=True,
             direction="maximize" if sweep.metric.maximize else "minimize",
         )
-        self._study.sampler = optuna.samplers.TPESampler(seed=sweep.search.seed + len(self._study.trials))
+        self._study.sampler = optuna.samplers.TPESampler(seed=search.seed + len(self._study.trials))
 
     @property
     def count(self) -> int:
@@ -75,7 +75,10 @@ class TrialQueue:
     def __init__(self, base: Base, sweep: Sweep, folder: SweepFolder):
         self._base, self._sweep = base, sweep
         planned = planned_settings(sweep)
-        self._proposals = Proposals(folder.path / "search.jsonl", sweep) if planned is None else None
+        self._proposals = None
+        if isinstance(sweep.search, TPE):
+            self._proposals = Proposals(folder.path / SEARCH, sweep, sweep.search)
+        self._num_settings = sweep.search.num_settings if isinstance(sweep.search, TPE) else len(planned)
         self._waiting: collections.deque[tuple[int, Trial]] = collections.deque()
         self._open: dict[int, int] = {}  # trials of a setting that are not done
         self._values: dict[int, list[float]] = {}
@@ -83,21 +86,15 @@ class TrialQueue:
         self._done = {
             trial.name: record for trial, record in folder.records() if record["state"] in ("finished", "stopped")
         }
-        if self._proposals is None:
-            assert planned is not None
-            for number, setting in enumerate(planned):
-                self._enqueue(number, setting)
-        else:
-            for number in range(self._proposals.count):
-                self._enqueue(number, self._proposals.setting(number))
+        if self._proposals is not None:
+            planned = [self._proposals.setting(number) for number in range(self._proposals.count)]
+        for number, setting in enumerate(planned):
+            self._enqueue(number, setting)
 
     @property
     def total(self) -> int:
         """Trials of the whole sweep."""
-        search, per_setting = self._sweep.search, len(trials_of(self._base, self._sweep, self._any_setting()))
-        planned = planned_settings(self._sweep)
-        settings = len(planned) if planned is not None else search.num_settings  # type: ignore[union-attr]
-        return settings * per_setting
+        return self._num_settings * len(trials_of(self._base, self._sweep, self._any_setting()))
 
     @property
     def left(self) -> int:
@@ -106,11 +103,9 @@ class TrialQueue:
 
     def next(self) -> tuple[int, Trial] | None:
         """The next trial and its setting's number; None while there is none."""
-        if not self._waiting and self._proposals is not None:
-            search = self._sweep.search
-            if self._proposals.count < search.num_settings:  # type: ignore[union-attr]
-                number = self._proposals.ask()
-                self._enqueue(number, self._proposals.setting(number))
+        if not self._waiting and self._proposals is not None and self._proposals.count < self._num_settings:
+            number = self._proposals.ask()
+            self._enqueue(number, self._proposals.setting(number))
         return self._waiting.popleft() if self._waiting else None
 
     def tell(self, number: int, value: float | None) -> None:

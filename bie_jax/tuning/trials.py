@@ -64,8 +64,8 @@ def describe_setting(setting: Setting) -> str:
     return ",".join(f"{name}={written(value)}" for name, value in zip(names, setting.values(), strict=True))
 
 
-def planned_settings(sweep: Sweep) -> list[Setting] | None:
-    """All settings of a sweep that knows them beforehand; None of a search that proposes one after the other."""
+def planned_settings(sweep: Sweep) -> list[Setting]:
+    """All settings of a sweep that are known beforehand: none, of a search that proposes one after the other."""
     if isinstance(sweep.search, Grid):
         values = [values_of(axis) for axis in sweep.axes.values()]
         return [dict(zip(sweep.axes, combination, strict=True)) for combination in itertools.product(*values)]
@@ -77,7 +77,7 @@ def planned_settings(sweep: Sweep) -> list[Setting] | None:
             if len(drawn) == sweep.search.num_settings:
                 break
         return list(drawn.values())
-    return None
+    return []
 
 
 def values_of(axis: Axis) -> list[Any]:
