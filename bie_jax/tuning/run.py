@@ -25,6 +25,7 @@ from bie_jax.config.rules import check_config
 from bie_jax.config.schema import ConfigError
 from bie_jax.config.stored import flatten
 from bie_jax.files.lock import locked
+from bie_jax.training.writers.stop_signal import Interrupted
 from bie_jax.tuning.check import check_all
 from bie_jax.tuning.command import REPOSITORY, command_of, environment_of
 from bie_jax.tuning.folder import RANKING_TEXT, State, SweepFolder
@@ -48,10 +49,6 @@ _MOST_EPOCHS = 10**9
 _GIB = 2**30
 
 
-class SweepStopped(Exception):
-    """The sweep was asked to stop; its trials have saved."""
-
-
 def run_sweep(sweep_file: str, base: Base, workdir: Path, cache: str) -> Path:
     """Run what is left of a sweep, and write its ranking.
 
@@ -67,7 +64,7 @@ def run_sweep(sweep_file: str, base: Base, workdir: Path, cache: str) -> Path:
     Raises:
         ConfigError: for anything that can be refused, before the first trial starts; and if no trial gave a number.
         LockedError: if another process runs the sweep.
-        SweepStopped: after SIGTERM or Ctrl-C.
+        Interrupted: after SIGTERM or Ctrl-C, once its trials have saved.
     """
     sweep = load_sweep(sweep_file)
     check_apart(sweep, base.overrides)
@@ -80,11 +77,11 @@ def run_sweep(sweep_file: str, base: Base, workdir: Path, cache: str) -> Path:
         queue = TrialQueue(base, sweep, folder)
         left = queue.left
         print(f"sweep: {queue.total} trials, {queue.total - left} are done; {sweep.at_once} at once")
-        stopped = left > 0 and _run_trials(sweep, folder, queue, left, cache)
+        stopped_by = _run_trials(sweep, folder, queue, left, cache) if left else None
         ranking = rank(sweep, folder)
         page = write_page(sweep, folder, ranking, check_config(given))
-    if stopped:
-        raise SweepStopped(f"stopped; {folder.path} keeps what is done, and the same command goes on")
+    if stopped_by is not None:
+        raise Interrupted(f"stopped; {folder.path} keeps what is done, and the same command goes on", stopped_by)
     if not any(row.values for row in ranking.rows):
         raise ConfigError(f"no trial gave a number of {sweep.metric}; {ranking.rows[0].why}")
     print((folder.path / RANKING_TEXT).read_text())
@@ -179,15 +176,19 @@ class _Told(tune.Callback):
         self._table.end(name, state, value, why)
 
 
-def _run_trials(sweep: Sweep, folder: SweepFolder, queue: TrialQueue, left: int, cache: str) -> bool:
-    """All that is left; returns whether it was stopped."""
+def _run_trials(sweep: Sweep, folder: SweepFolder, queue: TrialQueue, left: int, cache: str) -> int | None:
+    """All that is left; returns the number of the signal that stopped it, None if none did."""
     os.environ.update(_ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails stands in our table
     each = {"cpu": sweep.each.cores, "gpu": sweep.each.gpus, "memory": int(sweep.each.memory_gb * _GIB)}
     trainable = tune.with_resources(TrialProcess, {name: amount for name, amount in each.items() if amount})
     ray_files = folder.path / ".ray"  # of this call alone; no later one reads them
     planned = _Planned(sweep, folder, queue, cache)
-    with _started_ray(sweep), ProgressTable(queue.total, left, str(sweep.metric)) as table, _sigterm_as_interrupt():
+    with (
+        _started_ray(sweep),
+        ProgressTable(queue.total, left, str(sweep.metric)) as table,
+        _sigterm_as_interrupt() as terminated,
+    ):
         try:
             tuner = tune.Tuner(
                 trainable,
@@ -211,7 +212,9 @@ def _run_trials(sweep: Sweep, folder: SweepFolder, queue: TrialQueue, left: int,
             tuner.fit()
         finally:
             shutil.rmtree(ray_files, ignore_errors=True)
-    return table.num_ended < left
+    if table.num_ended == left:
+        return None
+    return signal.SIGTERM if terminated else signal.SIGINT
 
 
 def _scheduler(sweep: Sweep) -> TrialScheduler:
@@ -277,11 +280,17 @@ def _check_room(sweep: Sweep, there: Mapping[str, float]) -> None:
 
 
 @contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM stops Ray Tune as Ctrl-C does: trials save, and no new one starts."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+def _sigterm_as_interrupt() -> Iterator[list[int]]:
+    """SIGTERM stops Ray Tune as Ctrl-C does: trials save, and no new one starts; the list says that it came."""
+    came: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        came.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        yield came
     finally:
         signal.signal(signal.SIGTERM, before)
 
