@@ -25,10 +25,11 @@ def environment_of(each: Share, group: str) -> Mapping[str, str]:
     """
     threads = str(each.cores)
     told = {
-        # Of XLA on the CPU, OpenMP and OpenBLAS.
+        # Of XLA on the CPU, OpenMP, OpenBLAS and scikit-learn's forests.
         "NPROC": threads,
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
+        "LOKY_MAX_CPU_COUNT": threads,
         "WANDB_RUN_GROUP": group,
     }
     if 0 < each.gpus < 1:

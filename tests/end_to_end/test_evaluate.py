@@ -100,7 +100,7 @@ def test_neighbors_see_as_many_components_of_the_pixels_as_classifiers(finished,
     _, scores = finished
     overall, labels = image_set.statistics["overall"], image_set.metadata["label"].to_numpy().astype("U")
     wells = (image_set.metadata["plate"] + image_set.metadata["well"]).to_numpy().astype("U")
-    pixels = classical_features(image_set, CHANNELS, 0.5, overall, np.arange(1)).pixels
+    pixels = classical_features(image_set, CHANNELS, 0.5, overall, np.arange(1), False).pixels
     for end, values in (("", pixels), ("_per_plate", standardize_per_plate(pixels, image_set.metadata["plate"]))):
         expected = not_same_well_knn(values, labels, wells, components=64)
         found = scores["feature_sets"][f"pixel_pca{end}"]["knn"]

@@ -24,11 +24,11 @@ BATCH = 64  # images held at a time while features are computed
 
 @dataclasses.dataclass(frozen=True)
 class ClassicalFeatures:
-    """What one pass over the pixels gives: features by kind, and thumbnails of the chosen images."""
+    """What one pass over the pixels gives: features by kind, None if not asked for, and thumbnails of some images."""
 
     pixels: np.ndarray
     intensity: np.ndarray
-    texture_and_regions: np.ndarray
+    texture_and_regions: np.ndarray | None
     tiles: list
 
 
@@ -47,6 +47,7 @@ def image_features(image_set: ImageSet, shown: np.ndarray, classical: bool) -> H
             image_set.pixel_size_um,
             image_set.statistics["overall"],
             shown,
+            classical,
             bar.update,
         )
     feature_sets = [
@@ -59,7 +60,7 @@ def image_features(image_set: ImageSet, shown: np.ndarray, classical: bool) -> H
         ),
         FeatureSet(INTENSITY, "Intensity", "12 statistics of each channel over the whole image.", features.intensity),
     ]
-    if classical:
+    if features.texture_and_regions is not None:
         feature_sets.append(
             FeatureSet(
                 CLASSICAL,
@@ -78,6 +79,7 @@ def classical_features(
     pixel_size_um: float | None,
     overall: dict,
     shown: np.ndarray,
+    texture_and_regions: bool,
     on_batch: Callable[[int], object] = lambda count: None,
 ) -> ClassicalFeatures:
     """Baselines and thumbnails in one pass, `BATCH` images at a time.
@@ -88,6 +90,7 @@ def classical_features(
         pixel_size_um: micrometers per pixel; None: unknown, lengths are then in pixels.
         overall: intensity statistics of the whole set, as in `statistics.json`.
         shown: rows that get a thumbnail.
+        texture_and_regions: whether they are computed, which takes most of the time.
         on_batch: called with the number of images done, for a progress bar.
     """
     unit = 1.0 if pixel_size_um is None else pixel_size_um
@@ -99,18 +102,13 @@ def classical_features(
         batch = np.stack([images[i] for i in rows])
         pixels.append(block_averaged_pixels(batch, np.asarray(overall["std"])))
         intensity.append(intensity_features(batch, channel_names))
-        rest.append(
-            np.concatenate(
-                [
-                    texture_features(batch, channel_names),
-                    region_features(batch, channel_names, unit),
-                ],
-                axis=1,
-            )
-        )
+        if texture_and_regions:
+            texture, regions = texture_features(batch, channel_names), region_features(batch, channel_names, unit)
+            rest.append(np.concatenate([texture, regions], axis=1))
         side = thumbnails.tile_size(len(shown), max(batch.shape[1:3]))
         chosen = [i - start for i in rows if i in wanted]
         if chosen:
             tiles += [thumbnails.shrink(picture, side) for picture in composite(batch[chosen], low, high)]
         on_batch(len(rows))
-    return ClassicalFeatures(np.concatenate(pixels), np.concatenate(intensity), np.concatenate(rest), tiles)
+    classical = np.concatenate(rest) if texture_and_regions else None
+    return ClassicalFeatures(np.concatenate(pixels), np.concatenate(intensity), classical, tiles)

@@ -68,7 +68,7 @@ def build_classifiers(seed: int, trees: int) -> dict[str, LogisticRegression | R
     """The two probes. Classes weigh the same whatever their size, since macro F1 is what is reported."""
     return {
         LOGISTIC_REGRESSION: LogisticRegression(C=1.0, class_weight="balanced", max_iter=2000),
-        RANDOM_FOREST: RandomForestClassifier(trees, class_weight="balanced", n_jobs=2, random_state=seed),
+        RANDOM_FOREST: RandomForestClassifier(trees, class_weight="balanced", n_jobs=-1, random_state=seed),
     }
 
 

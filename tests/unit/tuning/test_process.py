@@ -135,7 +135,7 @@ def _wait_for(path):
 
 def test_a_trial_is_told_its_share():
     told = environment_of(Share(2, 0.5, 0), "mine")
-    assert told["NPROC"] == told["OMP_NUM_THREADS"] == "2"
+    assert told["NPROC"] == told["OMP_NUM_THREADS"] == told["LOKY_MAX_CPU_COUNT"] == "2"
     assert told["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.375"
     assert told["WANDB_RUN_GROUP"] == "mine"
     assert json.dumps(told)
