@@ -127,3 +127,12 @@ def test_a_sweep_that_cannot_be_is_refused_before_anything_is_written(launches, 
     assert done.returncode == 1
     assert done.stderr.startswith(f"launch.py: {said}")
     assert not (tmp_path / "sweep").exists()
+
+
+def test_without_ray_a_sweep_says_what_to_install(launches, typed, tmp_path):
+    """As where `make TUNE=0 install` left it out: a module of that name that is not found."""
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "ray.py").write_text("raise ModuleNotFoundError(\"No module named 'ray'\", name='ray')")
+    done = launches.run(*typed, path=(tmp_path / "first",))
+    assert done.returncode == 1
+    assert done.stderr == "launch.py: --sweep needs ray: pip install -r requirements-tune.txt\n"
