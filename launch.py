@@ -26,6 +26,7 @@ from bie_jax.files.integrity import disk_errors
 from bie_jax.files.lock import LockedError
 from bie_jax.train import CollapsedError, Interrupted, train_and_evaluate
 from bie_jax.training import processes, run_files
+from configs import base
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -94,7 +95,7 @@ def _run(workdir: Path) -> None:
         _sweep(_SWEEP.value, workdir)
         return
     if config is not None:
-        refuse_unread_values(config, config_flags.get_config_filename(flags.FLAGS["config"]))
+        refuse_unread_values(config, config_flags.get_config_filename(flags.FLAGS["config"]), base.tables())
     # Imported for the stages that need them, a third of the time in which others begin, and before any training: what
     # is not installed is said now, not hours later.
     if stage == "views":
@@ -141,8 +142,8 @@ def _sweep(file: str, workdir: Path) -> None:
         if error.name not in ("ray", "optuna", "rich"):
             raise
         raise ConfigError(f"--sweep needs {error.name}: pip install -r requirements-tune.txt") from None
-    base = Base(config_flags.get_config_filename(flag), config_flags.get_override_values(flag))
-    page = run_sweep(file, base, workdir, _COMPILATION_CACHE.value)
+    begun = Base(config_flags.get_config_filename(flag), config_flags.get_override_values(flag), base.tables())
+    page = run_sweep(file, begun, workdir, _COMPILATION_CACHE.value)
     print(f"sweep: {visible(page)}")
 
 

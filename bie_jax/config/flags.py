@@ -16,7 +16,6 @@ from bie_jax.config.files import load_config_file
 from bie_jax.config.readers import refuse_unread
 from bie_jax.config.rules import check_config
 from bie_jax.config.schema import Config, ConfigError
-from configs import base
 
 
 def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
@@ -74,12 +73,13 @@ def config_of(arguments: Sequence[str]) -> ConfigDict:
     return config
 
 
-def refuse_unread_values(config: ConfigDict, file: str) -> None:
+def refuse_unread_values(config: ConfigDict, file: str, tables: Sequence[ConfigDict]) -> None:
     """Refuse a value that nothing reads, if the command line changed it or a file that is not of configs/.
 
     Args:
         config: as the command line made it.
         file: that it began with.
+        tables: of configs/base.py, what a key holds where no run reads it.
 
     Raises:
         ConfigError: one line for each key.
@@ -90,4 +90,4 @@ def refuse_unread_values(config: ConfigDict, file: str) -> None:
         of_file = check_config(stated)
     except ConfigError:
         return  # a table that only the command line makes whole; the changes have been looked at
-    refuse_unread(of_file, base.tables())
+    refuse_unread(of_file, tables)

@@ -233,17 +233,16 @@ def _check_columns(settings: EvalConfig, image_set: ImageSet) -> None:
 def _split(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Rows to train on and rows to validate on, of each set, numbered over all sets."""
     train_rows, val_rows = [], []
+    name = mixture.name
     try:
         check_held_out(config.data, [image_set.metadata for image_set in mixture.sets])
-    except ValueError as error:
-        raise ConfigError(f"config.data: {mixture.name!r}: {error}") from None
-    for member, image_set in enumerate(mixture.sets):
-        try:
+        for member, image_set in enumerate(mixture.sets):
+            name = image_set.name
             train, val = split_image_set(config, image_set)
-        except ValueError as error:
-            raise ConfigError(f"config.data: {image_set.name!r}: {error}") from None
-        train_rows.append(train + mixture.first_rows[member])
-        val_rows.append(val + mixture.first_rows[member])
+            train_rows.append(train + mixture.first_rows[member])
+            val_rows.append(val + mixture.first_rows[member])
+    except ValueError as error:
+        raise ConfigError(f"config.data: {name!r}: {error}") from None
     return train_rows, val_rows
 
 

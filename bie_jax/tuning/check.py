@@ -51,7 +51,7 @@ def check_all(base: Base, sweep: Sweep) -> None:
         try:
             config = config_of(trial.arguments)
             checked = check_config(config)
-            refuse_unread_values(config, trial.arguments[0].partition("=")[2])
+            refuse_unread_values(config, trial.arguments[0].partition("=")[2], base.tables)
             where = repr((checked.data.name, checked.data.data_dir, checked.data.mix_with, checked.data.kind))
             if where not in mixtures:
                 mixtures[where] = open_mixture(checked.data)

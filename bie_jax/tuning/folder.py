@@ -69,13 +69,15 @@ class SweepFolder:
         file = self.path / SWEEP
         if not file.exists():
             others = sorted(path.name for path in self.path.iterdir() if not path.name.startswith("."))
+            # Both may be there alone, after a kill while the first file was written.
+            others = [name for name in others if name not in (integrity.CHECKSUMS, TRIALS)]
             if others:
                 raise ConfigError(
                     f"--workdir={self.path}: the folder holds other things than a sweep ({', '.join(others[:3])}); "
                     "choose one that is empty or not there yet, e.g. --workdir=sweeps/first"
                 )
-            integrity.write_json(file, described)
             (self.path / TRIALS).mkdir(exist_ok=True)
+            integrity.write_json(file, described)
             return
         before, now = flatten(integrity.read_json(file, _RESTORE)), flatten(described)
         differing = [

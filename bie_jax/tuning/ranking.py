@@ -164,7 +164,7 @@ def choose(rows: Sequence[Row], metric: Metric) -> Chosen | None:
         for part in parts
     }
     chosen_by = float(np.mean([np.mean(_of_part(row, part)) for part, row in by_part.items()]))
-    held_out = _held_out({part: row for part, row in by_part.items()}, metric)
+    held_out = _held_out(by_part, metric)
     all_held_out = [_held_out(dict.fromkeys(parts, row), metric) for row in whole]
     known = [value for value in all_held_out if value is not None]
     return Chosen(
@@ -280,7 +280,7 @@ def _row(sweep: Sweep, folder: SweepFolder, number: int, records: list[tuple[Tri
         number=number,
         setting=records[0][0].setting,
         units=units,
-        planned=len(sweep.seeds) * max(1, len(sweep.held_out)),
+        planned=sweep.units_per_setting,
         difference=None,
         interval=None,
         stopped=stopped,

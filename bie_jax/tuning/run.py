@@ -34,7 +34,7 @@ from bie_jax.tuning.progress import ProgressTable
 from bie_jax.tuning.ranking import rank
 from bie_jax.tuning.report.page import write_page
 from bie_jax.tuning.search import TrialQueue
-from bie_jax.tuning.sweep import Logged, Sweep, check_apart, load_sweep
+from bie_jax.tuning.sweep import Logged, Sweep, as_json, check_apart, load_sweep
 from bie_jax.tuning.trials import Base, Trial
 from bie_jax.tuning.values import value_of_run
 
@@ -70,10 +70,10 @@ def run_sweep(sweep_file: str, base: Base, workdir: Path, cache: str) -> Path:
     check_apart(sweep, base.overrides)
     check_all(base, sweep)
     given = config_of(arguments_of(base.file, base.overrides))
-    described = {"config": flatten(given.to_dict()), **sweep.described()}
+    described = {"config": as_json(flatten(given.to_dict())), **sweep.described()}
     with locked(workdir / ".lock"):
         folder = SweepFolder(workdir.absolute())
-        folder.begin(_as_text(described))
+        folder.begin(described)
         queue = TrialQueue(base, sweep, folder)
         left = queue.left
         print(f"sweep: {queue.total} trials, {queue.total - left} are done; {sweep.at_once} at once")
@@ -293,14 +293,3 @@ def _sigterm_as_interrupt() -> Iterator[list[int]]:
         yield came
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _as_text(described: dict[str, Any]) -> dict[str, Any]:
-    """Lists for tuples, as JSON has them."""
-    return {key: _listed(value) for key, value in described.items()}
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _listed(one) for key, one in value.items()}
-    return [_listed(one) for one in value] if isinstance(value, (list, tuple)) else value

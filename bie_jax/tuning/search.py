@@ -94,7 +94,7 @@ class TrialQueue:
     @property
     def total(self) -> int:
         """Trials of the whole sweep."""
-        return self._num_settings * len(trials_of(self._base, self._sweep, self._any_setting()))
+        return self._num_settings * self._sweep.trials_per_setting
 
     @property
     def left(self) -> int:
@@ -132,9 +132,6 @@ class TrialQueue:
     def _close(self, number: int) -> None:
         if self._proposals is not None and not self._open[number]:
             self._proposals.tell(number, self._values[number])
-
-    def _any_setting(self) -> Setting:
-        return {name: values_of(axis)[0] for name, axis in self._sweep.axes.items()}
 
 
 def distribution_of(axis: Axis) -> BaseDistribution:

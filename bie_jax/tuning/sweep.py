@@ -184,10 +184,20 @@ class Sweep:
     at_once: int
     each: Share
 
+    @property
+    def units_per_setting(self) -> int:
+        """Times that a setting is scored: each seed with each held-out part, its folds taken together."""
+        return len(self.seeds) * max(1, len(self.held_out))
+
+    @property
+    def trials_per_setting(self) -> int:
+        """Runs of a setting."""
+        return self.units_per_setting * max(1, self.num_folds)
+
     def described(self) -> dict[str, Any]:
         """All that makes it this sweep, as JSON has it: not how many trials run at once, nor what they may take."""
         kept = [field.name for field in dataclasses.fields(self) if field.name not in ("at_once", "each")]
-        return {name: _as_json(getattr(self, name)) for name in kept}
+        return {name: as_json(getattr(self, name)) for name in kept}
 
 
 def load_sweep(path: str) -> Sweep:
@@ -257,12 +267,13 @@ def check_apart(sweep: Sweep, overrides: Mapping[str, Any]) -> None:
             raise ConfigError(f"config.{key}={overrides[key]!r}: {by} of the sweep sets this key; leave it out")
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """A value as JSON gives it back: lists for tuples, tables for dataclasses."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: _as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"kind": type(value).__name__} | fields
     if isinstance(value, Mapping):
-        return {str(key): _as_json(one) for key, one in value.items()}
+        return {str(key): as_json(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_as_json(one) for one in value]
+        return [as_json(one) for one in value]
     return value

@@ -4,10 +4,11 @@ import dataclasses
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from bie_jax.config.flags import arguments_of
 from bie_jax.tuning.sweep import Axis, Choice, Grid, Options, Random, Range, Sweep
@@ -21,10 +22,17 @@ _MOST_DRAWS = 100  # for a setting that was not drawn before; a space may have f
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """The configuration that a sweep starts from: its file, and what the command line changes in it."""
+    """The configuration that a sweep starts from.
+
+    Attributes:
+        file: of it.
+        overrides: what the command line changes, by key.
+        tables: see `refuse_unread_values`.
+    """
 
     file: str
     overrides: Mapping[str, Any]
+    tables: Sequence[ConfigDict]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,8 @@ class Unit:
         value: of the metric.
         random_weights: the same of the untrained network; None for a logged metric.
         best_baseline: the best of all that needs no training; None for a logged metric.
-        held_out: of what was held out, by the same classifier and normalization; None where nothing was.
+        held_out: of what was held out, by the same classifier and normalization; of a metric that is no score of a
+            classifier macro F1 of logistic regression, per plate where there are several. None where nothing was.
         confusion: of what was held out, with its classes; None where nothing was.
         epochs: until the run ended, of its folds the mean.
     """

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from bie_jax.evaluation.scores.keys import LOGISTIC_REGRESSION, MACRO_F1, PER_PLATE, leave_out
 from bie_jax.tuning.sweep import Axis, Grid, Score, Share, Sweep
 
-# A minute for a trial on one core. Hand-made features do not depend on what varies.
+# Two to four minutes for a VQ-VAE's trial on one of two busy cores. Hand-made features do not depend on what varies.
 _SHORT = {
     "train.epochs": 12,
     "train.eval_every_epochs": 4,

@@ -1,4 +1,4 @@
-"""One network for all channels, one that sees each alone, or tokens of their own for each? On 2 CPU cores.
+"""One network for all channels, one that sees each alone, or tokens of their own for each? 9 trials.
 
 python launch.py --config=configs/simclr_idr0093.py:simulated --sweep=configs/sweeps/channels.py
 """

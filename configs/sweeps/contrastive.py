@@ -1,4 +1,4 @@
-"""Does a contrastive term beside the reconstruction help, and which form of it? On 2 CPU cores.
+"""Does a contrastive term help, and which form of it? 15 trials; experiments/ablations has the table.
 
 python launch.py --config=configs/vqvae_idr0093.py:simulated --sweep=configs/sweeps/contrastive.py
 """

@@ -1,4 +1,4 @@
-"""How many codes, and so how many numbers per image? A quarter of an hour on 2 CPU cores.
+"""How many codes, and so how many numbers per image? 12 trials; experiments/ablations has the table.
 
 python launch.py --config=configs/vqvae_idr0093.py:simulated --sweep=configs/sweeps/latent_size.py
 """

@@ -1,4 +1,4 @@
-"""Which method, each with its own configuration and the same number of images? On 2 CPU cores.
+"""Which method, each with its own configuration and the same number of images? 21 trials.
 
 python launch.py --config=configs/vqvae_idr0093.py:simulated --sweep=configs/sweeps/methods.py
 """

@@ -1,4 +1,4 @@
-"""Which quantizer? On 2 CPU cores.
+"""Which quantizer? 15 trials; experiments/ablations has the table.
 
 python launch.py --config=configs/vqvae_idr0093.py:simulated --sweep=configs/sweeps/quantizers.py
 """

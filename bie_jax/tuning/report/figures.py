@@ -12,6 +12,7 @@ from bie_jax.evaluation.report.style import BLUE, INK, MUTED, RULE, drawn_to_svg
 from bie_jax.evaluation.report.training_curves import read_metrics
 from bie_jax.files.foreign_text import in_figure
 from bie_jax.training.writers.log import LOG
+from bie_jax.tuning.importance import HELD_OUT, SEED
 from bie_jax.tuning.ranking import Row
 from bie_jax.tuning.sweep import Axis, Logged, Metric, Range, Sweep
 from bie_jax.tuning.trials import values_of
@@ -73,7 +74,7 @@ def importance_bars(shares: Mapping[str, float]) -> str:
         plot.barh(
             [in_figure(name) for name in names],
             [shares[name] for name in names],
-            color=[MUTED if name in ("seed", "held out") else BLUE for name in names],
+            color=[MUTED if name in (SEED, HELD_OUT) else BLUE for name in names],
         )
         plot.set_xlabel("share of the variance between trials (functional ANOVA)")
         plot.set_xlim(0, 1)

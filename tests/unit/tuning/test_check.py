@@ -6,6 +6,7 @@ from bie_jax.config.schema import ConfigError
 from bie_jax.tuning.check import check_all
 from bie_jax.tuning.sweep import TPE, Choice, Logged, Options, Range, Score
 from bie_jax.tuning.trials import Base
+from configs import base
 from tests.unit.tuning.sweeps import sweep
 
 STRATIFIED = Score("per_plate", "stratified_k_fold", "random_forest", "macro_f1", maximize=True)
@@ -13,7 +14,9 @@ STRATIFIED = Score("per_plate", "stratified_k_fold", "random_forest", "macro_f1"
 
 def _check(datasets, **changes):
     overrides = {"data.data_dir": datasets, "eval.folds": 2}
-    check_all(Base("configs/vqvae_idr0093.py:tiny", overrides), sweep(**({"metric": STRATIFIED} | changes)))
+    check_all(
+        Base("configs/vqvae_idr0093.py:tiny", overrides, base.tables()), sweep(**({"metric": STRATIFIED} | changes))
+    )
 
 
 def test_a_sweep_that_can_be_is_let_through(datasets):

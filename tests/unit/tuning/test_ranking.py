@@ -21,7 +21,7 @@ from bie_jax.tuning.trials import Base, planned_settings, trials_of
 from bie_jax.tuning.values import Unit, unit_of, value_of_run
 from tests.unit.tuning.sweeps import SCORE, sweep
 
-BASE = Base("configs/vqvae_idr0093.py:tiny", {})
+BASE = Base("configs/vqvae_idr0093.py:tiny", {}, ())
 UNSEEN = Score("raw", "unseen_by_encoder", "random_forest", "macro_f1", maximize=True)
 
 
@@ -132,6 +132,11 @@ def _row(number, values, *, held=None, stopped=False, planned=None, part=()):
     return Row(number, {"size": number}, units, planned or len(values), None, None, stopped, 1.0, "")
 
 
+def _nested(number, by_plate):
+    units = {((plate,), 0): unit for plate, unit in by_plate.items()}
+    return Row(number, {"size": number}, units, len(units), None, None, False, 1.0, "")
+
+
 def test_rows_are_ordered_and_compared_pair_by_pair():
     rows = [
         _row(0, [0.5, 0.7, 0.6]),
@@ -173,28 +178,8 @@ def test_choosing_among_noise_is_seen_to_flatter():
 
 def test_each_held_out_part_has_a_choice_of_its_own():
     """Nested: what is chosen without P1 is tested on P1, and the confusions of both parts are counted together."""
-    one = Row(
-        1,
-        {"size": 1},
-        {(("P1",), 0): _unit(0.9, 0.2), (("P2",), 0): _unit(0.5, 0.9)},
-        2,
-        None,
-        None,
-        False,
-        1.0,
-        "",
-    )
-    two = Row(
-        2,
-        {"size": 2},
-        {(("P1",), 0): _unit(0.6, 0.8), (("P2",), 0): _unit(0.7, 0.4)},
-        2,
-        None,
-        None,
-        False,
-        1.0,
-        "",
-    )
+    one = _nested(1, {"P1": _unit(0.9, 0.2), "P2": _unit(0.5, 0.9)})
+    two = _nested(2, {"P1": _unit(0.6, 0.8), "P2": _unit(0.7, 0.4)})
     chosen = choose(order([one, two], maximize=True), SCORE)
     assert chosen.titles == {("P1",): "size=1", ("P2",): "size=2"}
     assert chosen.chosen_by == pytest.approx((0.9 + 0.7) / 2)

@@ -23,7 +23,7 @@ from bie_jax.tuning.sweep import (
 from bie_jax.tuning.trials import Base, describe_setting, planned_settings, trials_of
 from tests.unit.tuning.sweeps import SCORE, sweep
 
-BASE = Base("configs/vqvae_idr0093.py:tiny", {"data.name": "other"})
+BASE = Base("configs/vqvae_idr0093.py:tiny", {"data.name": "other"}, ())
 
 
 def test_the_files_of_configs_are_sweeps():

@@ -12,7 +12,7 @@ from bie_jax.tuning.sweep import TPE, Choice, Logged, Range
 from bie_jax.tuning.trials import Base, planned_settings, trials_of
 from tests.unit.tuning.sweeps import sweep
 
-BASE = Base("configs/vqvae_idr0093.py:tiny", {})
+BASE = Base("configs/vqvae_idr0093.py:tiny", {}, ())
 
 
 def test_a_folder_is_of_one_sweep(tmp_path):
