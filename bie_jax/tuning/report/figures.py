@@ -26,10 +26,10 @@ def parallel_coordinates(sweep: Sweep, rows: Sequence[Row]) -> str:
     shown = [row for row in rows if row.values]
     names = [*sweep.axes, str(sweep.metric)]
     scores = np.array([np.mean(row.values) for row in shown])
-    places = [_places(axis, [row.setting[name] for row in shown]) for name, axis in sweep.axes.items()]
+    of_axes = [places(axis, [row.setting[name] for row in shown]) for name, axis in sweep.axes.items()]
     low, high = float(scores.min()), float(scores.max())
-    places.append((scores - low) / (high - low) if high > low else np.full(len(scores), 0.5))
-    heights = np.stack(places, axis=1)
+    of_axes.append((scores - low) / (high - low) if high > low else np.full(len(scores), 0.5))
+    heights = np.stack(of_axes, axis=1)
     with report_style():
         figure, plot = plt.subplots(figsize=(11, 4), layout="constrained")
         for row in range(len(shown) - 1, -1, -1):
@@ -113,8 +113,8 @@ def learning_curves(rows: Sequence[Row], workdirs: Mapping[int, Sequence[Path]],
         return drawn_to_svg(figure)
 
 
-def _places(axis: Axis, values: Sequence) -> np.ndarray:
-    """Heights from 0 to 1."""
+def places(axis: Axis, values: Sequence) -> np.ndarray:
+    """Where values stand on an axis of the picture, from 0, the lowest or first, to 1; in a logarithmic range by decade."""
     if isinstance(axis, Range):
         to = math.log if axis.log else float
         low, high = to(axis.low), to(axis.high)

@@ -15,8 +15,9 @@ from bie_jax.evaluation.scores.classification import classification_scores
 from bie_jax.files import integrity
 from bie_jax.tuning.folder import SweepFolder
 from bie_jax.tuning.importance import importances
-from bie_jax.tuning.ranking import Row, as_text, choose, order, rank, sentences
-from bie_jax.tuning.sweep import Choice, Logged, Score
+from bie_jax.tuning.ranking import Chosen, Row, as_text, choose, order, rank, sentences
+from bie_jax.tuning.report.figures import places
+from bie_jax.tuning.sweep import Choice, Logged, Range, Score
 from bie_jax.tuning.trials import Base, planned_settings, trials_of
 from bie_jax.tuning.values import Unit, unit_of, value_of_run
 from tests.unit.tuning.sweeps import SCORE, sweep
@@ -187,6 +188,25 @@ def test_each_held_out_part_has_a_choice_of_its_own():
     smaller = choose(order([one, two], maximize=False), Logged("val/loss", maximize=False))
     assert smaller.titles == {("P1",): "size=2", ("P2",): "size=1"}
     assert smaller.optimism is None  # a loss and an F1 are not compared
+
+
+def test_optimism_is_the_lead_where_it_was_chosen_less_the_lead_where_nobody_looked():
+    chosen = Chosen({}, chosen_by=0.9, held_out=0.6, mean_chosen_by=0.7, mean_held_out=0.55, comparable=True)
+    assert chosen.optimism == pytest.approx((0.9 - 0.7) - (0.6 - 0.55))
+
+
+def test_a_seed_that_lacks_a_held_out_part_is_not_counted_there():
+    whole = {(("P1",), 0): _unit(0.9, 0.2), (("P2",), 0): _unit(0.5, 0.4)}
+    row = Row(1, {"size": 1}, whole | {(("P1",), 1): _unit(0.9, 1.0)}, 4, None, None, False, 1.0, "")
+    assert choose([row], SCORE).held_out == pytest.approx((0.2 + 0.4) / 2)
+
+
+def test_places_on_the_axes_of_the_picture():
+    by_decade = Range(1e-4, 1e-2, log=True, whole=False)
+    np.testing.assert_allclose(places(by_decade, [1e-4, 1e-3, 1e-2]), [0, 0.5, 1])
+    np.testing.assert_allclose(places(Range(0.0, 10.0, log=False, whole=False), [0, 2.5, 10]), [0, 0.25, 1])
+    np.testing.assert_allclose(places(Choice(("a", "b", "c")), ["c", "a", "b"]), [1, 0, 0.5])
+    np.testing.assert_allclose(places(Choice(("a",)), ["a"]), [0.5])
 
 
 def test_without_a_held_out_part_no_honest_number_is_claimed():

@@ -52,6 +52,15 @@ def _drain(queue):
     return trials
 
 
+def test_trials_of_all_seeds_folds_and_parts_are_counted(tmp_path):
+    one = sweep(num_folds=3, held_out=(("P1",), ("P2",)))
+    folder = SweepFolder(tmp_path)
+    folder.begin(one.described())
+    queue = TrialQueue(BASE, one, folder)
+    assert one.units_per_setting == 2 * 2
+    assert queue.total == queue.left == len(_drain(queue)) == 2 * 2 * 2 * 3
+
+
 def test_a_queue_gives_what_is_not_done_and_what_failed(tmp_path):
     folder, one = SweepFolder(tmp_path), sweep()
     folder.begin(one.described())
