@@ -114,7 +114,7 @@ def learning_curves(rows: Sequence[Row], workdirs: Mapping[int, Sequence[Path]],
 
 
 def places(axis: Axis, values: Sequence) -> np.ndarray:
-    """Where values stand on an axis of the picture, from 0, the lowest or first, to 1; in a logarithmic range by decade."""
+    """Where values stand on an axis of the picture, from 0 (lowest or first) to 1; of a logarithmic range by decade."""
     if isinstance(axis, Range):
         to = math.log if axis.log else float
         low, high = to(axis.low), to(axis.high)
