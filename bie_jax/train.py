@@ -13,6 +13,7 @@ from bie_jax.config.schema import Config
 from bie_jax.config.set_rules import check_run
 from bie_jax.config.stored import check_workdir, save_config
 from bie_jax.evaluation.scores.plan import notes_on_scores
+from bie_jax.evaluation.treatments.plan import notes_on_treatments
 from bie_jax.files import integrity
 from bie_jax.files.foreign_text import visible
 from bie_jax.input.batches import train_batches
@@ -95,6 +96,8 @@ def _announce(
         print(positives.describe(np.concatenate(train_rows)))
     for note in notes_on_scores(config.eval, mixture.sets[0].metadata, train_rows[0], val_rows[0]):
         print(f"scores: {visible(note)}")
+    for note in notes_on_treatments(config.eval, mixture.sets[0].metadata, train_rows[0], val_rows[0]):
+        print(f"treatments: {visible(note)}")
     for note in describe_overlap(mixture.metadata, np.concatenate(train_rows), np.concatenate(val_rows)):
         print(note)
 

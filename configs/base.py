@@ -324,11 +324,48 @@ def _predecessor_table() -> ConfigDict:
     config.eval.bootstrap = 1000  # resamples for the intervals
     config.eval.umap = True
     config.eval.classical_baseline = True  # intensity, texture and region properties; 10 ms an image
+    # How many cells an image shows, a baseline: objects of a channel, by threshold and watershed, or a column of the
+    # set that has counted them; "": neither.
+    config.eval.cell_count_channel = ""
+    config.eval.cell_count_column = ""
+    # Images that all sets of features are compared on; of a larger set so many are drawn, and the embeddings' profiles
+    # alone are of all.
+    config.eval.most_images = 10_000
+    config.eval.most_queries = (
+        5000  # images, or treatments, that are asked for their neighbors; of more, some are drawn
+    )
     config.eval.max_report_points = 2000  # images in the interactive plot
     # Objects of the table of invariances (read when data.kind = "shapes"), and the side, px, that they are shrunk to
     # where they are larger before they are drawn as masks; 0 objects: no table.
     config.eval.invariance_objects = 200
     config.eval.invariance_side_px = 128
+    config.eval.profile = ConfigDict()  # images become wells, wells treatments; read when treatment names any column
+    config.eval.profile.treatment = ()  # columns that name a treatment, e.g. ("compound", "dose"); (): no profiles
+    config.eval.profile.mechanism = ""  # column of what treatments share, a gene or a mode of action; "": none
+    config.eval.profile.compound = ""  # column in which two treatments of one mechanism differ; "": treatment's columns
+    config.eval.profile.concentration = ""  # column of numbers; "": none
+    config.eval.profile.batch = ("plate",)  # columns that name a batch
+    config.eval.profile.replicates_differ_in = ()  # columns in which two replicates differ, e.g. ("plate",); (): none
+    config.eval.profile.well_statistic = "mean"  # or "median", of the images of a well
+    config.eval.profile.treatment_statistic = "median"  # or "mean", of the wells of a treatment
+    # What is done to wells, in this order, none twice: "normalize", "select", "components", "sphere", "tvn". Controls
+    # are those of probe_control.
+    config.eval.profile.steps = ("normalize", "select")
+    config.eval.profile.normalize = ConfigDict()
+    config.eval.profile.normalize.method = "standardize"  # mean and sd; "mad_robustize": median and absolute deviation
+    config.eval.profile.normalize.scope = ("plate",)  # columns within which it is done; (): the whole set
+    config.eval.profile.normalize.rows = "controls"  # center and scale are theirs; "all": those of all wells
+    config.eval.profile.components = 32  # principal components of all wells; read when "components" is a step
+    config.eval.profile.select = ConfigDict()
+    config.eval.profile.select.min_variance = 0.0  # features that vary no more go
+    config.eval.profile.select.max_correlation = 0.9  # of two features above it one goes
+    config.eval.profile.select.max_absolute = 1e6  # features with a larger value go
+    config.eval.profile.sphere = ConfigDict()
+    config.eval.profile.sphere.rotation = "ZCA"  # features stay what they were; "PCA": become components
+    config.eval.profile.sphere.epsilon = 1e-6  # singular values of controls are raised by it
+    config.eval.profile.sphere.few_controls = "fill"  # directions without controls take the smallest; or "raise"
+    config.eval.profile.tvn_regularization = 0.5  # variances; EFAAR's; read when "tvn" is a step
+    config.eval.profile.null_size = 1000  # random orders that scores are held against
     config.eval.seed = 0
     return config
 

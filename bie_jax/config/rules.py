@@ -16,6 +16,7 @@ from bie_jax.config.schema import (
     Config,
     ConfigError,
     DataConfig,
+    EvalConfig,
     MatrixConfig,
     MeshConfig,
     ModelConfig,
@@ -577,6 +578,35 @@ def _only_transformers_share_products(config: Config) -> Iterator[str]:
 
 
 # The group that the rules read -> rules.
+# --- eval
+
+
+def _cells_are_counted_once(settings: EvalConfig) -> Iterator[str]:
+    channel, column = settings.cell_count_channel, settings.cell_count_column
+    if channel and column:
+        yield f"config.eval: cell_count_channel={channel!r} and cell_count_column={column!r}: one of them is ''"
+
+
+def _steps_differ(settings: EvalConfig) -> Iterator[str]:
+    steps = settings.profile.steps
+    if len(set(steps)) < len(steps):
+        yield f"config.eval.profile.steps={steps}: each at most once"
+
+
+def _steps_have_their_controls(settings: EvalConfig) -> Iterator[str]:
+    profile = settings.profile
+    if not profile.treatment or settings.probe_control:
+        return
+    needing = [step for step in profile.steps if step in ("sphere", "tvn")]
+    if "normalize" in profile.steps and profile.normalize.rows == "controls":
+        needing.append("normalize")
+    if needing:
+        yield (
+            f"config.eval.probe_control='' with {', '.join(map(repr, needing))} in eval.profile.steps: they are fitted "
+            "to negative controls; name their label, or choose other steps (normalize.rows='all' needs none)"
+        )
+
+
 RULES_OF_GROUPS: dict[str, tuple[Callable[..., Iterator[str]], ...]] = {
     "data": (
         _outlines_are_square_and_of_one_set,
@@ -611,6 +641,7 @@ RULES_OF_GROUPS: dict[str, tuple[Callable[..., Iterator[str]], ...]] = {
     ),
     "optimizer": (_peak_is_highest,),
     "train": (_microbatches_are_equal,),
+    "eval": (_cells_are_counted_once, _steps_differ, _steps_have_their_controls),
     "train.mesh": (_one_axis_takes_what_is_left,),
 }
 

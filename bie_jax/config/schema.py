@@ -104,6 +104,8 @@ SetName = Annotated[
 ]
 # Lists too: JSON has no tuples.
 Names = Annotated[tuple[Name, ...], Field(strict=False, max_length=1000)]
+ProfileStep = Literal["normalize", "select", "components", "sphere", "tvn"]
+ProfileSteps = Annotated[tuple[ProfileStep, ...], Field(strict=False, max_length=5)]
 SetNames = Annotated[tuple[SetName, ...], Field(strict=False, max_length=100)]
 Weights = Annotated[tuple[PositiveWeight, ...], Field(strict=False, min_length=1, max_length=101)]
 Levels = Annotated[tuple[Annotated[int, _whole(2, 1024)], ...], Field(strict=False, min_length=1, max_length=16)]
@@ -398,6 +400,50 @@ class TrainConfig(_Group):
     wandb: Literal["disabled", "offline", "online"]
 
 
+class NormalizeConfig(_Group):
+    """Center and scale of each feature; read when "normalize" is a step of profiles."""
+
+    method: Literal["standardize", "mad_robustize"]
+    scope: Names
+    rows: Literal["controls", "all"]
+
+
+class SelectConfig(_Group):
+    """Which features are kept; read when "select" is a step of profiles."""
+
+    min_variance: Weight
+    max_correlation: Annotated[float, _real(0.01, 1)]
+    max_absolute: Annotated[float, _real(1, MOST)]
+
+
+class SphereConfig(_Group):
+    """Controls that vary alike in all directions; read when "sphere" is a step of profiles."""
+
+    rotation: Literal["PCA", "ZCA"]
+    epsilon: Weight
+    few_controls: Literal["raise", "fill"]
+
+
+class ProfileConfig(_Group):
+    """Profiles of wells and treatments, and their scores."""
+
+    treatment: Names
+    mechanism: Text
+    compound: Text
+    concentration: Text
+    batch: Names
+    replicates_differ_in: Names
+    well_statistic: Literal["mean", "median"]
+    treatment_statistic: Literal["mean", "median"]
+    steps: ProfileSteps
+    normalize: NormalizeConfig
+    components: Annotated[int, _whole(1, 2**16)]
+    select: SelectConfig
+    sphere: SphereConfig
+    tvn_regularization: PositiveWeight
+    null_size: Annotated[int, _whole(20, 1_000_000)]
+
+
 class EvalConfig(_Group):
     """Embedding and scores."""
 
@@ -415,9 +461,14 @@ class EvalConfig(_Group):
     bootstrap: Annotated[int, _whole(1, 100_000)]
     umap: bool
     classical_baseline: bool
+    cell_count_channel: Text
+    cell_count_column: Text
+    most_images: Annotated[int, _whole(100, 10**8)]
+    most_queries: Annotated[int, _whole(100, 10**8)]
     max_report_points: Annotated[int, _whole(1, 100_000)]
     invariance_objects: Annotated[int, _whole(0, 10_000)]
     invariance_side_px: Annotated[int, _whole(16, 4096)]
+    profile: ProfileConfig
     seed: Seed
 
 

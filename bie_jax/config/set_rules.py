@@ -228,6 +228,13 @@ def _check_columns(settings: EvalConfig, image_set: ImageSet) -> None:
             )
     embedding_columns(image_set.metadata)
     check_known(image_set, settings.append)
+    if settings.cell_count_column:
+        check_known(image_set, (settings.cell_count_column,), "cell_count_column")
+    if settings.cell_count_channel and settings.cell_count_channel not in image_set.channel_names:
+        raise ConfigError(
+            f"config.eval.cell_count_channel={settings.cell_count_channel!r} is no channel of {image_set.name!r}; "
+            f"there are {', '.join(image_set.channel_names)}"
+        )
 
 
 def _split(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -50,6 +50,27 @@ _ADDED = {
     "data.augment.blur": 0.0,
     "data.augment.noise": 0.0,
     "data.augment.channel_dropout": 0.0,
+    "eval.most_images": 10_000,
+    "eval.most_queries": 5000,
+    "eval.cell_count_channel": "",
+    "eval.cell_count_column": "",
+    "eval.profile": {
+        "treatment": [],
+        "mechanism": "",
+        "compound": "",
+        "concentration": "",
+        "batch": ["plate"],
+        "replicates_differ_in": [],
+        "well_statistic": "mean",
+        "treatment_statistic": "median",
+        "steps": ["normalize", "select"],
+        "normalize": {"method": "standardize", "scope": ["plate"], "rows": "controls"},
+        "components": 32,
+        "select": {"min_variance": 0.0, "max_correlation": 0.9, "max_absolute": 1e6},
+        "sphere": {"rotation": "ZCA", "epsilon": 1e-6, "few_controls": "fill"},
+        "tvn_regularization": 0.5,
+        "null_size": 1000,
+    },
 }
 _RESTORE = "restore it from a copy"
 

@@ -11,22 +11,32 @@ import dataclasses
 import time
 from pathlib import Path
 
-from bie_jax.config.schema import Config
+import numpy as np
+from PIL import Image
+
+from bie_jax.config.schema import Config, EvalConfig
 from bie_jax.config.stored import load_config
 from bie_jax.evaluation.baselines.appended import appended_columns
-from bie_jax.evaluation.embedding.read import read_embedded_set
+from bie_jax.evaluation.baselines.cell_count import cell_counts
+from bie_jax.evaluation.compared import compared_rows, sampled_note
+from bie_jax.evaluation.embedding.read import EmbeddedSet, read_embedded_set
 from bie_jax.evaluation.encoders import encoder_features, read_out
-from bie_jax.evaluation.feature_set import without_broken
+from bie_jax.evaluation.feature_set import FeatureSet, without_broken
 from bie_jax.evaluation.kinds import KINDS
 from bie_jax.evaluation.report.content import Content
 from bie_jax.evaluation.report.map import draw_maps, sample_points
 from bie_jax.evaluation.report.page import write_report
 from bie_jax.evaluation.report.training_curves import read_metrics
+from bie_jax.evaluation.report.treatments.content import treatment_content
 from bie_jax.evaluation.scores.file import Scores, describe_set, write_scores
+from bie_jax.evaluation.scores.keys import TRAINED_ON_ALL
 from bie_jax.evaluation.scores.plan import plan_scores
 from bie_jax.evaluation.scores.rows import write_score_table
 from bie_jax.evaluation.scores.score import score_features
 from bie_jax.evaluation.transductive import column_that_taught, transductive_note
+from bie_jax.evaluation.treatments.plan import TreatmentPlan, plan_treatments
+from bie_jax.evaluation.treatments.score import ScoredTreatments, beside, score_treatments, treatment_rows
+from bie_jax.evaluation.treatments.write import write_profiles
 from bie_jax.files.foreign_text import visible
 from bie_jax.training import run_files
 from bie_jax.training.writers.log import LOG
@@ -58,19 +68,25 @@ def _evaluate(workdir: Path, config: Config) -> Scores:
     settings = config.eval
 
     # --- Read: what the report shows, too, is refused before the hours of scoring.
-    embedded = read_embedded_set(workdir, config)
+    whole = read_embedded_set(workdir, config)
     read_metrics(workdir / LOG)
-    kind, metadata = KINDS[embedded.image_set.kind], embedded.metadata
+    kind = KINDS[whole.image_set.kind]
 
-    # --- Plan
+    # --- Plan: all sets of features are compared on the same images, of a large set on some.
+    planned = plan_treatments(whole.metadata, whole.metadata["split"].to_numpy(), settings)
+    rows = compared_rows(whole.metadata, settings)
+    embedded = whole.part(rows)
+    metadata = embedded.metadata
     plan = plan_scores(metadata, metadata["split"].to_numpy(), settings)
     for note in plan.notes:
         print(f"scores: {visible(note)}")
+    for note in () if planned is None else planned.notes:
+        print(f"treatments: {visible(note)}")
     shown = sample_points(len(metadata), settings.max_report_points, settings.seed)
 
     # --- Features
     hand_made = kind.hand_made(embedded.image_set, shown, settings.classical_baseline)
-    finite, broken = without_broken(hand_made.feature_sets)
+    finite, broken = without_broken([*hand_made.feature_sets, *cell_counts(embedded.image_set, settings)])
     readout = read_out(workdir, embedded, config.num_components)
     trained, *untrained = encoder_features(workdir, embedded, readout, config)
     baselines = [*untrained, *finite, *appended_columns(finite, embedded.appended, settings.append)]
@@ -78,11 +94,18 @@ def _evaluate(workdir: Path, config: Config) -> Scores:
     # --- Score
     scored = score_features([trained, *baselines], plan, settings)
     scored["notes"] += broken
+    if len(rows) < len(whole.metadata):
+        scored["notes"].insert(0, sampled_note(len(rows), len(whole.metadata)))
+    table = dataclasses.replace(trained, features=embedded.features, components=None)  # what stands in the files
+    treatments = None if planned is None else _treatments([table, *baselines], whole, embedded, planned, settings)
+    if treatments is not None:
+        scored["rows"] += treatment_rows(treatments.scores)
     scores: Scores = {
-        "set": describe_set(embedded.image_set, metadata),
+        "set": describe_set(whole.image_set, whole.metadata),
         "model": embedded.model,
         "made_from": embedded.made_from,
         **scored,
+        "treatments": None if treatments is None else treatments.scores,
         "transductive": transductive_note(metadata, column_that_taught(config), scored["splits"]),
         "invariances": [],
         "seconds": round(time.monotonic() - started, 1),
@@ -91,17 +114,22 @@ def _evaluate(workdir: Path, config: Config) -> Scores:
     # --- Write: what is finished is kept, for whatever comes after it may be stopped.
     write_score_table(workdir / run_files.SCORES_TABLE, scores["rows"], embedded.made_from)
     write_scores(workdir / run_files.SCORES, scores)
+    if treatments is not None:
+        write_profiles(workdir, treatments, settings, embedded.model, embedded.made_from)
 
     # --- Show: the maps are of the table itself.
-    trained = dataclasses.replace(trained, features=embedded.features, components=None)
+    def draw(rows: np.ndarray, side: int) -> list[Image.Image]:
+        return kind.tiles(whole.image_set, rows, side)
+
     content = Content(
         workdir=workdir,
         config=config,
         scores=scores,
-        metadata=metadata.iloc[shown].assign(row=shown).reset_index(drop=True),
-        projections=draw_maps([trained, *baselines], shown, settings.seed, plan.umap),
+        metadata=metadata.iloc[shown].assign(row=rows[shown]).reset_index(drop=True),
+        projections=draw_maps([table, *baselines], shown, settings.seed, plan.umap),
         tiles=hand_made.tiles,
         pictures=kind.pictures(workdir, embedded, metadata[settings.label].to_numpy(), settings.seed),
+        treatments=None if treatments is None else treatment_content(treatments, settings.profile, draw),
     )
     write_report(content)
 
@@ -113,3 +141,19 @@ def _evaluate(workdir: Path, config: Config) -> Scores:
     if scores["invariances"]:
         write_report(content)
     return scores
+
+
+def _treatments(
+    feature_sets: list[FeatureSet],
+    whole: EmbeddedSet,
+    compared: EmbeddedSet,
+    planned: TreatmentPlan,
+    settings: EvalConfig,
+) -> ScoredTreatments:
+    """Treatments of all sets of features; where these are of some images alone, those of the embeddings of all too."""
+    if len(compared.metadata) == len(whole.metadata):
+        return score_treatments(feature_sets, planned, settings)
+    everything = FeatureSet(TRAINED_ON_ALL, f"{feature_sets[0].title}, all images", "", whole.features)
+    plan = plan_treatments(compared.metadata, compared.metadata["split"].to_numpy(), settings)
+    assert plan is not None
+    return beside(score_treatments([everything], planned, settings), score_treatments(feature_sets, plan, settings))

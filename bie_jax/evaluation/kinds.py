@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from bie_jax.config.schema import Config
-from bie_jax.evaluation.baselines.image_features import image_features
-from bie_jax.evaluation.baselines.shape_features import shape_features
+from bie_jax.evaluation.baselines.image_features import image_features, image_tiles
+from bie_jax.evaluation.baselines.shape_features import outline_tiles, shape_features
 from bie_jax.evaluation.embedding import load_readout
 from bie_jax.evaluation.embedding.decoder import has_decoder
 from bie_jax.evaluation.embedding.read import EmbeddedSet
@@ -36,6 +37,7 @@ class Kind:
 
     Attributes:
         hand_made: (set, rows that get a thumbnail, whether the classical features are among them) -> its baselines.
+        tiles: (set, rows, most px a side) -> a square thumbnail of each row.
         pictures: (workdir, embedded set, [N] labels of any type, seed) -> what is drawn of the embedding.
         invariances: (workdir, embedded set, [N, D] readout, [N] labels, checked configuration) -> what leaves the
             readout as it is, row by row when it is measured.
@@ -46,6 +48,7 @@ class Kind:
     """
 
     hand_made: Callable[[ImageSet, np.ndarray, bool], HandMade]
+    tiles: Callable[[ImageSet, np.ndarray, int], list[Image.Image]]
     pictures: Callable[[Path, EmbeddedSet, np.ndarray, int], list[Picture]]
     invariances: Callable[[Path, EmbeddedSet, np.ndarray, np.ndarray, Config], Iterator[Invariance]]
     facts: Callable[[SetFacts], str]
@@ -126,6 +129,7 @@ def _shape_section(content: Content) -> str:
 KINDS = {
     "images": Kind(
         hand_made=image_features,
+        tiles=image_tiles,
         pictures=_no_pictures,
         invariances=_no_invariances,
         facts=_facts_of_images,
@@ -135,6 +139,7 @@ KINDS = {
     ),
     "shapes": Kind(
         hand_made=shape_features,
+        tiles=outline_tiles,
         pictures=_shape_pictures,
         invariances=_shape_invariances,
         facts=_facts_of_shapes,

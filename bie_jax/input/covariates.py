@@ -9,14 +9,17 @@ from bie_jax.input.image_set import ImageSet
 from bie_jax.shapes.descriptors import SHAPE_PROPERTIES, SIZE_PROPERTIES, region_properties
 
 
-def check_known(image_set: ImageSet, names: Sequence[str]) -> None:
-    """Raise ConfigError, with what there is, unless all are numbers known of a set, of every example, in float32."""
+def check_known(image_set: ImageSet, names: Sequence[str], key: str = "append") -> None:
+    """Raise ConfigError, with what there is, unless all are numbers known of a set, of every example, in float32.
+
+    `key`, of the `eval` group, has asked for them.
+    """
     known = list(image_set.metadata.select_dtypes("number").columns)
     known += [name for name in SIZE_PROPERTIES if image_set.kind == "shapes" and name not in known]
     for name in names:
         if name not in known:
             raise ConfigError(
-                f"config.eval.append={tuple(names)}: {name!r} is no number known of {image_set.name!r}; there are "
+                f"config.eval.{key}={tuple(names)}: {name!r} is no number known of {image_set.name!r}; there are "
                 f"{', '.join(known)}"
             )
         if name in image_set.metadata:
@@ -27,7 +30,7 @@ def check_known(image_set: ImageSet, names: Sequence[str]) -> None:
             if bad.any():
                 row = int(bad.argmax())
                 raise ConfigError(
-                    f"config.eval.append={tuple(names)}: {name!r} is {values[row]} in row {row} of {image_set.name!r}, "
+                    f"config.eval.{key}={tuple(names)}: {name!r} is {values[row]} in row {row} of {image_set.name!r}, "
                     f"and in {int(bad.sum())} rows no number that float32 holds; leave it out, or build the set again "
                     "with a number for every example"
                 )
@@ -38,12 +41,13 @@ def _single(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32)
 
 
-def known_numbers(image_set: ImageSet, names: Sequence[str]) -> np.ndarray:
+def known_numbers(image_set: ImageSet, names: Sequence[str], key: str = "append") -> np.ndarray:
     """Columns of numbers of a set, and of outlines their lengths and areas.
 
     Args:
         image_set: of N images or outlines.
         names: k columns of the set, or of `SIZE_PROPERTIES` (px and px^2).
+        key: of the `eval` group, that asks for them.
 
     Returns:
         [N, k] float32, k may be 0.
@@ -51,7 +55,7 @@ def known_numbers(image_set: ImageSet, names: Sequence[str]) -> np.ndarray:
     Raises:
         ConfigError: for a name that is neither.
     """
-    check_known(image_set, names)
+    check_known(image_set, names, key)
     numbers = image_set.metadata.select_dtypes("number")
     columns = {name: numbers[name] for name in names if name in numbers}
     measured = [name for name in names if name not in numbers]

@@ -51,6 +51,7 @@ class ImageSet:
         fingerprint: of all pixels, their order and the metadata; "" in a set of an earlier version.
         simulated: whether no microscope was involved.
         description: a sentence on what this is.
+        stored_rows: [N] which of the stored images these are; None: all of them.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ImageSet:
     fingerprint: str
     simulated: bool
     description: str
+    stored_rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.metadata)
@@ -87,9 +89,17 @@ class ImageSet:
             images[number] = self._pixels(int(row))
         return images
 
+    def part(self, rows: np.ndarray) -> "ImageSet":
+        """Some of the images, as a set of their own: its statistics and its fingerprint are still those of all."""
+        stored = rows if self.stored_rows is None else self.stored_rows[rows]
+        return dataclasses.replace(self, metadata=self.metadata.iloc[rows].reset_index(drop=True), stored_rows=stored)
+
     def _pixels(self, row: int) -> np.ndarray:
         if not 0 <= row < len(self.metadata):
             raise IndexError(f"row {row} of the set {self.name!r}, which has {len(self.metadata)}")
+        source = self.metadata["source"].iloc[row]
+        if self.stored_rows is not None:
+            row = int(self.stored_rows[row])
         shard = int(np.searchsorted(self._ends, row, side="right"))
         try:
             record = self._readers[shard].read([row - (int(self._ends[shard - 1]) if shard else 0)])[0]
@@ -106,10 +116,7 @@ class ImageSet:
         except (ValueError, IndexError):
             whole = False
         if not whole:
-            raise DamagedSetError(
-                f"{self.directory}: image {row}, from {self.metadata['source'].iloc[row]}, is not what was written; "
-                f"{_REMEDY}"
-            )
+            raise DamagedSetError(f"{self.directory}: image {row}, from {source}, is not what was written; {_REMEDY}")
         return image
 
     @property
@@ -136,7 +143,7 @@ class ImageSet:
         ends = np.cumsum([reader.num_records() for reader in self._readers])
         # Of a file that was cut off the reader knows the rest only, without a word.
         held = int(ends[-1]) if len(ends) else 0
-        if held != len(self.metadata):
+        if held != len(self.metadata) and self.stored_rows is None:
             raise DamagedSetError(
                 f"{self.directory}: its shards hold {held} of {len(self.metadata)} images; a file was cut off or is "
                 f"missing; {_REMEDY}"

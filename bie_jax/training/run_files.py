@@ -18,6 +18,7 @@ from bie_jax.training.writers.log import LOG
 DATASET = "dataset.json"
 EMBEDDINGS, EMBEDDINGS_H5AD = "embeddings.parquet", "embeddings.h5ad"
 RECONSTRUCTIONS, CODEBOOK, COMPONENTS = "reconstructions.npz", "codebook.npz", "components.npz"
+WELL_PROFILES, TREATMENT_PROFILES = "profiles_wells", "profiles_treatments"  # each .parquet and .h5ad
 SCORES, SCORES_TABLE = "scores.json", "scores.parquet"
 
 EMBED_AGAIN = "run the same command with --stage=embed"

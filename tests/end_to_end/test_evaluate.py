@@ -33,7 +33,7 @@ def test_the_table_holds_the_rows_of_the_scores_file(finished):
     assert list(table.columns) == columns.split()
     assert set(table["level"]) == {"image"}
     expected = pd.DataFrame(scores["rows"])
-    pd.testing.assert_frame_equal(table.drop(columns="level"), expected, check_dtype=False, check_exact=True)
+    pd.testing.assert_frame_equal(table, expected, check_dtype=False, check_exact=True)
     assert table["low"].isna().any()
 
 

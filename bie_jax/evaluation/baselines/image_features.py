@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from bie_jax.evaluation.baselines.intensity import intensity_features
@@ -71,6 +72,14 @@ def image_features(image_set: ImageSet, shown: np.ndarray, classical: bool) -> H
             )
         )
     return HandMade(feature_sets, features.tiles)
+
+
+def image_tiles(image_set: ImageSet, rows: np.ndarray, side: int) -> list[Image.Image]:
+    """Thumbnails of some images, in the colors of all others and of at most `side` px."""
+    overall = image_set.statistics["overall"]
+    low, high = np.asarray(overall["percentiles"]["1"]), np.asarray(overall["percentiles"]["99.9"])
+    pictures = (composite(image_set[int(row)][None], low, high)[0] for row in rows)
+    return [thumbnails.shrink(picture, min(side, max(picture.shape[:2]))) for picture in pictures]
 
 
 def classical_features(

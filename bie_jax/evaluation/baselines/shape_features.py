@@ -95,6 +95,11 @@ def shape_features(image_set: ImageSet, shown: np.ndarray, classical: bool) -> H
     return HandMade(feature_sets, [outline_tile(outline, side) for outline in outlines[shown]])
 
 
+def outline_tiles(image_set: ImageSet, rows: np.ndarray, side: int) -> list[Image.Image]:
+    """Thumbnails of some outlines, of `side` px."""
+    return [outline_tile(outline, side) for outline in image_set.images(rows)[..., 0].astype(np.float64)]
+
+
 def outline_tile(outline: np.ndarray, side: int) -> Image.Image:
     """The filled outline [P, 2] (row, column), white on black, in a square of `side` px; its start is a dot."""
     low, high = outline.min(axis=0), outline.max(axis=0)

@@ -41,6 +41,18 @@ class EmbeddedSet:
     model: str
     made_from: MadeFrom
 
+    def part(self, rows: np.ndarray) -> "EmbeddedSet":
+        """Some of the examples; all, as it is."""
+        if len(rows) == len(self.metadata):
+            return self
+        return dataclasses.replace(
+            self,
+            image_set=self.image_set.part(rows),
+            metadata=self.metadata.iloc[rows].reset_index(drop=True),
+            features=self.features[rows],
+            appended=self.appended[rows],
+        )
+
     @property
     def embedding(self) -> np.ndarray:
         """[N, D - A], without what is appended."""

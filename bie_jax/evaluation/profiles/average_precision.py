@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from bie_jax.evaluation.profiles.checks import check_rows
 from bie_jax.evaluation.profiles.cosine import SIMILARITIES_HELD, unit_rows
 from bie_jax.evaluation.profiles.groups import group_rows
 
@@ -17,7 +18,11 @@ class PairRule(NamedTuple):
 
 
 def average_precision(
-    features: np.ndarray, metadata: pd.DataFrame, positive: PairRule, negative: PairRule
+    features: np.ndarray,
+    metadata: pd.DataFrame,
+    positive: PairRule,
+    negative: PairRule,
+    asked: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """The average precision of every profile's positive pairs among its negative ones, by cosine similarity.
 
@@ -33,17 +38,19 @@ def average_precision(
         metadata: N rows, with values in all columns of the rules.
         positive: pairs that should be similar.
         negative: pairs that should not.
+        asked: [N] bool, profiles that get a score, each against all N; time grows with their number. None: all.
 
     Returns:
         N rows with the index of `metadata`: `average_precision`, float64 in (0, 1], NaN without positives or without
-        negatives; `expected_average_precision` of a random order (`expected_average_precision`);
+        negatives, or where nobody asked; `expected_average_precision` of a random order (`expected_average_precision`);
         `normalized_average_precision`, (AP - expected) / (1 - expected), at least -1; `n_pos_pairs`,
         `n_total_pairs`, int64.
 
     Raises:
-        ValueError: no profile has a positive pair, or none has a negative one.
+        ValueError: no profile that is asked has a positive pair, or none has a negative one.
     """
     unit = unit_rows(features, len(metadata))
+    asked = np.ones(len(unit), dtype=bool) if asked is None else check_rows(asked, len(unit), "asked")
     alike, against = group_rows(metadata, positive.same), group_rows(metadata, negative.same)
     positive_members = alike.rows()
     apart = [group_rows(metadata, [column]).codes for column in positive.different]
@@ -54,11 +61,14 @@ def average_precision(
     for members in against.rows():
         # Profiles with the same positives stand beside each other and are compared with them at once.
         members = members[np.argsort(alike.codes[members], kind="stable")]
+        asking = members[asked[members]]
+        if not len(asking):
+            continue
         candidates = unit[members]
-        widest = max(len(members), *(len(positive_members[code]) for code in np.unique(alike.codes[members])))
+        widest = max(len(members), *(len(positive_members[code]) for code in np.unique(alike.codes[asking])))
         step = max(1, SIMILARITIES_HELD // widest)
-        for start in range(0, len(members), step):
-            queries = members[start : start + step]
+        for start in range(0, len(asking), step):
+            queries = asking[start : start + step]
             against_them = _similarities(unit[queries], candidates, queries, members, unlike)
             negatives[queries] = np.isfinite(against_them).sum(axis=1)
             bounds = np.flatnonzero(np.diff(alike.codes[queries])) + 1

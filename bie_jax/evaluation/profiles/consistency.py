@@ -9,7 +9,11 @@ from bie_jax.evaluation.profiles.average_precision import PairRule, average_prec
 
 
 def consistency_average_precision(
-    features: np.ndarray, metadata: pd.DataFrame, mechanism: str, across: Sequence[str]
+    features: np.ndarray,
+    metadata: pd.DataFrame,
+    mechanism: str,
+    across: Sequence[str],
+    asked: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Average precision of profiles of the same mechanism among those of all others.
 
@@ -21,6 +25,7 @@ def consistency_average_precision(
         mechanism: column with the mechanism.
         across: columns in which two profiles of a mechanism must differ: ("compound",) keeps the concentrations of one
             compound from counting as two witnesses; () for none.
+        asked: [N] bool, profiles that get a score; None: all.
 
     Returns:
         As `average_precision`; a mechanism of a single profile, or compound, has no score.
@@ -28,4 +33,5 @@ def consistency_average_precision(
     Raises:
         ValueError: no two profiles of one mechanism, or one mechanism alone.
     """
-    return average_precision(features, metadata, PairRule((mechanism,), tuple(across)), PairRule((), (mechanism,)))
+    positive, negative = PairRule((mechanism,), tuple(across)), PairRule((), (mechanism,))
+    return average_precision(features, metadata, positive, negative, asked)

@@ -48,13 +48,14 @@ def fit_sphering(controls: np.ndarray, rotation: Rotation, epsilon: float, few_c
         rotation: "PCA": columns become components, by falling variance of the controls. "ZCA": they remain features.
         epsilon: at least 0, in units of a singular value of the centered controls; keeps directions of little variance
             from being blown up, and the covariance that far from I.
-        few_controls: n controls span at most n - 1 directions. Where that is fewer than D, "raise" refuses, and "fill"
-            gives the other directions the smallest singular value that there is, as pycytominer does; the covariance
-            is then I in the spanned directions alone.
+        few_controls: n controls span at most n - 1 directions, fewer where each plate was centered on its own, or where
+            features are constant or add up to each other. Where that is fewer than D, "raise" refuses, and "fill" gives
+            the other directions the smallest singular value that there is, as pycytominer does of n - 1 directions; the
+            covariance is then I in the spanned directions alone.
 
     Raises:
-        ValueError: fewer than 2 controls, too few for D features, a linear dependence between features, or a negative
-            epsilon.
+        ValueError: fewer than 2 controls, controls that are all alike, a negative epsilon; where `few_controls` is
+            "raise", too few controls for D features, or a linear dependence between features.
     """
     check_choice(rotation, ("PCA", "ZCA"), "rotation")
     check_choice(few_controls, ("raise", "fill"), "few_controls")
@@ -73,7 +74,9 @@ def fit_sphering(controls: np.ndarray, rotation: Rotation, epsilon: float, few_c
     # All D directions are needed: of fewer rows than features they come with the full decomposition alone.
     _, singular, directions = np.linalg.svd(controls - mean, full_matrices=count < dim)
     rank = int((singular > singular.max() * max(count, dim) * np.finfo(np.float64).eps).sum())
-    if rank < min(dim, count - 1):
+    if rank == 0:
+        raise ValueError(f"the {count} controls are all alike, and have no direction to vary in")
+    if rank < min(dim, count - 1) and few_controls == "raise":
         raise ValueError(
             f"the {count} controls vary in {rank} directions, {min(dim, count - 1)} were expected: features that are "
             "constant or add up to each other; select features by variance and correlation first"

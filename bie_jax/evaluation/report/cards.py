@@ -3,7 +3,7 @@
 from bie_jax.evaluation.report.ordering import best_row, leading_split
 from bie_jax.evaluation.report.titles import CLASSIFIER_TITLES, full_title, split_title
 from bie_jax.evaluation.scores.file import Scores
-from bie_jax.evaluation.scores.keys import TRAINED, entry_key
+from bie_jax.evaluation.scores.keys import ACCURACY, TRAINED, entry_key
 from bie_jax.evaluation.scores.rows import ScoreRow
 from bie_jax.evaluation.scores.score import Entry
 from bie_jax.files.foreign_text import in_html
@@ -20,9 +20,8 @@ def cards(scores: Scores, codes: str | None) -> str:
         shown.append(
             (
                 f"{ours['value']:.3f}",
-                f"macro F1, {split_title(split)}",
-                f"{full_title(trained, scores)}, {CLASSIFIER_TITLES[ours['classifier']]}; 95 % interval "
-                f"{ours['low']:.3f} – {ours['high']:.3f}",
+                f"{'accuracy' if ours['metric'] == ACCURACY else 'macro F1'}, {split_title(split)}",
+                f"{full_title(trained, scores)}, {CLASSIFIER_TITLES[ours['classifier']]}{_interval(ours)}",
             )
         )
         lead = best["value"] - ours["value"]
@@ -58,6 +57,10 @@ def cards(scores: Scores, codes: str | None) -> str:
         f"<div class='card'><b>{in_html(a)}</b><span>{in_html(b)}</span><small>{in_html(c)}</small></div>"
         for a, b, c in shown
     )
+
+
+def _interval(row: ScoreRow) -> str:
+    return "" if row["low"] is None else f"; 95 % interval {row['low']:.3f} – {row['high']:.3f}"
 
 
 def _entry(row: ScoreRow, scores: Scores) -> Entry:

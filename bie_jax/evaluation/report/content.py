@@ -9,6 +9,7 @@ from PIL import Image
 from bie_jax.config.schema import Config
 from bie_jax.evaluation.report.map import Projection
 from bie_jax.evaluation.report.style import Picture
+from bie_jax.evaluation.report.treatments.content import TreatmentContent
 from bie_jax.evaluation.scores.file import Scores
 
 
@@ -24,6 +25,7 @@ class Content:
         projections: maps of the images shown.
         tiles: thumbnails of the images shown, squares of one size.
         pictures: of the section that shows what a decoder makes, where its kind of set has any.
+        treatments: of the section on treatments; None where no column names them.
     """
 
     workdir: Path
@@ -33,6 +35,7 @@ class Content:
     projections: list[Projection]
     tiles: list[Image.Image]
     pictures: list[Picture]
+    treatments: TreatmentContent | None
 
     def __post_init__(self) -> None:
         lengths = {len(self.metadata), len(self.tiles), *(len(each.coordinates) for each in self.projections)}

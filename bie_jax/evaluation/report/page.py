@@ -21,6 +21,7 @@ from bie_jax.evaluation.report.score_notes import normalization_note, notes_list
 from bie_jax.evaluation.report.score_table import score_table
 from bie_jax.evaluation.report.thumbnails import pack_atlas
 from bie_jax.evaluation.report.training_curves import training_section
+from bie_jax.evaluation.report.treatments.section import treatment_section
 from bie_jax.files import integrity
 from bie_jax.files.foreign_text import in_html
 
@@ -78,6 +79,7 @@ def write_report(content: Content) -> Path:
         # --- Class by class, which the script draws
         "confusion_hidden": "" if page_data["featureSets"] else "hidden",
         # --- The other sections
+        "treatments": treatment_section(content.treatments, config.eval.seed),
         "plates": plate_table(scores),
         "pictures_title": kind.pictures_title,
         "reconstructions": kind.pictures_section(content),

@@ -38,7 +38,7 @@ class ScoreLine(NamedTuple):
 def score_figure(scores: Scores) -> str:
     """The picture of the leading split; none without one."""
     split = leading_split(scores)
-    if split is None:
+    if split is None or not any(entry["classifiers"] for entry in scores["feature_sets"].values()):
         return ""
     lines = []
     for entries in grouped(scores):

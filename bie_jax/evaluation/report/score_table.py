@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from bie_jax.evaluation.report.ordering import grouped, leading_split
 from bie_jax.evaluation.report.titles import split_title
+from bie_jax.evaluation.scores.centroids import Centroids
 from bie_jax.evaluation.scores.classification import Classification
 from bie_jax.evaluation.scores.file import Scores
 from bie_jax.evaluation.scores.keys import LOGISTIC_REGRESSION, MAJORITY, RANDOM_FOREST, TRAINED
@@ -20,17 +21,22 @@ def score_table(scores: Scores) -> str:
     leading = leading_split(scores)
     splits.sort(key=lambda name: name != leading)
     knn = next((entry["knn"] for entry in scores["feature_sets"].values() if entry["knn"]), None)
+    many = any(entry["centroids"] for entry in scores["feature_sets"].values())
+    metric = "accuracy" if many else "macro F1"
     group_heads = "".join(
-        f'<th colspan="2" scope="colgroup">{in_html(split_title(split))}: macro F1</th>' for split in splits
+        f'<th colspan="2" scope="colgroup">{in_html(split_title(split))}: {metric}</th>' for split in splits
     )
-    heads = "".join('<th scope="col">logistic regression</th><th scope="col">random forest</th>' for _ in splits)
+    pair = ("nearest mean", "among the 10 nearest") if many else ("logistic regression", "random forest")
+    heads = "".join(f'<th scope="col">{name}</th>' for _ in splits for name in pair)
     rows = []
     for entries in grouped(scores):
         for entry, mark, opening in row_heads(entries, scores, described=True):
             classifiers = entry["classifiers"]
             cells = []
             for split in splits:
-                if MAJORITY in classifiers:
+                if many:
+                    cells += _centroid_cells(entry["centroids"][split])
+                elif MAJORITY in classifiers:
                     cells.append(_score_cell(classifiers[MAJORITY][split]).replace("<td ", '<td colspan="2" ', 1))
                 else:
                     cells += [_score_cell(classifiers[name][split]) for name in (LOGISTIC_REGRESSION, RANDOM_FOREST)]
@@ -77,6 +83,14 @@ def normalization_head(scores: Scores, rows: int) -> str:
 def range_of_draws(values: list[float]) -> str:
     """What several seeds gave, where there were several."""
     return f"<span>seeds {min(values):.3f} – {max(values):.3f}</span>" if len(values) > 1 else ""
+
+
+def _centroid_cells(score: Centroids) -> list[str]:
+    return [
+        f'<td class="score"><b>{score["accuracy"]:.3f}</b><span>chance {score["chance"]:.2g}</span>'
+        f"{range_of_draws(score['accuracy_of_draws'])}</td>",
+        f'<td class="score"><b>{score["top_10"]:.3f}</b><span>chance {score["top_10_chance"]:.2g}</span></td>',
+    ]
 
 
 def _score_cell(score: Classification) -> str:

@@ -5,6 +5,7 @@ from bie_jax.evaluation.scores.keys import (
     HELD_OUT,
     LOGISTIC_REGRESSION,
     MAJORITY,
+    NEAREST_CENTROID,
     RANDOM_FOREST,
     STRATIFIED,
     UNSEEN,
@@ -16,6 +17,7 @@ CLASSIFIER_TITLES = {
     LOGISTIC_REGRESSION: "logistic regression",
     RANDOM_FOREST: "random forest",
     MAJORITY: "majority",
+    NEAREST_CENTROID: "nearest mean",
 }
 _SPLIT_TITLES = {STRATIFIED: "stratified k-fold", UNSEEN: "unseen by the encoder", HELD_OUT: "held out"}
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from bie_jax.evaluation.scores.invariance import Invariance
 from bie_jax.evaluation.scores.score import FeatureScores
+from bie_jax.evaluation.treatments.score import TreatmentScores
 from bie_jax.files import integrity
 from bie_jax.files.integrity import MadeFrom
 from bie_jax.input.image_set import ImageSet
@@ -30,13 +31,14 @@ class SetFacts(TypedDict):
 class Scores(FeatureScores):
     """The content of `scores.json`.
 
-    `transductive` says what the encoder saw of the images, and `seconds` what scoring took until then; `invariances`
-    are those of shapes.
+    `treatments` is None where no column names them; `transductive` says what the encoder saw of the images, and
+    `seconds` what scoring took until then; `invariances` are those of shapes.
     """
 
     set: SetFacts
     model: str
     made_from: MadeFrom
+    treatments: TreatmentScores | None
     transductive: str
     invariances: list[Invariance]
     seconds: float | None

@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from bie_jax.config.schema import EvalConfig
 from bie_jax.evaluation.scores.keys import HELD_OUT, STRATIFIED, UNSEEN, left_out_group
-from bie_jax.evaluation.scores.plan import ScoringPlan
+from bie_jax.evaluation.scores.plan import ScoringPlan, listed
 from bie_jax.input import columns
 
 
@@ -103,7 +103,7 @@ def describe_gaps(labels: np.ndarray, folds: list[Fold]) -> list[str]:
         if len(unseen):
             count = int(np.isin(labels[fold.test], unseen).sum())
             notes.append(
-                f"Held out {fold.name}: {', '.join(map(str, unseen))} occurs nowhere in the training fold, "
+                f"Held out {fold.name}: {listed(unseen.tolist())} occurs nowhere in the training fold, "
                 f"so its {count} images are counted as wrong."
             )
         present = np.unique(labels[fold.test])

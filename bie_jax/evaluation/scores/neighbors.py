@@ -51,6 +51,7 @@ def not_same_well_knn(
     *,
     components: Reduction | None = None,
     seed: int = 0,
+    most_asked: int = 10**9,
 ) -> Neighbors:
     """Accuracy of the vote of the k nearest images that lie in another well, beside chance.
 
@@ -66,10 +67,11 @@ def not_same_well_knn(
         k: neighbors that vote; fewer vote where fewer are allowed.
         components: see `build_preparation`.
         seed: of the components.
+        most_asked: images that are asked for their neighbors among all; of more, so many are drawn.
 
     Returns:
-        `accuracy`; `chance`, the share of same-label images among the allowed ones; `images`, how many had a neighbor
-        at all; `without_match`, images whose label occurs in no other well: they can only be wrong.
+        `accuracy`; `chance`, the share of same-label images among the allowed ones; `images`, how many were asked;
+        `without_match`, those of them whose label occurs in no other well: they can only be wrong.
 
     Raises:
         ValueError: k < 1, or all images come from one well.
@@ -82,10 +84,13 @@ def not_same_well_knn(
     if len(names) < 2:
         raise ValueError(f"not-same-well neighbors need at least two wells, all images come from {names[0]}")
 
-    per_well = np.zeros((len(names), len(classes)))
-    np.add.at(per_well, (well_of_image, class_of_image), 1)
-    allowed = len(labels) - per_well.sum(axis=1)[well_of_image]
-    same_label = (per_well.sum(axis=0) - per_well[well_of_image])[np.arange(len(labels)), class_of_image]
+    of_well, of_class = np.bincount(well_of_image), np.bincount(class_of_image)
+    _, pair, of_pair = np.unique(well_of_image * len(classes) + class_of_image, return_inverse=True, return_counts=True)
+    allowed = len(labels) - of_well[well_of_image]
+    same_label = of_class[class_of_image] - of_pair[pair]
+    is_asked = np.ones(len(labels), dtype=bool)
+    if len(labels) > most_asked:
+        is_asked[np.random.default_rng(seed).permutation(len(labels))[most_asked:]] = False
 
     # In float64: of a cosine near 1 single precision keeps no more than which images are within 1/50 of a degree.
     features = np.asarray(features, dtype=np.float64)
@@ -94,7 +99,7 @@ def not_same_well_knn(
     num_parts = min(NUM_PARTS, len(names))
     with threadpool_limits(1, user_api="blas"):
         for part in range(num_parts):
-            asked = np.flatnonzero(well_of_image % num_parts == part)
+            asked = np.flatnonzero(is_asked & (well_of_image % num_parts == part))
             others = features[well_of_image % num_parts != part]
             preparation = build_preparation(len(others), features.shape[1], components, seed)
             unit = preparation.fit(others).transform(features)
@@ -104,16 +109,29 @@ def not_same_well_knn(
                 rows = asked[start : start + block]
                 similarity = unit[rows] @ unit.T  # [b, N]
                 similarity[well_of_image[rows, None] == well_of_image[None, :]] = -np.inf
-                nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+                nearest = first_largest(similarity, k)
                 counted = np.isfinite(np.take_along_axis(similarity, nearest, axis=1))
                 for row, neighbors, valid in zip(rows, class_of_image[nearest], counted, strict=True):
                     votes = np.bincount(neighbors[valid], minlength=len(classes))
                     winner = next(c for c in neighbors if votes[c] == votes.max())
                     correct[row] = winner == class_of_image[row]
     return {
-        "accuracy": float(correct.mean()),
-        "chance": float((same_label / allowed).mean()),
+        "accuracy": float(correct[is_asked].mean()),
+        "chance": float((same_label / allowed)[is_asked].mean()),
         "k": int(k),
-        "images": len(labels),
-        "without_match": int((same_label == 0).sum()),
+        "images": int(is_asked.sum()),
+        "without_match": int((same_label[is_asked] == 0).sum()),
     }
+
+
+def first_largest(values: np.ndarray, k: int) -> np.ndarray:
+    """[n, k] places of the k largest of each row [n, N], falling; of equal values the first ones."""
+    k = min(k, values.shape[1])
+    if k == 1:
+        return values.argmax(axis=1)[:, None]
+    least = np.partition(values, values.shape[1] - k, axis=1)[:, values.shape[1] - k]
+    chosen = np.empty((len(values), k), dtype=np.int64)
+    for row, (line, bound) in enumerate(zip(values, least)):
+        found = np.flatnonzero(line >= bound)
+        chosen[row] = found[np.argsort(-line[found], kind="stable")[:k]]
+    return chosen

@@ -6,7 +6,7 @@ that score; the others are scored. Nothing here looks at features.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from bie_jax.input.splits import sides_of
 
 NEIGHBORS = "neighbors"
 LEAST_FOR_UMAP = 4  # images; a neighborhood needs three others
+MOST_CLASSES = 200  # that classifiers are fitted to; of more, the nearest mean is asked
 _NAMED = 8  # classes that a note names
 
 
@@ -64,6 +65,11 @@ class ScoringPlan:
     umap: bool
     interval_over: Literal["wells", "images"]
     notes: tuple[str, ...]
+
+    @functools.cached_property
+    def many_classes(self) -> bool:
+        """Whether there are too many classes for classifiers."""
+        return len(np.unique(self.labels[self.labeled])) > MOST_CLASSES
 
     @functools.cached_property
     def resampled(self) -> np.ndarray:
@@ -150,7 +156,7 @@ def _intervals(labels: np.ndarray, positions: np.ndarray) -> tuple[Literal["well
             "plates or cultures apart."
         ]
     few = [name for name, count in _spread(labels, positions).items() if count < 3]
-    note = f"Fewer than three wells of {_listed(few)}: intervals that resample wells are too narrow there."
+    note = f"Fewer than three wells of {listed(few)}: intervals that resample wells are too narrow there."
     return "wells", [note] if few else []
 
 
@@ -172,20 +178,25 @@ def _parts(
         ]
     group = settings.group
     everything = labeled
+    many = [
+        f"The column {settings.label} holds {len(classes)} labels: no classifier is fitted to more than "
+        f"{MOST_CLASSES}; asked is whether the nearest mean of a label is the right one."
+    ]
     labeled = labeled[sides[labeled] != columns.HELD_OUT]
     grouped = labeled[groups[labeled] != ""]
     parts: dict[str, Part] = {}
-    notes: list[str] = []
+    notes: list[str] = many if len(classes) > MOST_CLASSES else []
 
     def add(name: str, title: str, rows: np.ndarray, kept: dict[str, int], least: int, needs: str) -> None:
         """`kept`: class -> how many there are of what a class needs `least` of."""
-        left_out = {key: int((labels[rows] == key).sum()) for key, count in kept.items() if count < least}
+        counts = dict(zip(*np.unique(labels[rows], return_counts=True)))
+        left_out = {key: int(counts[key]) for key, count in kept.items() if count < least}
         if len(kept) - len(left_out) < 2:
             notes.append(f"{title} is not scored: fewer than two classes have {needs}.")
             return
         if left_out:
             count = [f"{key} ({count} image{'s' * (count != 1)})" for key, count in left_out.items()]
-            notes.append(f"{title} leaves out {_listed(count)}: a class needs {needs}.")
+            notes.append(f"{title} leaves out {listed(count)}: a class needs {needs}.")
         parts[name] = Part(rows[~np.isin(labels[rows], list(left_out))], left_out)
 
     folds = settings.folds
@@ -264,7 +275,7 @@ def _controls(
             f"{settings.folds} images (config.eval.folds)."
         ]
     left_out = [f"{plate} ({count})" for plate, count in images.items() if plate not in kept]
-    note = f"Plate identity leaves out plates with too few {what}: {_listed(left_out)} images."
+    note = f"Plate identity leaves out plates with too few {what}: {listed(left_out)} images."
     return rows[np.isin(plates[rows], list(kept))], [note] if left_out else []
 
 
@@ -274,6 +285,7 @@ def _spread(names: np.ndarray, over: np.ndarray) -> dict[str, int]:
     return {str(name): int(count) for name, count in pairs.groupby("name").size().items()}
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: Sequence[object]) -> str:
+    """The first of some names, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(map(str, names[:_NAMED])) + more

@@ -17,7 +17,7 @@ class Row(NamedTuple):
     Attributes:
         split, classifier, metric: of the number; names as in `keys.py`.
         value: of the metric.
-        n: images tested.
+        n: images, wells or treatments tested.
         low, high: ends of the 95 % interval; None where there is none.
     """
 
@@ -31,11 +31,15 @@ class Row(NamedTuple):
 
 
 class ScoreRow(TypedDict):
-    """The same beside what it is of, as it stands in `scores.json`; `draws`: seeds of which `value` is the mean."""
+    """The same beside what it is of, as it stands in `scores.json`.
+
+    `draws`: seeds of which `value` is the mean; `level`: what one row of features was.
+    """
 
     feature_set: str
     normalization: str
     draws: int
+    level: str
     split: str
     classifier: str
     metric: str
@@ -45,12 +49,13 @@ class ScoreRow(TypedDict):
     n: int
 
 
-def score_row(feature_set: str, normalization: str, draws: int, row: Row) -> ScoreRow:
+def score_row(feature_set: str, normalization: str, draws: int, row: Row, level: str = IMAGE) -> ScoreRow:
     """A kind of score's row, said of what it is."""
     return {
         "feature_set": feature_set,
         "normalization": normalization,
         "draws": draws,
+        "level": level,
         "split": row.split,
         "classifier": row.classifier,
         "metric": row.metric,
@@ -62,14 +67,13 @@ def score_row(feature_set: str, normalization: str, draws: int, row: Row) -> Sco
 
 
 def write_score_table(path: Path, rows: list[ScoreRow], made_from: MadeFrom) -> None:
-    """Write the rows as Parquet, whole or not at all, with a column `level` that says what a row of features is of.
+    """Write the rows as Parquet, whole or not at all.
 
     Raises:
         DiskError: if there is no room or no right to write.
     """
     names = list(ScoreRow.__annotations__)
     table = pd.DataFrame(rows, columns=pd.Index(names)).astype({"value": float, "low": float, "high": float})
-    table.insert(names.index("split"), "level", IMAGE)
     content = io.BytesIO()
     table.to_parquet(content, index=False)
     integrity.write_bytes(path, content.getvalue(), made_from)

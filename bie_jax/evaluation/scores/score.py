@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from bie_jax.config.schema import EvalConfig
 from bie_jax.evaluation.feature_set import FeatureSet, Reduction
+from bie_jax.evaluation.scores.centroids import Centroids, centroid_rows, mean_centroids, nearest_centroids
 from bie_jax.evaluation.scores.classification import (
     Classification,
     classification_rows,
@@ -45,7 +46,8 @@ from bie_jax.evaluation.scores.rows import ScoreRow, score_row
 class Entry(TypedDict):
     """All scores of one set of features under one normalization.
 
-    `classifiers` holds each classifier's score of each split; `knn` and `plate_identity` are None where they could not
+    `classifiers` holds each classifier's score of each split, `centroids` what stands for them where there are too many
+    classes; `knn` and `plate_identity` are None where they could not
     be scored.
     """
 
@@ -56,6 +58,7 @@ class Entry(TypedDict):
     dim: int
     draws: int
     classifiers: dict[str, dict[str, Classification]]
+    centroids: dict[str, Centroids]
     knn: NeighborsOfDraws | None
     plate_identity: PlateIdentityOfDraws | None
 
@@ -114,7 +117,8 @@ def score_features(feature_sets: list[FeatureSet], plan: ScoringPlan, settings: 
             title = feature_set.title if len(under) == 1 else f"{feature_set.title}, {TITLES[normalization]}"
             notes += [f"{title}{note}" for note in said]
             bar.update()
-    entries[MAJORITY] = _score_majority(plan, folds, settings)
+    if not plan.many_classes:
+        entries[MAJORITY] = _score_majority(plan, folds, settings)
 
     names, counts = np.unique(plan.labels[plan.labeled], return_counts=True)
     return {
@@ -136,6 +140,7 @@ def score_rows(entries: dict[str, Entry]) -> list[ScoreRow]:
         for entry in entries.values()
         for row in itertools.chain(
             classification_rows(entry["classifiers"]),
+            centroid_rows(entry["centroids"]),
             neighbor_rows(entry["knn"]),
             plate_identity_rows(entry["plate_identity"]),
         )
@@ -157,9 +162,17 @@ def _score(
     notes: list[str] = []
 
     classifiers: dict[str, dict[str, Classification]] = {}
-    if folds:
+    centroids: dict[str, Centroids] = {}
+    if folds and not plan.many_classes:
         classifiers = {LOGISTIC_REGRESSION: {}, RANDOM_FOREST: {}}
     for split, parts in folds.items():
+        if plan.many_classes:
+            of_draws = [
+                nearest_centroids(draw, plan.labels, parts, components=components, seed=settings.seed) for draw in draws
+            ]
+            centroids[split] = mean_centroids(of_draws)
+            bar.update(len(draws) * len(parts))
+            continue
         predictions = [
             cross_validate(
                 draw,
@@ -203,6 +216,7 @@ def _score(
         "dim": feature_set.dim,
         "draws": len(draws),
         "classifiers": classifiers,
+        "centroids": centroids,
         "knn": neighbors,
         "plate_identity": identity,
     }
@@ -223,6 +237,7 @@ def _score_majority(plan: ScoringPlan, folds: dict[str, list[Fold]], settings: E
         "dim": 0,
         "draws": 1,
         "classifiers": {MAJORITY: splits} if splits else {},
+        "centroids": {},
         "knn": None,
         "plate_identity": None,
     }
@@ -253,6 +268,7 @@ def _neighbors(
         settings.knn_k,
         components=components,
         seed=settings.seed,
+        most_asked=settings.most_queries,
     )
 
 

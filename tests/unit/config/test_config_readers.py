@@ -72,6 +72,10 @@ def test_every_reader_reads_in_some_configuration():
     changes = (
         {},
         {"model.name": "vae"},
+        {
+            "eval.profile.treatment": ("sirna",),
+            "eval.profile.steps": ("normalize", "select", "components", "sphere", "tvn"),
+        },
         {"model.encoder": "resnet", "model.name": "ae"},
         {"model.encoder": "vit", "model.channels": "tokens", "model.name": "mae", "data.num_folds": 2},
         {"model.quantizer.name": "residual", "model.latent_dim": 64, "model.quantizer.num_codes": 16},

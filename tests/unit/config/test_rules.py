@@ -103,6 +103,21 @@ BROKEN = {
     ),
     "_peak_is_highest": (IMAGES, {"optimizer.min_lr": 1.0}, "optimizer: min_lr=1.0 above lr=0.001, the peak: "),
     "_microbatches_are_equal": (IMAGES, {"train.accumulate_steps": 3}, "train: batch_size=64 is not a multiple of ac"),
+    "_cells_are_counted_once": (
+        IMAGES,
+        {"eval.cell_count_channel": "DNA", "eval.cell_count_column": "n_cells"},
+        "eval: cell_count_channel='DNA' and cell_count_column='n_cells': one of them is ''",
+    ),
+    "_steps_differ": (
+        IMAGES,
+        {"eval.profile.steps": ("select", "select")},
+        "eval.profile.steps=('select', 'select'): each at most once",
+    ),
+    "_steps_have_their_controls": (
+        IMAGES,
+        {"eval.profile.treatment": ("a",), "eval.profile.steps": ("normalize", "tvn"), "eval.probe_control": ""},
+        "eval.probe_control='' with 'tvn', 'normalize' in eval.profile.steps: they are fitted to negative controls",
+    ),
     "_one_axis_takes_what_is_left": (IMAGES, {"train.mesh.fsdp": -1}, "train.mesh: data=-1 and fsdp=-1: only one axis"),
     "_warmup_ends_before_the_last_epoch": (IMAGES, {"train.epochs": 5}, ": optimizer.warmup_epochs=5 leaves nothing"),
     "_sizes_are_multiples_of_the_stride": (

@@ -122,3 +122,16 @@ def test_scores_are_those_of_copairs(plates, rules):
     found = average_precision(features, metadata, *rules)
     for column in ("average_precision", "normalized_average_precision", "n_pos_pairs", "n_total_pairs"):
         np.testing.assert_allclose(found[column], theirs[column], atol=1e-6, err_msg=column)
+
+
+@pytest.mark.parametrize("held", [2**22, 100])
+def test_those_that_are_asked_have_the_scores_that_they_have_among_all(plates, held, monkeypatch):
+    monkeypatch.setattr(module, "SIMILARITIES_HELD", held)
+    features, metadata, _ = plates
+    asked = np.arange(len(metadata)) % 3 == 1
+    every = average_precision(features, metadata, POSITIVE, NEGATIVE)
+    some = average_precision(features, metadata, POSITIVE, NEGATIVE, asked)
+    pd.testing.assert_frame_equal(some[asked], every[asked])
+    assert some.loc[~asked, "average_precision"].isna().all()
+    with pytest.raises(ValueError, match=r"asked must be \[42\] bool"):
+        average_precision(features, metadata, POSITIVE, NEGATIVE, asked[:-1])

@@ -70,6 +70,8 @@ def test_what_cannot_be_sphered_is_told():
     controls[:, 2] = controls[:, 0] + controls[:, 1]
     with pytest.raises(ValueError, match="vary in 5 directions, 6 were expected"):
         fit_sphering(controls, "ZCA", 1e-3, "raise")
+    with pytest.raises(ValueError, match="all alike"):
+        fit_sphering(np.ones((9, 3)), "ZCA", 1e-3, "fill")
     controls[4, 1] = np.nan
     with pytest.raises(ValueError, match="NaN or infinite, the first in row 4, column 1"):
         fit_sphering(controls, "ZCA", 0.0, "raise")
@@ -93,3 +95,16 @@ def test_standardized_zca_is_zca_cor_of_pycytominer():
     scaling = fit_scaling(controls, "standardize", "raise")
     found = fit_sphering(scaling.transform(controls), "ZCA", 1e-6, "raise").transform(scaling.transform(others))
     np.testing.assert_allclose(found, theirs.transform(pd.DataFrame(others)), atol=1e-8)
+
+
+def test_directions_that_centering_of_plates_has_taken_are_filled():
+    """12 controls of 3 plates, each centered on its own plate, span 9 of 10 directions at most."""
+    controls = correlated(12, 10)
+    for plate in range(3):
+        controls[4 * plate : 4 * plate + 4] -= controls[4 * plate : 4 * plate + 4].mean(axis=0)
+    with pytest.raises(ValueError, match="vary in 9 directions, 10 were expected"):
+        fit_sphering(controls, "PCA", 0.0, "raise")
+    filled = fit_sphering(controls, "PCA", 0.0, "fill")
+    _, singular, directions = np.linalg.svd(controls)
+    np.testing.assert_allclose(np.abs(directions @ filled.weights)[-1, -1], np.sqrt(11) / singular[8])
+    np.testing.assert_allclose(np.cov(controls @ filled.weights, rowvar=False)[:9, :9], np.eye(9), atol=1e-9)

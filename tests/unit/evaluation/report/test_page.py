@@ -78,7 +78,14 @@ def test_pictures_that_do_not_belong_together_are_refused(finished, tmp_path):
     projection = Projection("a", "b", "c", np.zeros((3, 2)), "d")
     with pytest.raises(ValueError, match=r"\[2, 3\]"):
         Content(
-            tmp_path, load_config(workdir), scores, pd.DataFrame({"label": ["a", "b"]}), [projection], [None, None], []
+            tmp_path,
+            load_config(workdir),
+            scores,
+            pd.DataFrame({"label": ["a", "b"]}),
+            [projection],
+            [None, None],
+            [],
+            None,
         )
 
 
