@@ -16,12 +16,13 @@ def command_of(arguments: Sequence[str], workdir: Path, cache: str) -> list[str]
     return [sys.executable, launch, *arguments, f"--workdir={workdir}", f"--compilation_cache={cache}"]
 
 
-def environment_of(each: Share, group: str) -> Mapping[str, str]:
-    """What a trial's process is told: how many threads, how much of a GPU, and what W&B groups it by.
+def environment_of(each: Share, group: str, name: str) -> Mapping[str, str]:
+    """What a trial's process is told: how many threads, how much of a GPU, and what W&B calls it.
 
     Args:
         each: what a trial may take.
         group: name of the sweep.
+        name: of the trial.
     """
     threads = str(each.cores)
     told = {
@@ -31,6 +32,7 @@ def environment_of(each: Share, group: str) -> Mapping[str, str]:
         "OPENBLAS_NUM_THREADS": threads,
         "LOKY_MAX_CPU_COUNT": threads,
         "WANDB_RUN_GROUP": group,
+        "WANDB_NAME": name,
     }
     if 0 < each.gpus < 1:
         told["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{_MEMORY_SHARE * each.gpus:.3f}"

@@ -10,12 +10,10 @@ import os
 import shutil
 import signal
 import time
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -27,7 +25,8 @@ from bie_jax.config.stored import flatten
 from bie_jax.files.lock import locked
 from bie_jax.training.writers.stop_signal import Interrupted
 from bie_jax.tuning.check import check_all
-from bie_jax.tuning.command import REPOSITORY, command_of, environment_of
+from bie_jax.tuning.cluster import started_ray
+from bie_jax.tuning.command import command_of, environment_of
 from bie_jax.tuning.folder import RANKING_TEXT, State, SweepFolder
 from bie_jax.tuning.process import TrialProcess
 from bie_jax.tuning.progress import ProgressTable
@@ -38,7 +37,6 @@ from bie_jax.tuning.sweep import Logged, Sweep, as_json, check_apart, load_sweep
 from bie_jax.tuning.trials import Base, Trial
 from bie_jax.tuning.values import value_of_run
 
-_OBJECT_STORE_BYTES = 100 << 20  # results are a few numbers
 # No statistics to Ray's makers, no files of its own about every trial, and none of its own tables beside ours.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -111,7 +109,7 @@ class _Planned(Searcher):
             "name": trial.name,
             "command": command_of(trial.arguments, workdir, self._cache),
             "cwd": os.getcwd(),  # paths are what they are to who typed them
-            "environment": dict(environment_of(self._sweep.each, self._folder.path.name)),
+            "environment": dict(environment_of(self._sweep.each, self._folder.path.name, trial.name)),
             "workdir": str(workdir),
             "log": str(self._folder.log(trial)),
             "metric": metric.name if isinstance(metric, Logged) else "val/loss",
@@ -185,7 +183,7 @@ def _run_trials(sweep: Sweep, folder: SweepFolder, queue: TrialQueue, left: int,
     ray_files = folder.path / ".ray"  # of this call alone; no later one reads them
     planned = _Planned(sweep, folder, queue, cache)
     with (
-        _started_ray(sweep),
+        started_ray(sweep),
         ProgressTable(queue.total, left, str(sweep.metric)) as table,
         _sigterm_as_interrupt() as terminated,
     ):
@@ -226,57 +224,6 @@ def _scheduler(sweep: Sweep) -> TrialScheduler:
         grace_period=sweep.halving.first_epochs,
         reduction_factor=sweep.halving.factor,
     )
-
-
-@contextlib.contextmanager
-def _started_ray(sweep: Sweep) -> Iterator[None]:
-    """A Ray of this machine, or the cluster that RAY_ADDRESS names."""
-    told: dict[str, Any] = {}
-    if not os.environ.get("RAY_ADDRESS"):
-        told = {
-            "address": "local",
-            "num_cpus": sweep.at_once * sweep.each.cores,
-            "object_store_memory": _OBJECT_STORE_BYTES,
-            "include_dashboard": False,
-        }
-    with warnings.catch_warnings():
-        # jax warns of every fork; those of Ray are followed by an exec at once, which is safe.
-        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
-        ray.init(
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY)}},
-            **told,
-        )
-    try:
-        _check_room(sweep, ray.cluster_resources())
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _check_room(sweep: Sweep, there: Mapping[str, float]) -> None:
-    """Raise ConfigError if no trial would ever start; say so if fewer than wanted can run at once.
-
-    Args:
-        sweep: what each of its trials may take.
-        there: what Ray has, by its own names.
-    """
-    needed = {
-        "cores": ("CPU", float(sweep.each.cores)),
-        "gpus": ("GPU", sweep.each.gpus),
-        "memory_gb": ("memory", sweep.each.memory_gb * _GIB),
-    }
-    room = sweep.at_once
-    for field, (name, amount) in needed.items():
-        has = there.get(name, 0.0)
-        if amount > has:
-            shown = has / _GIB if name == "memory" else has
-            raise ConfigError(f"each.{field}={getattr(sweep.each, field):g} of the sweep, and Ray has {shown:.3g}")
-        if amount:
-            room = min(room, int(has / amount))
-    if room < sweep.at_once:
-        print(f"sweep: Ray has room for {room} trials at once, not for {sweep.at_once}")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """A trial's process, without Ray around it: a real one, which writes a log, fails, or is killed."""
 
-import json
 import os
 import signal
 import subprocess
@@ -26,7 +25,7 @@ for epoch in (1, 2):
 """
 
 
-def _started(tmp_path, code, *, metric="val/loss"):
+def _started(tmp_path, code, *, metric="val/loss", environment=None):
     one = TrialProcess.__new__(TrialProcess)
     workdir = tmp_path / "run"
     workdir.mkdir(exist_ok=True)
@@ -34,7 +33,7 @@ def _started(tmp_path, code, *, metric="val/loss"):
         {
             "command": [sys.executable, "-c", f"import sys\n{code}", str(workdir / "metrics.jsonl")],
             "cwd": str(tmp_path),
-            "environment": {"TOLD": "yes"},
+            "environment": environment or {"TOLD": "yes"},
             "workdir": str(workdir),
             "log": str(tmp_path / "run.log"),
             "metric": metric,
@@ -133,11 +132,18 @@ def _wait_for(path):
     raise AssertionError(path)
 
 
-def test_a_trial_is_told_its_share():
-    told = environment_of(Share(2, 0.5, 0), "mine")
+def test_a_trial_is_told_its_share(tmp_path, monkeypatch):
+    told = environment_of(Share(2, 0.5, 0), "mine", "lr=1,seed=0")
     assert told["NPROC"] == told["OMP_NUM_THREADS"] == told["LOKY_MAX_CPU_COUNT"] == "2"
     assert told["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.375"
-    assert told["WANDB_RUN_GROUP"] == "mine"
-    assert json.dumps(told)
+    assert (told["WANDB_RUN_GROUP"], told["WANDB_NAME"]) == ("mine", "lr=1,seed=0")
     for gpus in (0, 1, 2):
-        assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in environment_of(Share(2, gpus, 0), "mine")
+        assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in environment_of(Share(2, gpus, 0), "mine", "")
+
+    # Which GPU it is stands in the environment of Ray's process; how much of it, in what the sweep says.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # Ray's own idea of it
+    shown = ("CUDA_VISIBLE_DEVICES", "XLA_PYTHON_CLIENT_MEM_FRACTION", "OMP_NUM_THREADS", "WANDB_RUN_GROUP")
+    code = f"import os; raise SystemExit(' '.join(os.environ[name] for name in {shown}))"
+    (result,) = _all(_started(tmp_path, code, environment=dict(told)))
+    assert result["said"] == "3 0.375 2 mine"
