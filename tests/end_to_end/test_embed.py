@@ -164,6 +164,17 @@ def test_an_untrained_network_is_read_at_its_bottleneck_and_before_it(trained_wo
     np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_part_larger_than_what_training_sees_is_embedded(trained_workdir, embedder, tiny_set, tmp_path):
+    """The same network in a run that was trained on smaller windows."""
+    workdir = shutil.copytree(trained_workdir[0], tmp_path / "run")
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["crop_size"], config["eval"]["image_size"] = [16, 16], [24, 24]
+    integrity.write_json(workdir / "config.json", config)
+    images = tiny_set.images(range(3))
+    expected = embedder.embed(images[:, 4:28, 4:28])
+    np.testing.assert_allclose(bie_jax.load(workdir).embed(images), expected, atol=1e-6)
+
+
 def test_files_hold_what_was_embedded(trained_workdir, embedder, tiny_set, tmp_path):
     workdir = shutil.copytree(trained_workdir[0], tmp_path / "run")
     table = write_embeddings(workdir)

@@ -60,7 +60,8 @@ class Embedder:
         )
         network = Network(config, model, table, readouts)
         self._inputs = network.inputs
-        blank = jnp.zeros((1, *config.data.crop_size, len(self.channel_names)))
+        size = config.eval.image_size if config.eval.image_size != (0, 0) else config.data.crop_size
+        blank = jnp.zeros((1, *size, len(self.channel_names)))
         read = jax.eval_shape(network.encode, self._variables, blank, jnp.zeros(1, jnp.int32))[0]
         self.widths: tuple[int, ...] = tuple(part.shape[-1] for part in read)
         self.dim: int = sum(self.widths) if components is None else components.axes.shape[1]
