@@ -83,15 +83,17 @@ class TrialProcess(tune.Trainable):
         return None
 
     def _said(self, code: int) -> str:
-        """The last line that says what went wrong."""
+        """The line that says what went wrong: ours, that of the last traceback's exception, or the last one."""
         if code == 0:
             return ""
         with self._log.open("rb") as log:
             log.seek(self._log_start)
-            lines = [line.strip() for line in re.split(r"[\r\n]+", log.read().decode(errors="replace"))]
-        lines = [line for line in lines if line]
+            text = log.read().decode(errors="replace")
+        lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
         ours = [line for line in lines if line.startswith("launch.py: ")]
-        said = (ours or lines or [""])[-1].removeprefix("launch.py: ")[:300]
+        # The first line after it that is not indented; more may follow, of the exception or of jax.
+        raised = re.findall(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(\S.*)", text, re.MULTILINE)
+        said = (ours or raised or lines or [""])[-1].removeprefix("launch.py: ")[:300]
         if code < 0:
             name = signal.Signals(-code).name
             cause = ", by the system if memory ran out" if -code == signal.SIGKILL else ""

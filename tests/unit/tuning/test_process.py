@@ -67,6 +67,9 @@ def test_validations_are_told_as_they_come_and_the_end_with_the_last(tmp_path):
             "the loss is nan",
         ),
         ("raise MemoryError('no room')", "MemoryError: no room"),
+        ("raise MemoryError('no room:\\n  1 GB of this\\n2 GB of that')", "MemoryError: no room:"),
+        # As jax does it.
+        ("error = ValueError('why'); error.add_note('-----\\nFor simplicity'); raise error", "ValueError: why"),
         ("raise SystemExit(3)", "exit status 3"),
         ("import os; os.kill(os.getpid(), 9)", "ended by SIGKILL, by the system if memory ran out"),
         ("import os; assert os.environ['TOLD'] == 'yes'; raise SystemExit('told')", "told"),
