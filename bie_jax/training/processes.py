@@ -152,8 +152,11 @@ def end(message: str) -> NoReturn:
 
 def end_after_loss(error: Exception) -> NoReturn:
     """End this process after another one died; jax names that one, once it has been without a sign for too long."""
+    cause = _first_line(error)
+    if "Gloo context initialization failed" in cause:  # Gloo listens at what the machine's own name means to it
+        cause += "; on CPUs each machine's own name has to mean its address in the network, no 127.x, in its /etc/hosts"
     print(
-        f"launch.py: process {jax.process_index()} of {jax.process_count()} lost another one ({_first_line(error)}). "
+        f"launch.py: process {jax.process_index()} of {jax.process_count()} lost another one ({cause}). "
         "jax says below which; what that one printed says why. The same command goes on from the last checkpoint",
         file=sys.stderr,
         flush=True,
