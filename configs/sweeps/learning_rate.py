@@ -1,4 +1,4 @@
-"""What does a lower learning rate cost, and is it faster? 12 trials.
+"""What does a lower learning rate cost, and is it faster? 12 trials; experiments/ablations has the table.
 
 python launch.py --config=configs/vqvae_idr0093.py:simulated --sweep=configs/sweeps/learning_rate.py
 
