@@ -13,8 +13,10 @@ def get_sweep() -> Sweep:
         {"model.channels": Choice(("joint", "independent", "tokens"))},
         model__encoder="vit",
         model__vit__size="Ti",
-        model__vit__patch_size=8,
+        model__vit__patch_size=16,
         model__latent_dim=192,
-        train__epochs=4,
+        train__epochs=8,
         train__batch_size=64,
+        eval__readout="embedding",
+        eval__image_size=(64, 64),  # tokens of five channels are many: attention grows with their square
     )
