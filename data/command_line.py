@@ -31,12 +31,21 @@ def parse(arguments: list[str], description: str | None) -> Options:
         description: of the command, for --help.
     """
     parser = _parser(description)
-    args = parser.parse_args([_with_hyphens(argument) for argument in arguments])
-    typed = {argument.partition("=")[0][2:].replace("-", "_") for argument in arguments if argument.startswith("--")}
     try:
-        return _checked(args, typed)
+        return _options(parser, arguments)
     except BuildError as error:
         parser.error(str(error))
+
+
+def options_of(arguments: list[str]) -> Options:
+    """What arguments ask for that a program has put together; raises BuildError for values that cannot be."""
+    return _options(_parser(None), arguments)
+
+
+def _options(parser: argparse.ArgumentParser, arguments: list[str]) -> Options:
+    args = parser.parse_args([_with_hyphens(argument) for argument in arguments])
+    typed = {argument.partition("=")[0][2:].replace("-", "_") for argument in arguments if argument.startswith("--")}
+    return _checked(args, typed)
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:

@@ -9,8 +9,9 @@ from bie_jax.config.schema import ConfigError
 
 # Columns that pycytominer and its kin look for; every other column of a set keeps its own name.
 _METADATA_NAMES = {"plate": "Metadata_Plate", "well": "Metadata_Well", "site": "Metadata_Site"}
-SPLIT = "Metadata_split"  # the side of the encoder's own training, one of the next three
+SPLIT = "Metadata_split"  # the side of the encoder's own training, one of the next four
 TRAIN, VAL, HELD_OUT = "train", "val", "held_out"
+NEW = "new"  # of a set that the encoder was not trained on
 
 
 def embedding_columns(metadata: pd.DataFrame) -> pd.DataFrame:

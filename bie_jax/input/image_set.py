@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 from bie_jax.files import integrity
 from bie_jax.files.parquet import read_parquet
 from bie_jax.input.known_sets import how_to_build
+from bie_jax.input.statistics import of_channels
 
 _REMEDY = "copy the set again, or remove its folder and build it again"
 _VERSION = re.compile(r"\d+(\.\d+)*")
@@ -52,6 +54,7 @@ class ImageSet:
         simulated: whether no microscope was involved.
         description: a sentence on what this is.
         stored_rows: [N] which of the stored images these are; None: all of them.
+        chosen: (C of the stored images, which of them these are); None: all, as they are stored.
     """
 
     name: str
@@ -69,6 +72,7 @@ class ImageSet:
     simulated: bool
     description: str
     stored_rows: np.ndarray | None = None
+    chosen: tuple[int, tuple[int, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.metadata)
@@ -112,12 +116,32 @@ class ImageSet:
             pixels = memoryview(record)[start : start + size]
             flat = np.frombuffer(pixels, self.dtype)
             whole = self.checksums is None or xxhash.xxh3_64_intdigest(pixels) == self.checksums[row]
-            image = flat.reshape(self.image_shape)
+            if self.chosen is None:
+                image = flat.reshape(self.image_shape)
+            else:
+                stored, columns = self.chosen
+                image = flat.reshape((*self.image_shape[:2], stored))[..., columns]
         except (ValueError, IndexError):
             whole = False
         if not whole:
             raise DamagedSetError(f"{self.directory}: image {row}, from {source}, is not what was written; {_REMEDY}")
         return image
+
+    def with_channels(self, names: Mapping[str, str]) -> "ImageSet":
+        """The same images with some of their channels, under other names.
+
+        Args:
+            names: as they are called here -> as they shall be, in that order; of a set as it was opened.
+        """
+        columns = tuple(self.channel_names.index(name) for name in names)
+        plates = {plate: of_channels(summary, columns) for plate, summary in self.statistics["plates"].items()}
+        return dataclasses.replace(
+            self,
+            channel_names=tuple(names.values()),
+            image_shape=(*self.image_shape[:2], len(columns)),
+            statistics={"overall": of_channels(self.statistics["overall"], columns), "plates": plates},
+            chosen=(self.image_shape[2], columns),
+        )
 
     @property
     def intensities(self) -> dict[str, Any]:

@@ -38,6 +38,17 @@ _ALL = (
 )
 
 
+def of_set(file: str, name: str) -> str:
+    """The name of a file that a set has which the run was not trained on: "embeddings-plate7.parquet"."""
+    stem, dot, suffix = file.partition(".")
+    return f"{stem}-{name}{dot}{suffix}"
+
+
+def parts_of(file: str) -> str:
+    """The folder in which a file comes about: "embeddings.parts"."""
+    return f"{file.rpartition('.')[0]}.parts"
+
+
 @contextlib.contextmanager
 def opened(workdir: Path) -> Iterator[None]:
     """Hold a run's folder for writing, against every other process but those that train the run together.

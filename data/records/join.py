@@ -19,10 +19,10 @@ import xxhash
 
 from bie_jax.files import integrity
 from bie_jax.files.parquet import read_parquet
+from bie_jax.input.statistics import Intensities
 from data.errors import BuildError
 from data.records.description import Description
 from data.records.shards import Shard
-from data.records.statistics import Intensities
 from data.records.tfds_files import builder_of, record_files
 
 

@@ -15,10 +15,10 @@ import xxhash
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 from bie_jax.files import integrity
+from bie_jax.input.statistics import Intensities
 from data.errors import BadInputError, BuildError
 from data.records import workers
 from data.records.description import Description, Maker
-from data.records.statistics import Intensities
 from data.records.tfds_files import encoder
 
 SHARD_FORMAT = 2  # of what lies in a finished shard's folder

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from bie_jax.files.parquet import read_parquet
+from bie_jax.input.statistics import PERCENTILES
 from data.records.shards import Shard
 from data.records.share import Share
-from data.records.statistics import PERCENTILES
 
 
 def print_summary(directory: Path, seconds: float, bytes_in: int | None) -> None:

@@ -1,7 +1,7 @@
 """Trees of image files whose names say plate, well, site, channel, focal plane and time."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -37,6 +37,16 @@ _PLACES = ("plate", "well", "row", "column", "site", "channel", "z", "t")
 
 # What a file's name says, as arguments of `Entry`; or why it is not part of the source.
 _Place = Callable[[PurePosixPath], dict[str, Any] | str]
+
+
+def layouts_of_names(files: Sequence[str]) -> list[str]:
+    """The layouts of microscopes that a file is named by, of paths relative to a folder."""
+    names = [PurePosixPath(file).name for file in files]
+    patterns = {"imagexpress": _IMAGEXPRESS, "operetta": IMAGE_NAME, "cellvoyager": _CELLVOYAGER}
+    found = {layout for layout, pattern in patterns.items() if any(pattern.fullmatch(name) for name in names)}
+    if set(names) & set(INDEX_NAMES):
+        found.add("operetta")
+    return sorted(found)
 
 
 def index_layout(path: Path, layout: str, wells_per_plate: int = 384) -> Index:

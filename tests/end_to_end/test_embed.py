@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -116,9 +117,15 @@ def test_as_many_plates_as_images(embedder, tiny_set):
             embedder.embed(tiny_set.images(range(2)), plates=[""] * count)
 
 
-def test_unknown_plates_are_refused(embedder, tiny_set):
-    with pytest.raises(ValueError, match=r"no intensity statistics for plates \['nowhere'\]"):
-        embedder.embed(tiny_set.images([0]), plates=["nowhere"])
+def test_one_image_does_not_say_what_its_plate_is_like(embedder, tiny_set):
+    message = r"plate 'nowhere' was not trained on, and one image of it is given.*: SIM001, SIM002"
+    with pytest.raises(ValueError, match=message):
+        embedder.embed(tiny_set.images([0, 1]), plates=["nowhere", "SIM001"])
+    table_rows = embedder.rows_of_set(tiny_set)
+    assert set(table_rows) == {1, 2}
+    other = dataclasses.replace(tiny_set, metadata=tiny_set.metadata.assign(plate="nowhere"), fingerprint="")
+    with pytest.raises(ValueError, match=r"no intensity statistics for plates \['nowhere'\] of 'simulated'"):
+        embedder.rows_of_set(other)
 
 
 def test_plates_choose_the_statistics(embedder, tiny_set):
@@ -126,12 +133,12 @@ def test_plates_choose_the_statistics(embedder, tiny_set):
     rows = [0, len(tiny_set) - 1]
     plates = tiny_set.metadata["plate"].iloc[rows].tolist()
     images = tiny_set.images(rows)
-    for names, statistics in (
-        (plates, [tiny_set.statistics["plates"][plate] for plate in plates]),
-        (["", ""], [tiny_set.statistics["overall"]] * 2),
+    for table_rows, statistics in (
+        (embedder.rows_of_set(tiny_set)[rows], [tiny_set.statistics["plates"][plate] for plate in plates]),
+        ([0, 0], [tiny_set.statistics["overall"]] * 2),
     ):
-        table_rows = embedder._rows_of(tiny_set.intensities, names)
-        seen, _ = embedder.reconstruct_batch(np.resize(images, (16, *images.shape[1:])), np.resize(table_rows, 16))
+        padded = np.resize(np.asarray(table_rows, np.int32), 16)
+        seen, _ = embedder.reconstruct_batch(np.resize(images, (16, *images.shape[1:])), padded)
         for i, s in enumerate(statistics):
             expected = (images[i] - np.asarray(s["mean"])) / np.asarray(s["std"])
             np.testing.assert_allclose(seen[i], expected, atol=1e-4)

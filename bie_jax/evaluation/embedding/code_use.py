@@ -1,6 +1,7 @@
 """How the codes of a VQ-VAE are used."""
 
 import math
+from typing import Self
 
 import numpy as np
 
@@ -15,10 +16,15 @@ class CodeUse:
         positions: vectors per image.
     """
 
-    def __init__(self, num_codes: int, shape: tuple[int, ...]):
+    def __init__(self, counts: np.ndarray, positions: int):
+        """What was counted so far."""
+        self.counts = counts
+        self.positions = positions
+
+    @classmethod
+    def none_of(cls, num_codes: int, shape: tuple[int, ...]) -> Self:
         """Nothing counted; `shape` is that of a batch's codes, [B, ..., G]."""
-        self.counts = np.zeros((shape[-1], num_codes), np.int64)
-        self.positions = math.prod(shape[1:-1])
+        return cls(np.zeros((shape[-1], num_codes), np.int64), math.prod(shape[1:-1]))
 
     def add(self, codes: np.ndarray) -> None:
         """Count codes [B, ..., G]."""

@@ -21,13 +21,13 @@ class Network:
     Attributes:
         config: of the run.
         model: without variables.
-        table: the intensities that images are normalized by.
+        num_channels: that it takes.
         readouts: the entries of the model's `out`, or "layers", that are side by side an image's row.
     """
 
     config: Config
     model: nn.Module
-    table: IntensityTable
+    num_channels: int
     readouts: tuple[str, ...]
 
     @property
@@ -35,25 +35,27 @@ class Network:
         """How examples of the run's kind are looked at."""
         return INPUTS[self.config.data.kind]
 
-    def view(self, image: jax.Array, plate: jax.Array) -> jax.Array:
-        """[B, H, W, C] counts, [B] rows of the intensity table -> [B, h, w, C], normalized."""
+    def view(self, table: IntensityTable, image: jax.Array, plate: jax.Array) -> jax.Array:
+        """The intensities of plates, [B, H, W, C] counts, [B] rows of the table -> [B, h, w, C], normalized."""
         height, width = image.shape[1:3]
         size = self.inputs.size(height, width, self.config)
-        return VIEWS[self.config.data.kind].evaluate(image, plate, self.table, size, self.config.data)
+        return VIEWS[self.config.data.kind].evaluate(image, plate, table, size, self.config.data)
 
     def encode(
-        self, variables: dict[str, Any], image: jax.Array, plate: jax.Array
+        self, variables: dict[str, Any], table: IntensityTable, image: jax.Array, plate: jax.Array
     ) -> tuple[list[jax.Array], jax.Array | None]:
         """Arguments as `view` -> each readout [B, *] float32, and codes [B, ..., G] of a VQ-VAE."""
-        present = self._present(plate)
+        present = _present(table, plate)
         num_views = self.inputs.num_views(image.shape[1], self.config)
         layers = "layers" in self.readouts
         if num_views == 1:
-            (_, out), noted = readouts.look(self.model, variables, self.view(image, plate), present, "encode", layers)
+            (_, out), noted = readouts.look(
+                self.model, variables, self.view(table, image, plate), present, "encode", layers
+            )
         else:
 
             def look_from(start: jax.Array) -> tuple[jax.Array, jax.Array]:
-                view = self.view(jnp.roll(image, -start, axis=1), plate)
+                view = self.view(table, jnp.roll(image, -start, axis=1), plate)
                 return readouts.look(self.model, variables, view, present, "look", layers)
 
             # One after the other: all at once would need the memory of as many batches.
@@ -62,11 +64,13 @@ class Network:
         out = out | {"layers": noted}
         return [out[name].astype(jnp.float32) for name in self.readouts], out.get("codes")
 
-    def reconstruct(self, variables: dict[str, Any], image: jax.Array, plate: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def reconstruct(
+        self, variables: dict[str, Any], table: IntensityTable, image: jax.Array, plate: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """Arguments as `view` -> the view, and what the decoder makes of its embedding."""
-        view = self.view(image, plate)
+        view = self.view(table, image, plate)
         noise = {"noise": jax.random.key(self.config.train.seed)}  # patches to remove, of a method that does
-        return view, self._apply(variables, view, self._present(plate), train=False, rngs=noise)[0]
+        return view, self._apply(variables, view, _present(table, plate), train=False, rngs=noise)[0]
 
     def decode(self, variables: dict[str, Any], embedding: jax.Array) -> jax.Array:
         """Points [N, D] of the latent space -> [N, h, w, C]."""
@@ -74,13 +78,14 @@ class Network:
 
     def map_size(self, variables: dict[str, Any]) -> tuple[int, ...]:
         """(height, width) of what the encoder makes of an image of the size of training."""
-        blank = jnp.zeros((1, *self.config.data.crop_size, self.table.present.shape[-1]))
+        blank = jnp.zeros((1, *self.config.data.crop_size, self.num_channels))
         encoded = jax.eval_shape(lambda of: self._apply(of, blank, train=False, method="encode")[0], variables)
         return encoded.shape[1:3]
 
-    def _present(self, plate: jax.Array) -> jax.Array:
-        """[B, C] bool: the channels that an image's set has."""
-        return self.table.present[plate] > 0
-
     def _apply(self, *arrays: Any, **how: Any) -> Any:
         return self.model.apply(*arrays, **how)  # what comes back depends on `method`, which no type says
+
+
+def _present(table: IntensityTable, plate: jax.Array) -> jax.Array:
+    """[B, C] bool: the channels that an image's set has."""
+    return table.present[plate] > 0

@@ -15,6 +15,7 @@ from bie_jax.evaluation.embedding.components import Components
 from bie_jax.evaluation.embedding.decoder import has_decoder
 from bie_jax.evaluation.embedding.embedder import Embedder
 from bie_jax.evaluation.embedding.load import load_readout
+from bie_jax.evaluation.embedding.parts import Parts
 from bie_jax.evaluation.embedding.whole_set import embed_and_count
 from bie_jax.files import integrity
 from bie_jax.files.integrity import MadeFrom
@@ -53,7 +54,8 @@ def _write_embeddings(workdir: Path, config: Config) -> pd.DataFrame:
     image_set = open_image_set(config.data.name, config.data.data_dir)
     run_files.check_same_set(workdir, image_set)
     made_from = run_files.origin_of_embeddings(workdir, config, image_set)
-    features, code_use = embed_and_count(embedder, image_set)
+    parts = Parts(workdir / run_files.parts_of(run_files.EMBEDDINGS), made_from)
+    features, code_use = embed_and_count(embedder, image_set, parts)
 
     train_rows, val_rows = split_image_set(config, image_set)
     if config.num_components:
@@ -61,40 +63,67 @@ def _write_embeddings(workdir: Path, config: Config) -> pd.DataFrame:
         if processes.is_first():
             components.save(workdir, made_from)
         features = components(features)
-    features = np.concatenate([features, known_numbers(image_set, config.eval.append)], axis=1)
-    check_finite_rows(features, "the embedding with what is appended to it", image_set.metadata["source"])
-    names = pd.Index([f"{embedder.model_name}_{i:04d}" for i in range(features.shape[1])])
-    metadata = embedding_columns(image_set.metadata)
-    metadata[SPLIT] = sides_of(train_rows, val_rows, len(image_set))
-
-    table = pd.concat([metadata, pd.DataFrame(features, columns=names)], axis=1)
+    table = table_of(embedder, image_set, features, config, sides_of(train_rows, val_rows, len(image_set)))
     drawn = None
     if has_decoder(config):
         drawn = _reconstructions(embedder, image_set, val_rows, config.train.num_reconstructions)
     if processes.is_first():
-        _write_parquet(workdir, table, made_from)
-        _write_h5ad(workdir, metadata, features, names, made_from)
+        write_table(workdir, run_files.EMBEDDINGS, run_files.EMBEDDINGS_H5AD, table, made_from, {})
         if drawn is not None:
             _write_npz(workdir / run_files.RECONSTRUCTIONS, made_from, **drawn)
         if code_use is not None:
             _write_codebook(workdir, code_use, made_from)
+    parts.remove()
     return table
 
 
-def _write_parquet(workdir: Path, table: pd.DataFrame, made_from: MadeFrom) -> None:
-    table.attrs["made_from"] = made_from  # in the file too, for who finds it elsewhere
+def table_of(
+    embedder: Embedder, image_set: ImageSet, features: np.ndarray, config: Config, sides: np.ndarray
+) -> pd.DataFrame:
+    """What is known of each image, then its features, and behind them the numbers of `eval.append`.
+
+    Args:
+        embedder: whose features they are.
+        image_set: of N images.
+        features: [N, D] float32.
+        config: of the run.
+        sides: [N] str, for the column `Metadata_split`.
+
+    Raises:
+        NonFiniteRowsError: for a row that holds NaN or infinity.
+    """
+    features = np.concatenate([features, known_numbers(image_set, config.eval.append)], axis=1)
+    check_finite_rows(features, "the embedding with what is appended to it", image_set.metadata["source"])
+    metadata = embedding_columns(image_set.metadata)
+    metadata[SPLIT] = sides
+    names = pd.Index([f"{embedder.model_name}_{i:04d}" for i in range(features.shape[1])])
+    return pd.concat([metadata, pd.DataFrame(features, columns=names)], axis=1)
+
+
+def write_table(
+    workdir: Path, parquet: str, h5ad: str, table: pd.DataFrame, made_from: MadeFrom, told: dict[str, str]
+) -> None:
+    """A table of `table_of` under two names.
+
+    Args:
+        workdir: of the run.
+        parquet: name of one file.
+        h5ad: name of the other.
+        table: what is written.
+        made_from: what it was made from; in both files too, for who finds them elsewhere.
+        told: what else both say of themselves, by name.
+    """
+    said = {"made_from": made_from, **told}
+    table.attrs |= said
     content = io.BytesIO()
     table.to_parquet(content, index=False)
-    integrity.write_bytes(workdir / run_files.EMBEDDINGS, content.getvalue(), made_from)
-
-
-def _write_h5ad(
-    workdir: Path, metadata: pd.DataFrame, features: np.ndarray, names: pd.Index, made_from: MadeFrom
-) -> None:
+    integrity.write_bytes(workdir / parquet, content.getvalue(), made_from)
+    is_metadata = [str(name).startswith("Metadata_") for name in table.columns]
+    metadata, features = table.loc[:, is_metadata], table.loc[:, [not known for known in is_metadata]]
     obs = metadata.rename(columns=h5ad_name).set_index(pd.Index([str(i) for i in range(len(metadata))]))
-    data = anndata.AnnData(X=features, obs=obs, var=pd.DataFrame(index=names), uns={"made_from": made_from})
-    needed = features.nbytes + int(metadata.memory_usage(deep=True).sum())
-    integrity.write_file(workdir / run_files.EMBEDDINGS_H5AD, data.write_h5ad, needed, made_from)
+    data = anndata.AnnData(X=features.to_numpy(np.float32), obs=obs, var=pd.DataFrame(index=features.columns), uns=said)
+    needed = features.size * 4 + int(metadata.memory_usage(deep=True).sum())
+    integrity.write_file(workdir / h5ad, data.write_h5ad, needed, made_from)
 
 
 def _reconstructions(embedder: Embedder, image_set: ImageSet, rows: np.ndarray, most: int) -> dict[str, np.ndarray]:

@@ -53,12 +53,17 @@ class StopSignal:
         if processes.asked_to_stop(step):
             self.number = int(signal.SIGTERM)
 
-    def check(self, step: int, total: int) -> None:
+    def check(self, step: int, total: int, unit: str = "step") -> None:
         """End the run if a signal came; to be called when its state is saved.
+
+        Args:
+            step: that is saved.
+            total: of all steps.
+            unit: what is counted.
 
         Raises:
             Interrupted: naming the signal and the step.
         """
         if self.number:
             name = signal.Signals(self.number).name
-            raise Interrupted(f"stopped by {name} at step {step} of {total}; the same command goes on", self.number)
+            raise Interrupted(f"stopped by {name} at {unit} {step} of {total}; the same command goes on", self.number)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data.records.statistics import PERCENTILES, Intensities
+from bie_jax.input.statistics import PERCENTILES, Intensities
 
 
 def _counted(images, dtype):

@@ -1,6 +1,11 @@
-"""Intensity statistics of a stream of images: one pass, one histogram per channel, mergeable."""
+"""Intensity statistics of a stream of images: one pass, one histogram per channel, mergeable.
+
+A set has them of all its images and of each plate since it was built (`data.records.join`); what is embedded without a
+set is measured in the same way.
+"""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,6 +103,33 @@ class Intensities:
             "max": high.tolist(),
             "percentiles": percentiles,
         }
+
+
+def of_plates(examples: Iterable[tuple[str, np.ndarray]], channels: int, dtype: str) -> dict[str, dict[str, Any]]:
+    """Intensities of each plate, of (plate, image [H, W, C]), as a set has them, and in `images` how many these were.
+
+    Args:
+        examples: in any order; they may be made one by one.
+        channels: C.
+        dtype: of the images: "uint8", "uint16" or "float32".
+    """
+    counted: dict[str, Intensities] = {}
+    images: dict[str, int] = {}
+    for plate, image in examples:
+        counted.setdefault(plate, Intensities.empty(channels, dtype)).add(image)
+        images[plate] = images.get(plate, 0) + 1
+    return {plate: counted[plate].summary() | {"images": images[plate]} for plate in sorted(counted)}
+
+
+def of_channels(summary: dict[str, Any], columns: Sequence[int]) -> dict[str, Any]:
+    """Of some channels, in their order, what `Intensities.summary` says of all."""
+
+    def chosen(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: chosen(of) for name, of in value.items()}
+        return [value[column] for column in columns] if isinstance(value, list) else value
+
+    return chosen(summary)
 
 
 def _bin_of(values: np.ndarray) -> np.ndarray:
