@@ -192,7 +192,14 @@ def test_arrays_of_an_unknown_plate(embedder, new_sets, tiny_set, known):
     assert embedder.normalized_by == dict.fromkeys(sorted(set(plates)), "its own 36 images of this call")
     few = [3, 40, 5]
     names = list(tiny_set.channel_names)[::-1]
-    for statistics in (measured, brighter.intensities, embedder.measure(images[..., ::-1], plates, names)):
+    backwards = {
+        plate: {key: summary[key][::-1] for key in ("mean", "std")} for plate, summary in measured["plates"].items()
+    }
+    for statistics in (
+        {"channel_names": names, "plates": backwards},
+        brighter.intensities,
+        embedder.measure(images[..., ::-1], plates, names),
+    ):
         some = embedder.embed(images[few][..., ::-1], names, [plates[row] for row in few], statistics)
         np.testing.assert_allclose(some, rows[few], atol=1e-6)
     assert embedder.normalized_by["newSIM001"] == "the statistics that were given, of 36 images"
@@ -273,7 +280,7 @@ def test_an_embedding_that_broke_off_goes_on_to_the_same_bits(workdir, monkeypat
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("harm", ["damaged", "of other images"])
+@pytest.mark.parametrize("harm", ["damaged", "missing", "of other images"])
 def test_parts_that_cannot_be_trusted_are_made_again(workdir, new_sets, monkeypatch, harm, capsys):
     renamed, brighter = (open_image_set(name, new_sets) for name in ("renamed", "brighter"))
     monkeypatch.setattr(parts, "SECONDS", 0.0)
@@ -283,9 +290,12 @@ def test_parts_that_cannot_be_trusted_are_made_again(workdir, new_sets, monkeypa
         with pytest.raises(_StopError):
             write_new_embeddings(workdir, renamed, _same_names(renamed), None)
     folder = workdir / "embeddings-renamed.parts"
-    if harm == "damaged":
-        part = folder / "rows-000000016-000000032.npz"
-        part.write_bytes(part.read_bytes()[:-1])
+    part = folder / "rows-000000016-000000032.npz"
+    if harm != "of other images":
+        if harm == "damaged":
+            part.write_bytes(part.read_bytes()[:-1])
+        else:
+            part.unlink()
         expected, said = whole, "going on: 16 of 72"
     else:
         renamed = dataclasses.replace(brighter, name="renamed")
@@ -386,6 +396,10 @@ def test_one_line_says_why_new_images_are_not_embedded(launches, workdir, new_se
         (["--stage=embed", "--set=nothing"], f"the set 'nothing' is not built in {datasets} (there are simulated)"),
         (["--stage=embed", f"--set={new_sets}/renamed", "--channels=DMA"], "--channels=DMA: 1 names for 5 channels"),
         (["--stage=embed", f"--set={new_sets}/renamed", "--channels=DNA"], "the set 'renamed' has the channels DNA;"),
+        (
+            ["--stage=embed", f"--set={new_sets}/renamed", "--controls=moa=DMSO"],
+            "--controls=moa=DMSO: 'moa' is no column",
+        ),
         (["--stage=embed", "--images=http://127.0.0.1:9/plate.zarr"], "http://127.0.0.1:9/plate.zarr"),
     ):
         done = launches.run(f"--workdir={workdir}", *arguments)

@@ -10,6 +10,7 @@ _CROPS = "bie_jax/views/crops.py"
 _INTENSITIES = "bie_jax/views/intensity_changes.py"
 _RANKING = "bie_jax/tuning/ranking.py"
 _VALUES = "bie_jax/tuning/values.py"
+_NORMALIZATION = "bie_jax/evaluation/embedding/normalization.py"
 
 BY_HAND: tuple[tuple[str, str, str], ...] = (
     # Losses
@@ -134,4 +135,26 @@ BY_HAND: tuple[tuple[str, str, str], ...] = (
     (_RANKING, "if held_out == part and unit", "if unit"),
     # Shapes
     ("bie_jax/shapes/distance_matrix.py", "xp.where(flip, -steps, steps)", "steps"),
+    # New images
+    (_NORMALIZATION, 'own | {"overall": overall, "plates": measured}', "own"),
+    (_NORMALIZATION, 'list(given["channel_names"]).index(name)', "names.index(name)"),
+    (_NORMALIZATION, "known |= measured", "pass"),
+    ("bie_jax/evaluation/embedding/parts.py", 'before + part["counts"]', 'part["counts"]'),
+    ("bie_jax/evaluation/embedding/parts.py", "start != reached or ", ""),
+    (
+        "bie_jax/evaluation/embedding/whole_set.py",
+        "_joined(code_use, since), None, done",
+        "_joined(code_use, since), since, done",
+    ),
+    (
+        "bie_jax/input/image_set.py",
+        "chosen=(self.image_shape[2], columns)",
+        "chosen=(self.image_shape[2], tuple(sorted(columns)))",
+    ),
+    (
+        "bie_jax/input/statistics.py",
+        "value[column] for column in columns",
+        "value[column] for column in sorted(columns)",
+    ),
+    ("data/new_images.py", "before == now and ", ""),
 )

@@ -16,7 +16,7 @@ from bie_jax.input.image_set import ImageSet
 from bie_jax.input.statistics import of_channels, of_plates
 
 # Fewer images than this say more of themselves than of their plate (`experiments/embedding`).
-FEW_IMAGES = 8
+FEW_IMAGES = 16
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Parts:
                 print(f"{self.folder}: is of another network or of other images, and is not gone on with")
                 self.remove()
         if processes.are_several():
-            count = int(multihost_utils.broadcast_one_to_all(np.int64(count)))
+            count = int(multihost_utils.broadcast_one_to_all(np.int32(count)))
         code_use = None
         for start, stop, path in self._whole(features.shape) if count else []:
             if start >= count:

@@ -38,10 +38,14 @@ def write_embeddings(workdir: str | Path) -> pd.DataFrame:
     """Embed the set that a workdir was trained on; the numbers of `eval.append` stand behind the embedding.
 
     Writes `embeddings.parquet` (`Metadata_*`, then `<model>_0000` ...), `embeddings.h5ad`, of a method with a decoder
-    `reconstructions.npz` (validation images) and, for a VQ-VAE, `codebook.npz`, each whole or not at all.
+    `reconstructions.npz` (validation images) and, for a VQ-VAE, `codebook.npz`, each whole or not at all. What was
+    embedded before a kill lies in `embeddings.parts` and is gone on with.
 
     Returns:
         The table as in the parquet file.
+
+    Raises:
+        Interrupted: after SIGTERM or Ctrl-C, once what is embedded is on disk.
     """
     workdir = Path(workdir)
     config = load_config(workdir)
