@@ -167,3 +167,19 @@ def test_a_shard_that_was_cut_off_is_never_read_as_images(tiny_set, tmp_path, ke
 def test_an_address_is_no_folder(data_dir):
     with pytest.raises(SetNotBuiltError, match=rf"config\.data\.data_dir={data_dir}: .* mount the bucket .* or copy"):
         open_image_set("simulated", data_dir)
+
+
+def test_some_channels_in_another_order_under_other_names(tiny_set):
+    third, first = tiny_set.channel_names[2], tiny_set.channel_names[0]
+    chosen = tiny_set.with_channels({third: "x", first: first})
+    assert (chosen.channel_names, chosen.image_shape) == (("x", first), (*tiny_set.image_shape[:2], 2))
+    rows = [7, 0]
+    np.testing.assert_array_equal(chosen.images(rows), tiny_set.images(rows)[..., [2, 0]])
+    np.testing.assert_array_equal(chosen[7], tiny_set[7][..., [2, 0]])
+    for ours, whole in (
+        (chosen.statistics["overall"], tiny_set.statistics["overall"]),
+        (chosen.intensities["plates"]["SIM002"], tiny_set.statistics["plates"]["SIM002"]),
+    ):
+        assert ours["mean"] == [whole["mean"][2], whole["mean"][0]]
+        assert ours["percentiles"]["99"] == [whole["percentiles"]["99"][2], whole["percentiles"]["99"][0]]
+        assert ours["count"] == whole["count"]
