@@ -12,6 +12,7 @@ from bie_jax.config.rules import check_config
 from bie_jax.config.schema import Config
 from bie_jax.config.set_rules import check_run
 from bie_jax.config.stored import check_workdir, save_config
+from bie_jax.evaluation.baselines.published_weights import open_published
 from bie_jax.evaluation.scores.plan import notes_on_scores
 from bie_jax.evaluation.treatments.plan import notes_on_treatments
 from bie_jax.files import integrity
@@ -62,6 +63,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, flo
     checked = check_config(config)
     mixture = open_mixture(checked.data)
     train_rows, val_rows = check_run(checked, mixture)
+    open_published(checked, len(mixture.sets[0].channel_names))
     check_workdir(checked, workdir)
     processes.check_same(checked)
     with run_files.opened(workdir):

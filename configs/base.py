@@ -337,6 +337,11 @@ def _predecessor_table() -> ConfigDict:
     config.eval.max_report_points = 2000  # images in the interactive plot
     # Objects of the table of invariances (read when data.kind = "shapes"), and the side, px, that they are shrunk to
     # where they are larger before they are drawn as masks; 0 objects: no table.
+    # Folder of Hugging Face's ResNet, ViT, ViTMAE or DINOv2 (config.json, preprocessor_config.json, model.safetensors)
+    # that is scored beside ours as it is, each channel as a gray image; "": none. Read when data.kind = "images".
+    config.eval.published = ""
+    config.eval.published_channels = "concatenate"  # side by side, or "average"; read with eval.published, as the next
+    config.eval.published_components = 0  # principal components that stand for them in each fold; 0: themselves
     config.eval.invariance_objects = 200
     config.eval.invariance_side_px = 128
     config.eval.profile = ConfigDict()  # images become wells, wells treatments; read when treatment names any column

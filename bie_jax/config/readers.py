@@ -188,6 +188,9 @@ READERS = (
         "'tvn' in eval.profile.steps",
         lambda c: "tvn" in c.eval.profile.steps,
     ),
+    Reader(
+        ("eval.published_channels", "eval.published_components"), "eval.published", lambda c: bool(c.eval.published)
+    ),
     Reader(("eval.invariance_side_px",), "eval.invariance_objects above 0", lambda c: c.eval.invariance_objects > 0),
 )
 # Keys that configs/base.py lets follow another one.

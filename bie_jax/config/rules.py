@@ -395,6 +395,14 @@ def _outlines_are_learned_by_autoencoders(config: Config) -> Iterator[str]:
         yield "config: model.name='mae' with data.kind='shapes': all other methods are possible"
 
 
+def _published_encoders_see_images(config: Config) -> Iterator[str]:
+    if config.data.kind == "shapes" and config.eval.published:
+        yield (
+            f"config: eval.published={config.eval.published!r} with data.kind='shapes': published encoders are of "
+            "images; '' is possible"
+        )
+
+
 def _outlines_have_one_channel(config: Config) -> Iterator[str]:
     if config.data.kind == "shapes" and config.model.channels != "joint":
         yield (
@@ -658,6 +666,7 @@ RULES_OF_ALL: tuple[Callable[[Config], Iterator[str]], ...] = (
     _outlines_are_seen_whole,
     _outlines_are_learned_by_autoencoders,
     _outlines_have_one_channel,
+    _published_encoders_see_images,
     _outlines_are_drawn_from_a_vector,
     _points_suit_the_network,
     _what_the_ring_keeps_is_not_random,

@@ -466,6 +466,9 @@ class EvalConfig(_Group):
     most_images: Annotated[int, _whole(100, 10**8)]
     most_queries: Annotated[int, _whole(100, 10**8)]
     max_report_points: Annotated[int, _whole(1, 100_000)]
+    published: Text
+    published_channels: Literal["concatenate", "average"]
+    published_components: Annotated[int, _whole(0, 2**16)]
     invariance_objects: Annotated[int, _whole(0, 10_000)]
     invariance_side_px: Annotated[int, _whole(16, 4096)]
     profile: ProfileConfig

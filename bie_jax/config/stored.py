@@ -72,6 +72,9 @@ _ADDED = {
         "null_size": 1000,
     },
 }
+    "eval.published": "",
+    "eval.published_channels": "concatenate",
+    "eval.published_components": 0,
 _RESTORE = "restore it from a copy"
 
 # Keys that may differ between two runs of one workdir: where things lie and how they are scored, not what is trained.

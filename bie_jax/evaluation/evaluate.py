@@ -1,10 +1,10 @@
 """From the embeddings in a workdir to `scores.json`, `scores.parquet` and `report/index.html`.
 
 The trained encoder is scored beside the baselines that it has to beat: the majority class, its own architecture with
-random weights (published encoders have lost to that), principal components of the pixels or the matrices, and hand-made
-features: intensity, texture and regions of images, region properties and Fourier descriptors of shapes. All are
-compared alike: on the same images and folds, under every normalization that one of them gets, random weights as the
-mean of several seeds.
+random weights (published encoders have lost to that), principal components of the pixels or the matrices, hand-made
+features (intensity, texture and regions of images, region properties and Fourier descriptors of shapes), and a
+published encoder where one is named. All are compared alike: on the same images and folds, under every normalization
+that one of them gets, random weights as the mean of several seeds.
 """
 
 import dataclasses
@@ -18,6 +18,8 @@ from bie_jax.config.schema import Config, EvalConfig
 from bie_jax.config.stored import load_config
 from bie_jax.evaluation.baselines.appended import appended_columns
 from bie_jax.evaluation.baselines.cell_count import cell_counts
+from bie_jax.evaluation.baselines.published import published_features
+from bie_jax.evaluation.baselines.published_weights import open_published
 from bie_jax.evaluation.compared import compared_rows, sampled_note
 from bie_jax.evaluation.embedding.read import EmbeddedSet, read_embedded_set
 from bie_jax.evaluation.encoders import encoder_features, read_out
@@ -52,7 +54,7 @@ def evaluate(workdir: str | Path) -> Scores:
         The content of `scores.json`.
 
     Raises:
-        ConfigError: no configuration there, or a column that does not exist.
+        ConfigError: no configuration there, a column that does not exist, or a published encoder that cannot be read.
         EvaluationError: files that do not fit each other.
         SetNotBuiltError: the set is not built.
         DamagedFileError, StaleFileError: no embeddings, or of other images or another configuration.
@@ -71,6 +73,7 @@ def _evaluate(workdir: Path, config: Config) -> Scores:
     whole = read_embedded_set(workdir, config)
     read_metrics(workdir / LOG)
     kind = KINDS[whole.image_set.kind]
+    encoder = open_published(config, len(whole.image_set.channel_names))
 
     # --- Plan: all sets of features are compared on the same images, of a large set on some.
     planned = plan_treatments(whole.metadata, whole.metadata["split"].to_numpy(), settings)
@@ -89,7 +92,8 @@ def _evaluate(workdir: Path, config: Config) -> Scores:
     finite, broken = without_broken([*hand_made.feature_sets, *cell_counts(embedded.image_set, settings)])
     readout = read_out(workdir, embedded, config.num_components)
     trained, *untrained = encoder_features(workdir, embedded, readout, config)
-    baselines = [*untrained, *finite, *appended_columns(finite, embedded.appended, settings.append)]
+    published = published_features(workdir, embedded, encoder, config)
+    baselines = [*untrained, *finite, *appended_columns(finite, embedded.appended, settings.append), *published]
 
     # --- Score
     scored = score_features([trained, *baselines], plan, settings)

@@ -18,10 +18,12 @@ from bie_jax.training.writers.log import LOG
 DATASET = "dataset.json"
 EMBEDDINGS, EMBEDDINGS_H5AD = "embeddings.parquet", "embeddings.h5ad"
 RECONSTRUCTIONS, CODEBOOK, COMPONENTS = "reconstructions.npz", "codebook.npz", "components.npz"
+PUBLISHED = "published.npz"
 WELL_PROFILES, TREATMENT_PROFILES = "profiles_wells", "profiles_treatments"  # each .parquet and .h5ad
 SCORES, SCORES_TABLE = "scores.json", "scores.parquet"
 
 EMBED_AGAIN = "run the same command with --stage=embed"
+EVALUATE_AGAIN = "run the same command with --stage=evaluate"
 RESTORE_LOG = "restore it from a copy, or remove it, and the report shows no curves"
 _RESTORE_DATASET = "restore it from a copy; it says which set and which intensities the run was trained on"
 _ALL = (

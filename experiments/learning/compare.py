@@ -28,6 +28,7 @@ from bie_jax.config.stored import load_config
 from bie_jax.evaluation.embedding import embed_image_set
 from bie_jax.evaluation.embedding.load import load_readouts, load_untrained
 from bie_jax.evaluation.embedding.read import read_embedded_set
+from bie_jax.evaluation.feature_set import Reduction
 from bie_jax.evaluation.kinds import KINDS
 from bie_jax.evaluation.scores.classification import cross_validate
 from bie_jax.evaluation.scores.folds import Fold, leave_group_out_folds, stratified_folds
@@ -294,8 +295,10 @@ def hand_made(place: Place, set_name: str, workdir: Path) -> np.ndarray:
     return np.load(kept)[None]
 
 
-def score(draws: np.ndarray, set_name: str, workdir: Path) -> dict[str, list[float]]:
-    """Macro F1 of every draw [S, N, D], by classifier."""
+def score(
+    draws: np.ndarray, set_name: str, workdir: Path, components: Reduction | None = None
+) -> dict[str, list[float]]:
+    """Macro F1 of every draw [S, N, D], by classifier; `components` of them are fitted in each training fold."""
     config = load_config(workdir)
     metadata = read_embedded_set(workdir, config).metadata
     labels, plates = (metadata[column].astype(str).to_numpy().astype("U") for column in ("label", "plate"))
@@ -305,7 +308,7 @@ def score(draws: np.ndarray, set_name: str, workdir: Path) -> dict[str, list[flo
     for features in draws:
         if len(np.unique(plates)) > 1:
             features = normalize(features, plates, PER_PLATE)
-        for classifier, prediction in cross_validate(features, labels, folds).items():
+        for classifier, prediction in cross_validate(features, labels, folds, components=components).items():
             found[classifier].append(float(f1_score(labels, prediction.values, average="macro")))
     return found
 

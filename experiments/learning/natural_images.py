@@ -22,10 +22,12 @@ from efficientnet_lite_pytorch import EfficientNet
 
 from bie_jax.config.stored import load_config
 from bie_jax.evaluation.embedding.read import read_embedded_set
+from bie_jax.evaluation.feature_set import Block
 from bie_jax.input.image_set import ImageSet
 from experiments.learning.compare import SETS, Place, hand_made, score
 
 SIDE = 224  # pixels that the weights were trained on
+COMPONENTS = (64, 128, 256, 512)
 
 
 def to_unit_range(image_set: ImageSet) -> np.ndarray:
@@ -59,7 +61,7 @@ def features_of(images: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    """Two rows."""
+    """Two rows, and one for each number of principal components that stand for the first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", choices=list(SETS), required=True)
     parser.add_argument("workdir", type=Path)
@@ -69,12 +71,16 @@ def main() -> None:
     place = Place(asked.workdir.absolute().parent, Path(), Path())
     (classical,) = hand_made(place, asked.set, asked.workdir)
     print("| features | numbers | logistic regression | random forest |\n|---|---|---|---|")
-    for title, features in (
-        ("natural images", natural),
-        ("natural images + hand-made", np.concatenate([natural, classical], axis=1)),
-    ):
-        found = " | ".join(f"{f1:.3f}" for (f1,) in score(features[None], asked.set, asked.workdir).values())
-        print(f"| {title} | {features.shape[1]} | {found} |", flush=True)
+    rows: list[tuple[str, np.ndarray, int | None]] = [
+        ("natural images", natural, None),
+        ("natural images + hand-made", np.concatenate([natural, classical], axis=1), None),
+        *((f"{count} components of natural images", natural, count) for count in COMPONENTS),
+    ]
+    for title, features, count in rows:
+        components = None if count is None else (Block(features.shape[1], count, standardized=True),)
+        of_classifiers = score(features[None], asked.set, asked.workdir, components).values()
+        found = " | ".join(f"{f1:.3f}" for (f1,) in of_classifiers)
+        print(f"| {title} | {count or features.shape[1]} | {found} |", flush=True)
 
 
 if __name__ == "__main__":

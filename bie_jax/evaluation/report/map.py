@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from bie_jax.evaluation.feature_set import FeatureSet
 from bie_jax.evaluation.report.project import pca_projection, umap_projection
-from bie_jax.evaluation.scores.keys import RANDOM, TRAINED
+from bie_jax.evaluation.scores.keys import PUBLISHED, RANDOM, TRAINED
 
 MOST_CATEGORIES = 120  # columns with more values than that are not offered as colors
 
@@ -27,8 +27,8 @@ class Projection:
 
 
 def draw_maps(feature_sets: list[FeatureSet], shown: np.ndarray, seed: int, with_umap: bool) -> list[Projection]:
-    """Maps of the trained embeddings, and principal components of the random weights and of one set of hand-made
-    features to compare with.
+    """Maps of the trained embeddings, and principal components of the random weights, of a published encoder where
+    there is one, and of one set of hand-made features to compare with.
 
     Principal components are fitted on all images; UMAP on the images shown alone, as its time grows with them.
     """
@@ -47,8 +47,9 @@ def draw_maps(feature_sets: list[FeatureSet], shown: np.ndarray, seed: int, with
                 "minimal distance 0.1).",
             )
         )
-    shown_by_hand = [feature_set.key for feature_set in feature_sets if feature_set.components is None][-1:]
-    for key in dict.fromkeys((TRAINED, RANDOM, *shown_by_hand)):
+    published = [key for key in by_key if key == PUBLISHED]
+    by_hand = [key for key, one in by_key.items() if one.components is None and key != PUBLISHED]
+    for key in dict.fromkeys((TRAINED, RANDOM, *published, *by_hand[-1:])):
         coordinates, shares = pca_projection(by_key[key].draws[0])
         name = "the trained embeddings" if key == TRAINED else by_key[key].title.lower() + " features"
         projections.append(

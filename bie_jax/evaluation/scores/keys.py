@@ -13,6 +13,7 @@ TRAINED_ON_ALL: Final = "trained_encoder_all"  # the same on all images, where t
 RANDOM: Final = "random_encoder"
 RANDOM_POOLED: Final = "random_encoder_pooled"
 CELL_COUNT: Final = "cell_count"
+PUBLISHED: Final = "published_encoder"
 APPENDED: Final = "appended"
 
 # Normalizations.

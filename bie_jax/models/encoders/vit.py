@@ -118,6 +118,12 @@ class ViTEncoder(nn.Module):
             return tokens, jnp.ones(tokens.shape[:2], bool)
         return jnp.where(kept[:, :, None, None, None], tokens, 0), kept
 
+    def class_features(self, image: jax.Array) -> jax.Array:
+        """The class token after the last norm, what published ViTs are read by: [B, H, W, C] -> [B, D]."""
+        grid = patch_grid(image.shape, self.patch_size)
+        channels = image.shape[-1] if self.channel_tokens else 1
+        return self.transform(self.embed(self.patches(image), grid, channels), None)[:, 0]
+
     def keep_channels(
         self, image: jax.Array, channel_mask: jax.Array | None, *, train: bool
     ) -> tuple[jax.Array, jax.Array | None]:

@@ -33,9 +33,12 @@ def read_files(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             raise ValueError(f"{file}: {name} is of {tensor.dtype}; only weights in floats are read")
     beside = file.parent / CONFIG
     try:
-        return tensors, json.loads(beside.read_text()) if beside.exists() else {}
+        config = json.loads(beside.read_text()) if beside.exists() else {}
     except json.JSONDecodeError as error:
         raise ValueError(f"{beside} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{beside} holds {type(config).__name__}, not named values")
+    return tensors, config
 
 
 def entries_of(config: dict[str, Any], *keys: str) -> list[Any]:

@@ -56,7 +56,7 @@ def load_huggingface(path: str | Path, params: dict[str, Any], batch_stats: dict
     prefix = ("network",) if "network" in params else ()  # of independent channels
     leaves = flat(params)
     encoder = below(leaves, (*prefix, "encoder"))
-    theirs = _encoder_of(tensors)
+    theirs = encoder_of(tensors)
     ours = "resnet" if ("stem", "kernel") in encoder else "vit" if ("class_token",) in encoder else "residual_stack"
     refuse_differences({"model.encoder": ours}, {"model.encoder": theirs})
     if theirs == "resnet":
@@ -72,7 +72,7 @@ def load_huggingface(path: str | Path, params: dict[str, Any], batch_stats: dict
     return variables | ({"batch_stats": batch_stats} if batch_stats else {})
 
 
-def _encoder_of(tensors: dict[str, np.ndarray]) -> str:
+def encoder_of(tensors: dict[str, np.ndarray]) -> str:
     """The `model.encoder` that these are of, by the names that no other network has."""
     if any("embedder.embedder" in name for name in tensors):
         return "resnet"

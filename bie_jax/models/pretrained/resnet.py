@@ -39,6 +39,26 @@ def fit_resnet(tensors: dict[str, np.ndarray], config: dict[str, Any], encoder: 
     Raises:
         ValueError: if these are weights of another ResNet.
     """
+    depth = published_depth(tensors, config)
+    blocks = tuple(1 + encoder[f"stage{stage}", "layers", "conv1", "kernel"].shape[0] for stage in range(1, 5))
+    our_depth = _depth_of(blocks, 3 if ("stage1", "first", "conv3", "kernel") in encoder else 2)
+    refuse_differences({"model.resnet.depth": our_depth}, {"model.resnet.depth": depth})
+    given = {name: flat(tree) for name, tree in resnet_variables(tensors, depth).items()}
+    kernel = "stem", "kernel"
+    given["params"][kernel] = adapt_channels(given["params"][kernel], encoder[kernel].shape[2])
+    return given
+
+
+def published_depth(tensors: dict[str, np.ndarray], config: dict[str, Any]) -> int:
+    """Layers of a published ResNet.
+
+    Args:
+        tensors: see `resnet_variables`.
+        config: what `config.json` says, empty without one.
+
+    Raises:
+        ValueError: if there is none of its kind here.
+    """
     if config.get("downsample_in_bottleneck", False) or config.get("hidden_act", "relu") != "relu":
         raise ValueError(
             f"{CONFIG} has downsample_in_bottleneck={config.get('downsample_in_bottleneck')}, hidden_act="
@@ -47,14 +67,7 @@ def fit_resnet(tensors: dict[str, np.ndarray], config: dict[str, Any], encoder: 
     places = [re.search(r"stages\.(\d)\.layers\.(\d+)\.layer\.(\d)\.convolution", name) for name in tensors]
     found = [tuple(map(int, match.groups())) for match in places if match]
     blocks = tuple(len({block for s, block, _ in found if s == stage}) for stage in range(4))
-    depth = _depth_of(blocks, max((number for *_, number in found), default=0) + 1)
-    blocks = tuple(1 + encoder[f"stage{stage}", "layers", "conv1", "kernel"].shape[0] for stage in range(1, 5))
-    our_depth = _depth_of(blocks, 3 if ("stage1", "first", "conv3", "kernel") in encoder else 2)
-    refuse_differences({"model.resnet.depth": our_depth}, {"model.resnet.depth": depth})
-    given = {name: flat(tree) for name, tree in resnet_variables(tensors, depth).items()}
-    kernel = "stem", "kernel"
-    given["params"][kernel] = adapt_channels(given["params"][kernel], encoder[kernel].shape[2])
-    return given
+    return _depth_of(blocks, max((number for *_, number in found), default=0) + 1)
 
 
 def resnet_variables(tensors: dict[str, np.ndarray], depth: int) -> dict[str, dict]:

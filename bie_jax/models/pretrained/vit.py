@@ -16,7 +16,7 @@ from bie_jax.models.pretrained.leaves import Leaves, refuse_differences
 from bie_jax.models.pretrained.positions import refuse_other_positions, resize_positions
 from bie_jax.models.pretrained.vit_blocks import CHANNELS, PATCHES, QKV, rename, take_blocks
 
-_POSITIONS = ("pos_embed", "embedding")
+POSITIONS = ("pos_embed", "embedding")
 # Heads, poolers and the token of masked pre-training: an encoder does not have them.
 _IGNORED = re.compile(r"(pooler\.dense|classifier|head)\.(weight|bias)|embeddings\.mask_token")
 
@@ -32,20 +32,40 @@ def fit_vit(tensors: dict[str, np.ndarray], config: dict[str, Any], encoder: Lea
     Raises:
         ValueError: if these are weights of another ViT, or `config.json` lacks what the tensors do not tell.
     """
+    given = as_published(tensors, config)
+    refuse_differences(_facts(encoder), _facts(given))
+    given[PATCHES] = adapt_channels(given[PATCHES], encoder[PATCHES].shape[2])
+    if POSITIONS in encoder:
+        given[POSITIONS] = resize_positions(given[POSITIONS], encoder[POSITIONS].shape[:2])
+    else:
+        refuse_other_positions(given.pop(("class_pos_embed",)), given.pop(POSITIONS))
+    return given | {path: leaf for path, leaf in encoder.items() if path == CHANNELS}
+
+
+def as_published(tensors: dict[str, np.ndarray], config: dict[str, Any]) -> Leaves:
+    """`encoder_params`, with heads and grid as `config.json` has them.
+
+    Raises:
+        ValueError: if it lacks what the tensors do not tell, or these are not the tensors of a ViT with GELUs.
+    """
     keys = ("hidden_act", "num_attention_heads", "image_size", "patch_size")
     activation, heads, *sizes = entries_of(config, *keys)
     if activation != "gelu":
         raise ValueError(f"{CONFIG} has hidden_act={activation!r}; the ViTs here have 'gelu'")
     sides = [side if isinstance(side, list) else [side, side] for side in sizes]
     grid = (sides[0][0] // sides[1][0], sides[0][1] // sides[1][1])
-    given: Leaves = encoder_params(tensors, heads, grid)
-    refuse_differences(_facts(encoder), _facts(given))
-    given[PATCHES] = adapt_channels(given[PATCHES], encoder[PATCHES].shape[2])
-    if _POSITIONS in encoder:
-        given[_POSITIONS] = resize_positions(given[_POSITIONS], encoder[_POSITIONS].shape[:2])
-    else:
-        refuse_other_positions(given.pop(("class_pos_embed",)), given.pop(_POSITIONS))
-    return given | {path: leaf for path, leaf in encoder.items() if path == CHANNELS}
+    return encoder_params(tensors, heads, grid)
+
+
+def size_of(encoder: Leaves) -> ViTSize:
+    """The size of a ViT encoder with these parameters."""
+    depth, width, _, heads, _ = encoder[QKV].shape
+    return ViTSize(width, depth, heads, encoder["blocks", "mlp_in", "kernel"].shape[-1])
+
+
+def has_layer_scale(encoder: Leaves) -> bool:
+    """Whether a ViT encoder with these parameters has LayerScale."""
+    return ("blocks", "mlp_scale") in encoder
 
 
 def encoder_params(tensors: dict[str, np.ndarray], heads: int, grid: tuple[int, int]) -> Leaves:
@@ -91,10 +111,9 @@ def encoder_params(tensors: dict[str, np.ndarray], heads: int, grid: tuple[int, 
 
 def _facts(encoder: Leaves) -> dict[str, Any]:
     """What a configuration says of an encoder with these parameters."""
-    depth, width, _, heads, _ = encoder[QKV].shape
-    size = ViTSize(width, depth, heads, encoder["blocks", "mlp_in", "kernel"].shape[-1])
+    size = size_of(encoder)
     return {
         "model.vit.size": next((name for name, known in SIZES.items() if known == size), size),
         "model.vit.patch_size": encoder[PATCHES].shape[0],
-        "model.vit.layer_scale": ("blocks", "mlp_scale") in encoder,
+        "model.vit.layer_scale": has_layer_scale(encoder),
     }

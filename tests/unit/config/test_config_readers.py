@@ -90,6 +90,7 @@ def test_every_reader_reads_in_some_configuration():
             "objective.contrastive.form": "replicates",
             "data.mix_with": ("other",),
             "data.mix_weights": (1.0, 2.0),
+            "eval.published": "dinov2-small",
         },
     )
     read = set()

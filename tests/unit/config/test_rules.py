@@ -163,6 +163,11 @@ BROKEN = {
         {"data.kind": "shapes", "model.name": "vae", "model.channels": "independent"},
         ": model.channels='independent' with data.kind='shapes': a matrix is one channel; 'joint' is possible",
     ),
+    "_published_encoders_see_images": (
+        OUTLINES,
+        {"eval.published": "dinov2-small"},
+        ": eval.published='dinov2-small' with data.kind='shapes': published encoders are of images; '' is possible",
+    ),
     "_outlines_are_drawn_from_a_vector": (
         IMAGES,
         {"data.kind": "shapes"},

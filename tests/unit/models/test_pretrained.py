@@ -11,18 +11,14 @@ from transformers import (
     BertModel,
     CLIPVisionConfig,
     CLIPVisionModel,
-    Dinov2Config,
     Dinov2Model,
     ResNetConfig,
     ResNetForImageClassification,
     ResNetModel,
     SwinConfig,
     SwinModel,
-    ViTConfig,
     ViTForImageClassification,
-    ViTMAEConfig,
     ViTMAEForPreTraining,
-    ViTModel,
 )
 
 from bie_jax.models.autoencoder import IndependentChannels
@@ -40,73 +36,17 @@ pytestmark = pytest.mark.slow
 
 torch = pytest.importorskip("torch", reason="PyTorch is installed on Python 3.11 alone")
 from configs import mae_idr0093
+from tests.unit.models.tiny_models import OF_SMALL, RESNETS, WIDTHS, dinov2, randomized, resnet, vit, vit_mae
 
 torch = pytest.importorskip("torch", reason="PyTorch is installed on Python 3.11 alone (requirements-dev.txt)")
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 SMALL = ViTSize(32, 3, 4, 64)
-OF_SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
-OF_DECODER = {
-    "decoder_hidden_size": 16,
-    "decoder_num_hidden_layers": 2,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 64,
-}
-WIDTHS = (8, 16, 32, 64)  # of the ResNets here, instead of 64 to 512: what is compared knows no width
-RESNETS = {
-    18: ("basic", [2, 2, 2, 2], 1),
-    34: ("basic", [3, 4, 6, 3], 1),
-    50: ("bottleneck", [3, 4, 6, 3], 4),
-    101: ("bottleneck", [3, 4, 23, 3], 4),
-    152: ("bottleneck", [3, 8, 36, 3], 4),
-}
-
-
-def _randomized(model):
-    """Every tensor random: the initial ones leave biases, scales and class tokens untested."""
-    generator = torch.Generator().manual_seed(0)
-    fixed = ("position_embeddings", "decoder_pos_embed") if isinstance(model, ViTMAEForPreTraining) else ()
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if name.endswith(("running_var", "normalization.weight")):
-                tensor.uniform_(0.5, 1.5, generator=generator)
-            elif tensor.dtype == torch.float32 and not name.endswith(fixed):
-                fan_in = max(tensor[0].numel(), 10) if tensor.ndim > 1 else 10
-                tensor.normal_(0, fan_in**-0.5, generator=generator)
-    return model.eval()
 
 
 def _narrow(depth):
     return ResNetEncoder(depth, WIDTHS[0], cpu_kernels=False)  # which compiles in half the time
-
-
-def _resnet(depth, kind=ResNetModel, **changes):
-    layer_type, depths, expansion = RESNETS[depth]
-    sizes = [expansion * width for width in WIDTHS]
-    config = {"layer_type": layer_type, "depths": depths, "embedding_size": WIDTHS[0], "hidden_sizes": sizes}
-    return kind(ResNetConfig(**config, **changes))
-
-
-def _vit(kind=ViTModel, **changes):
-    return kind(ViTConfig(**{**OF_SMALL, "image_size": 32, "patch_size": 8, **changes}))
-
-
-def _vit_mae(**changes):
-    config = {**OF_SMALL, **OF_DECODER, "image_size": 32, "patch_size": 8, **changes}
-    model = ViTMAEForPreTraining(ViTMAEConfig(**config))
-    # A model without published weights is left with positions of 0; these are its own functions that compute them.
-    embeddings = model.vit.embeddings
-    embeddings.patch_embeddings.projection._is_hf_initialized = False
-    embeddings.initialize_weights()
-    model.decoder.initialize_weights(embeddings.patch_embeddings.num_patches)
-    return model
-
-
-def _dinov2(**changes):
-    config = {**OF_SMALL, "mlp_ratio": 2, "image_size": 56, "patch_size": 14, **changes}
-    del config["intermediate_size"]
-    return Dinov2Model(Dinov2Config(**config))
 
 
 def _image(*shape):
@@ -145,7 +85,7 @@ def _agree(ours, theirs):
     ("model", "encoder", "shape", "settings"),
     [
         pytest.param(
-            lambda: _vit(
+            lambda: vit(
                 hidden_size=24, num_hidden_layers=12, num_attention_heads=6, intermediate_size=96, patch_size=16
             ),
             ViTEncoder(ViTSize(24, 12, 6, 96), 16, "learnt", norm_epsilon=1e-12),
@@ -154,26 +94,26 @@ def _agree(ours, theirs):
             id="ViT of 12 blocks",
         ),
         pytest.param(
-            _vit,
+            vit,
             ViTEncoder(SMALL, 8, "learnt", norm_epsilon=1e-12),
             (2, 24, 48, 3),
             {"interpolate_pos_encoding": True},
             id="ViT of another size",
         ),
         pytest.param(
-            lambda: _vit(image_size=[24, 48]),
+            lambda: vit(image_size=[24, 48]),
             ViTEncoder(SMALL, 8, "learnt", norm_epsilon=1e-12),
             (2, 24, 48, 3),
             {},
             id="ViT not square",
         ),
         pytest.param(
-            _dinov2, ViTEncoder(SMALL, 14, "learnt", layer_scale=True), (2, 28, 84, 3), {}, id="DINOv2 of another size"
+            dinov2, ViTEncoder(SMALL, 14, "learnt", layer_scale=True), (2, 28, 84, 3), {}, id="DINOv2 of another size"
         ),
     ],
 )
 def test_hidden_states_of_every_block_agree(model, encoder, shape, settings, tmp_path):
-    model = _randomized(model())
+    model = randomized(model())
     model.save_pretrained(tmp_path)
     image = _image(*shape)
     variables = _loaded(tmp_path, encoder, image)
@@ -201,7 +141,7 @@ def test_hidden_states_of_every_block_agree(model, encoder, shape, settings, tmp
 @pytest.mark.parametrize("depth", RESNETS)
 def test_every_resnet_agrees(depth, tmp_path):
     """On one image of 3 x 2 positions in its last map, where the borders are in all of them."""
-    model = _randomized(_resnet(depth))
+    model = randomized(resnet(depth))
     model.save_pretrained(tmp_path)
     image = _image(1, 96, 64, 3)
     encoder = _narrow(depth)
@@ -215,7 +155,7 @@ def test_every_resnet_agrees(depth, tmp_path):
 @pytest.mark.parametrize("norm_pix_loss", [False, True])
 def test_masked_autoencoders_agree(norm_pix_loss, tmp_path):
     """The same noise: the same mask and prediction. The same patches removed: the same loss."""
-    model = _randomized(_vit_mae(norm_pix_loss=norm_pix_loss, mask_ratio=0.6))
+    model = randomized(vit_mae(norm_pix_loss=norm_pix_loss, mask_ratio=0.6))
     model.save_pretrained(tmp_path)
     image, noise = _image(2, 32, 32, 3), RNG.uniform(size=(2, 16)).astype(np.float32)
     encoder = ViTEncoder(SMALL, 8, "sincos", norm_epsilon=1e-12)
@@ -239,7 +179,7 @@ def test_masked_autoencoders_agree(norm_pix_loss, tmp_path):
 
 
 def test_a_masked_autoencoder_takes_fixed_positions_of_any_size(tmp_path):
-    _randomized(_vit_mae()).save_pretrained(tmp_path)
+    randomized(vit_mae()).save_pretrained(tmp_path)
     image = _image(1, 16, 64, 3)
     variables = _loaded(tmp_path, ViTEncoder(SMALL, 8, "sincos"), image)
     assert "pos_embed" not in variables["params"]
@@ -251,7 +191,7 @@ def test_a_masked_autoencoder_takes_fixed_positions_of_any_size(tmp_path):
 def test_a_grey_image_gives_what_it_gave(channels, tmp_path):
     """Whatever the number of channels it is repeated over."""
     grey = _image(1, 32, 32, 1)
-    model = _randomized(_vit(num_hidden_layers=1))
+    model = randomized(vit(num_hidden_layers=1))
     model.save_pretrained(tmp_path / "vit")
     encoder = ViTEncoder(ViTSize(32, 1, 4, 64), 8, "learnt", norm_epsilon=1e-12)
     image = np.repeat(grey, channels, axis=-1)
@@ -260,7 +200,7 @@ def test_a_grey_image_gives_what_it_gave(channels, tmp_path):
         theirs = model(_torch(np.repeat(grey, 3, axis=-1))).last_hidden_state[:, 1:]
     ours = jax.jit(lambda variables, image: encoder.apply(variables, image, train=False))(variables, image)
     _agree(ours.reshape(1, 16, 32), theirs)
-    published = _randomized(_resnet(18))
+    published = randomized(resnet(18))
     published.save_pretrained(tmp_path / "resnet")
     stem = _loaded(tmp_path / "resnet", _narrow(18), image)["params"]["stem"]["kernel"]
     kernel = published.embedder.embedder.convolution.weight.detach().numpy()
@@ -279,7 +219,7 @@ def test_channels_by_loops():
 
 
 def test_channel_tokens_share_one_projection(tmp_path):
-    model = _randomized(_vit_mae())
+    model = randomized(vit_mae())
     model.save_pretrained(tmp_path)
     image = _image(1, 32, 32, 4)
     mae = MAE(ViTEncoder(SMALL, 8, "sincos", channel_tokens=True), 4, 20, 0.5, False, "mean", 16, 2, 2)
@@ -313,7 +253,7 @@ def test_channel_tokens_share_one_projection(tmp_path):
 
 
 def test_independent_channels_and_a_network_around_the_encoder(tmp_path):
-    model = _randomized(_vit())
+    model = randomized(vit())
     model.save_pretrained(tmp_path)
     encoder = _shapes(ViTEncoder(SMALL, 8, "learnt"), _image(1, 32, 32, 1))[0]["encoder"]
     head = {"kernel": np.ones((2, 2))}
@@ -330,10 +270,10 @@ def _renamed_as_published(tensors):
     return {name.replace("decoder.decoder_encoder.layer.", "decoder.decoder_layers."): v for name, v in tensors.items()}
 
 
-@pytest.mark.parametrize("make", [_vit, _vit_mae, _dinov2, lambda: _vit(ViTForImageClassification, num_labels=4)])
+@pytest.mark.parametrize("make", [vit, vit_mae, dinov2, lambda: vit(ViTForImageClassification, num_labels=4)])
 def test_names_of_every_version_mean_the_same(make, tmp_path):
     """Of `save_pretrained`, of the published files, and of the modules as `state_dict` has them."""
-    model = _randomized(make())
+    model = randomized(make())
     model.save_pretrained(tmp_path)
     size, patch = (SMALL, 14) if isinstance(model, Dinov2Model) else (SMALL, 8)
     encoder = ViTEncoder(size, patch, "learnt", layer_scale=isinstance(model, Dinov2Model))
@@ -354,7 +294,7 @@ def test_names_of_every_version_mean_the_same(make, tmp_path):
 
 
 def test_half_precision_is_widened(tmp_path):
-    model = _randomized(_vit()).to(torch.bfloat16)
+    model = randomized(vit()).to(torch.bfloat16)
     model.save_pretrained(tmp_path)
     params = _loaded(tmp_path, ViTEncoder(SMALL, 8, "learnt"), _image(1, 32, 32, 3))["params"]
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
@@ -380,25 +320,25 @@ def _of_blocks(*depths):
 @pytest.mark.parametrize(
     ("make", "encoder", "message"),
     [
-        (_vit, ViTEncoder(ViTSize(32, 2, 4, 64), 8, "learnt"), "model.vit.size=ViTSize.*depth=2.* need .*depth=3"),
-        (_vit, ViTEncoder(ViTSize(32, 3, 2, 64), 8, "learnt"), "model.vit.size=.*heads=2.*need .*heads=4"),
+        (vit, ViTEncoder(ViTSize(32, 2, 4, 64), 8, "learnt"), "model.vit.size=ViTSize.*depth=2.* need .*depth=3"),
+        (vit, ViTEncoder(ViTSize(32, 3, 2, 64), 8, "learnt"), "model.vit.size=.*heads=2.*need .*heads=4"),
         (
-            lambda: _vit(hidden_size=384, num_attention_heads=6, intermediate_size=1536, num_hidden_layers=12),
+            lambda: vit(hidden_size=384, num_attention_heads=6, intermediate_size=1536, num_hidden_layers=12),
             ViTEncoder(SMALL, 8, "learnt"),
             "model.vit.size=.* need 'S'",
         ),
-        (_vit, ViTEncoder(SMALL, 16, "learnt"), "model.vit.patch_size=16, and these weights need 8"),
-        (_vit, ViTEncoder(SMALL, 8, "sincos"), "model.vit.positions='sincos', and these weights need 'learnt'"),
-        (_dinov2, ViTEncoder(SMALL, 14, "learnt"), "model.vit.layer_scale=False, and these weights need True"),
-        (_vit, ViTEncoder(SMALL, 8, "learnt", layer_scale=True), "layer_scale=True, and these weights need False"),
-        (lambda: _vit(hidden_act="relu"), VIT, "hidden_act='relu'; the ViTs here have 'gelu'"),
-        (lambda: _dinov2(use_swiglu_ffn=True), VIT, "block 0 is not a block of a ViT"),
-        (lambda: _resnet(18), VIT, "model.encoder='vit', and these weights need 'resnet'"),
-        (_vit, _narrow(18), "model.encoder='resnet', and these weights need 'vit'"),
-        (lambda: _resnet(34), _narrow(18), "model.resnet.depth=18, and these weights need 34"),
-        (lambda: _resnet(18), _narrow(50), "model.resnet.depth=50, and these weights need 18"),
-        (lambda: _resnet(18, hidden_act="gelu"), _narrow(18), "hidden_act='gelu'"),
-        (lambda: _resnet(50, downsample_in_bottleneck=True), _narrow(50), "downsample_in_bottleneck=True"),
+        (vit, ViTEncoder(SMALL, 16, "learnt"), "model.vit.patch_size=16, and these weights need 8"),
+        (vit, ViTEncoder(SMALL, 8, "sincos"), "model.vit.positions='sincos', and these weights need 'learnt'"),
+        (dinov2, ViTEncoder(SMALL, 14, "learnt"), "model.vit.layer_scale=False, and these weights need True"),
+        (vit, ViTEncoder(SMALL, 8, "learnt", layer_scale=True), "layer_scale=True, and these weights need False"),
+        (lambda: vit(hidden_act="relu"), VIT, "hidden_act='relu'; the ViTs here have 'gelu'"),
+        (lambda: dinov2(use_swiglu_ffn=True), VIT, "block 0 is not a block of a ViT"),
+        (lambda: resnet(18), VIT, "model.encoder='vit', and these weights need 'resnet'"),
+        (vit, _narrow(18), "model.encoder='resnet', and these weights need 'vit'"),
+        (lambda: resnet(34), _narrow(18), "model.resnet.depth=18, and these weights need 34"),
+        (lambda: resnet(18), _narrow(50), "model.resnet.depth=50, and these weights need 18"),
+        (lambda: resnet(18, hidden_act="gelu"), _narrow(18), "hidden_act='gelu'"),
+        (lambda: resnet(50, downsample_in_bottleneck=True), _narrow(50), "downsample_in_bottleneck=True"),
         (lambda: _of_blocks(1, 1, 1, 1), _narrow(50), r"\(1, 1, 1, 1\) blocks of 3 con"),
     ],
 )
@@ -410,7 +350,7 @@ def test_another_architecture_is_refused(make, encoder, message, tmp_path):
 
 
 def test_another_decoder_is_refused(tmp_path):
-    _vit_mae().save_pretrained(tmp_path)
+    vit_mae().save_pretrained(tmp_path)
     for changes, message in (
         ((24, 2, 2), "decoder_width=24, and these weights need 16"),
         ((16, 3, 2), "decoder_depth=3, and these weights need 2"),
@@ -448,7 +388,7 @@ def test_weights_of_another_kind_are_refused_with_those_that_are_possible(make, 
 
 
 def test_tensors_that_do_not_fit_are_named(tmp_path):
-    _vit().save_pretrained(tmp_path)
+    vit().save_pretrained(tmp_path)
     file, image = tmp_path / "model.safetensors", _image(1, 32, 32, 3)
     whole = load_file(file)
 
@@ -476,7 +416,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path):
 
 
 def test_entries_that_the_configuration_of_a_vit_lacks_are_named(tmp_path):
-    _vit_mae().save_pretrained(tmp_path)
+    vit_mae().save_pretrained(tmp_path)
     file, image = tmp_path / "config.json", _image(1, 32, 32, 3)
     whole = json.loads(file.read_text())
     params, _ = _shapes(MAE(VIT, 3, 32, 0.5, False, "mean", 16, 2, 2), image)
@@ -517,7 +457,7 @@ def test_only_safetensors_are_read(tmp_path):
 
 
 def test_a_resnet_with_a_head_and_without_config(tmp_path):
-    model = _randomized(_resnet(18, ResNetForImageClassification, num_labels=3))
+    model = randomized(resnet(18, ResNetForImageClassification, num_labels=3))
     model.save_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()
     image = _image(1, 32, 32, 3)
