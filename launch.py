@@ -18,18 +18,24 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from bie_jax.config.flags import parse, refuse_unread_values
 from bie_jax.config.rules import check_config
 from bie_jax.config.schema import Config, ConfigError
-from bie_jax.config.stored import check_trained, load_config, save_config
+from bie_jax.config.set_rules import check_evaluated
+from bie_jax.config.stored import check_trained, check_workdir, load_config, save_config
+from bie_jax.evaluation.baselines.published_weights import open_published
+from bie_jax.evaluation.treatments.plan import plan_treatments
 from bie_jax.files.foreign_text import visible
 from bie_jax.files.integrity import disk_errors
 from bie_jax.files.lock import LockedError
 from bie_jax.input.channels_by_name import channels_for
+from bie_jax.input.columns import TRAIN
 from bie_jax.input.image_set import ImageSet, open_image_set
+from bie_jax.input.mixture import open_mixture
 from bie_jax.train import CollapsedError, Interrupted, train_and_evaluate
 from bie_jax.training import processes, run_files
 from bie_jax.training.writers.stop_signal import StopSignal
@@ -159,9 +165,15 @@ def _run(workdir: Path) -> None:
 def _save(config: ConfigDict, workdir: Path) -> None:
     """The configuration of a run that was trained already."""
     check_trained(workdir)  # nothing to embed or score in a folder where nothing was trained
+    checked = check_config(config)
+    check_workdir(checked, workdir)
+    mixture = open_mixture(checked.data)
+    check_evaluated(checked, mixture)
+    plan_treatments(mixture.sets[0].metadata, np.full(len(mixture.sets[0]), TRAIN), checked.eval)
+    open_published(checked, len(mixture.sets[0].channel_names))
     if processes.is_first():
         with run_files.opened(workdir):
-            save_config(check_config(config), workdir)
+            save_config(checked, workdir)
     processes.wait_for_all("the configuration is saved")
 
 

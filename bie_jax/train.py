@@ -20,7 +20,7 @@ from bie_jax.files.foreign_text import visible
 from bie_jax.input.batches import train_batches
 from bie_jax.input.mixture import Mixture, open_mixture
 from bie_jax.input.positives import Positives, build_positives
-from bie_jax.input.splits import describe_overlap, describe_split
+from bie_jax.input.splits import describe_overlap, describe_room, describe_split
 from bie_jax.objectives import METHODS
 from bie_jax.training import processes, run_files
 from bie_jax.training.checkpoint import Checkpoints, Found, Progress, find_checkpoints
@@ -92,8 +92,10 @@ def _announce(
 ) -> None:
     """Say what will be trained and validated on, and what will not be scored."""
     for member, image_set in enumerate(mixture.sets):
-        sides = (rows - mixture.first_rows[member] for rows in (train_rows[member], val_rows[member]))
+        sides = tuple(rows - mixture.first_rows[member] for rows in (train_rows[member], val_rows[member]))
         print(f"{image_set.name}: {describe_split(image_set.metadata, *sides)}")
+        for note in describe_room(config.data, image_set.metadata, *sides):
+            print(f"{image_set.name}: {visible(note)}")
     if positives is not None:
         print(positives.describe(np.concatenate(train_rows)))
     for note in notes_on_scores(config.eval, mixture.sets[0].metadata, train_rows[0], val_rows[0]):

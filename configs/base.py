@@ -120,6 +120,9 @@ def _predecessor_table() -> ConfigDict:
     config.data.num_folds = 0  # k of k-fold cross-validation; 0: none
     config.data.fold = 0  # which of the folds is held out
     config.data.split_by = "well"  # "image", "site", "well", "plate" or a column: a group is never on both sides
+    # Column whose values are on both sides of the division into training and validation where they have two groups of
+    # split_by: up to twice val_fraction for it. It places groups and teaches nothing. "": none.
+    config.data.stratify_by = "label"
     # Plates, or other values of the column held_out_by (as split_by has them), that are neither trained nor validated
     # on nor in any other score: they are embedded, and classified by what was learned from all the rest.
     config.data.held_out = ()
@@ -331,17 +334,16 @@ def _predecessor_table() -> ConfigDict:
     # Images that all sets of features are compared on; of a larger set so many are drawn, and the embeddings' profiles
     # alone are of all.
     config.eval.most_images = 10_000
-    config.eval.most_queries = (
-        5000  # images, or treatments, that are asked for their neighbors; of more, some are drawn
-    )
-    config.eval.max_report_points = 2000  # images in the interactive plot
-    # Objects of the table of invariances (read when data.kind = "shapes"), and the side, px, that they are shrunk to
-    # where they are larger before they are drawn as masks; 0 objects: no table.
+    # Images, or treatments, that are asked for their neighbors; of more so many are drawn.
+    config.eval.most_queries = 5000
     # Folder of Hugging Face's ResNet, ViT, ViTMAE or DINOv2 (config.json, preprocessor_config.json, model.safetensors)
     # that is scored beside ours as it is, each channel as a gray image; "": none. Read when data.kind = "images".
     config.eval.published = ""
     config.eval.published_channels = "concatenate"  # side by side, or "average"; read with eval.published, as the next
     config.eval.published_components = 0  # principal components that stand for them in each fold; 0: themselves
+    config.eval.max_report_points = 2000  # images in the interactive plot
+    # Objects of the table of invariances (read when data.kind = "shapes"), and the side, px, that they are shrunk to
+    # where they are larger before they are drawn as masks; 0 objects: no table.
     config.eval.invariance_objects = 200
     config.eval.invariance_side_px = 128
     config.eval.profile = ConfigDict()  # images become wells, wells treatments; read when treatment names any column

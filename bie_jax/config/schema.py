@@ -166,6 +166,7 @@ class DataConfig(_Group):
     num_folds: Annotated[int, _whole(0, 1000)]
     fold: Annotated[int, _whole(0, 999)]
     split_by: Name
+    stratify_by: Text
     held_out: Names
     held_out_by: Name
     read_threads: Annotated[int, _whole(1, 128)]  # each holds two batches
@@ -465,10 +466,10 @@ class EvalConfig(_Group):
     cell_count_column: Text
     most_images: Annotated[int, _whole(100, 10**8)]
     most_queries: Annotated[int, _whole(100, 10**8)]
-    max_report_points: Annotated[int, _whole(1, 100_000)]
     published: Text
     published_channels: Literal["concatenate", "average"]
     published_components: Annotated[int, _whole(0, 2**16)]
+    max_report_points: Annotated[int, _whole(1, 100_000)]
     invariance_objects: Annotated[int, _whole(0, 10_000)]
     invariance_side_px: Annotated[int, _whole(16, 4096)]
     profile: ProfileConfig

@@ -21,7 +21,7 @@ from bie_jax.input.covariates import check_known
 from bie_jax.input.image_set import ImageSet
 from bie_jax.input.mixture import Mixture
 from bie_jax.input.positives import build_positives
-from bie_jax.input.splits import check_held_out, split_image_set
+from bie_jax.input.splits import check_held_out, check_stratified, split_image_set
 from bie_jax.input.wells import names_of_wells
 from bie_jax.models.encoders.vit import SIZES
 from bie_jax.objectives.contrast import compared_treatment
@@ -47,12 +47,11 @@ def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[
         _check_points(config.data, mixture)
     else:
         _check_window("data.crop_size", config.data.crop_size, mixture)
-        _check_window("eval.image_size", config.eval.image_size, mixture)
     _check_channels_share_the_latent(config.model, mixture)
     _check_a_channel_can_be_left_out(config.data, mixture)
     _check_something_is_compared(config.objective.contrastive, mixture)
     _check_images_of_one_size(config.data, mixture)
-    _check_columns(config.eval, main)
+    check_evaluated(config, mixture)
     train_rows, val_rows = _split(config, mixture)
     check_negatives(config.objective.contrastive, mixture, np.concatenate(train_rows))
     _check_positives(config.data, mixture, np.concatenate(train_rows))
@@ -60,6 +59,17 @@ def check_run(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[
     _check_components_are_fitted(config, main, train_rows[0])
     _check_steps_are_counted(config, sum(map(len, train_rows)))
     return train_rows, val_rows
+
+
+def check_evaluated(config: Config, mixture: Mixture) -> None:
+    """Hold what is embedded and scored against the sets.
+
+    Raises:
+        ConfigError: naming the key of the `eval` group, its value and what is possible.
+    """
+    if config.data.kind == "images":
+        _check_window("eval.image_size", config.eval.image_size, mixture)
+    _check_columns(config.eval, mixture.sets[0])
 
 
 def check_components(components: int, dim: int) -> None:
@@ -242,7 +252,9 @@ def _split(config: Config, mixture: Mixture) -> tuple[list[np.ndarray], list[np.
     train_rows, val_rows = [], []
     name = mixture.name
     try:
-        check_held_out(config.data, [image_set.metadata for image_set in mixture.sets])
+        tables = [image_set.metadata for image_set in mixture.sets]
+        check_held_out(config.data, tables)
+        check_stratified(config.data, tables)
         for member, image_set in enumerate(mixture.sets):
             name = image_set.name
             train, val = split_image_set(config, image_set)

@@ -40,6 +40,7 @@ _ADDED = {
     "train.mesh": {"data": -1, "fsdp": 1, "tensor": 1},
     "data.positives": "same_image",
     "data.treatment": "label",
+    "data.stratify_by": "",
     "data.held_out": [],
     "data.held_out_by": "plate",
     "data.augment.area": [0.0, 0.0],
@@ -71,10 +72,10 @@ _ADDED = {
         "tvn_regularization": 0.5,
         "null_size": 1000,
     },
-}
     "eval.published": "",
     "eval.published_channels": "concatenate",
     "eval.published_components": 0,
+}
 _RESTORE = "restore it from a copy"
 
 # Keys that may differ between two runs of one workdir: where things lie and how they are scored, not what is trained.
@@ -100,9 +101,10 @@ def check_workdir(config: Config, workdir: Path) -> None:
     _check_is_of_a_run(workdir)
     if not (workdir / CONFIG).exists():
         return
-    before, now = flatten(_read(workdir)), flatten(config.model_dump(mode="json"))
+    stored, before, now = flatten(_stored(workdir)), flatten(_read(workdir)), flatten(config.model_dump(mode="json"))
     differing = [
         f"config.{key}: the workdir has {before.get(key, 'no such key')!r}, this run {now.get(key, 'no such key')!r}"
+        + ("" if key in stored or key not in before else f", which goes on with --config.{key}={before[key]!r}")
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and not key.startswith("eval.") and key not in _FREE_KEYS
     ]
@@ -181,12 +183,18 @@ def _check_is_of_a_run(workdir: Path) -> None:
 
 
 def _read(workdir: Path) -> dict[str, Any]:
+    """What is stored, with what was added since."""
+    content = _stored(workdir)
+    for path, value in _ADDED.items():
+        _add(content, path.split("."), value)
+    return content
+
+
+def _stored(workdir: Path) -> dict[str, Any]:
     check_trained(workdir)
     content = integrity.read_json(workdir / CONFIG, _RESTORE)
     if not set(Config.model_fields) <= content.keys():
         raise ConfigError(f"{workdir / CONFIG} is not of a run: expected the groups {', '.join(Config.model_fields)}")
-    for path, value in _ADDED.items():
-        _add(content, path.split("."), value)
     return content
 
 

@@ -110,7 +110,9 @@ def _evaluate(workdir: Path, config: Config) -> Scores:
         "made_from": embedded.made_from,
         **scored,
         "treatments": None if treatments is None else treatments.scores,
-        "transductive": transductive_note(metadata, column_that_taught(config), scored["splits"]),
+        "transductive": transductive_note(
+            metadata, column_that_taught(config), scored["splits"], config.data.stratify_by
+        ),
         "invariances": [],
         "seconds": round(time.monotonic() - started, 1),
     }

@@ -17,13 +17,14 @@ def column_that_taught(config: Config) -> str | None:
     return teaching_column(config.data) or compared_treatment(config.objective.contrastive)
 
 
-def transductive_note(metadata: pd.DataFrame, taught_by: str | None, splits: Iterable[str]) -> str:
+def transductive_note(metadata: pd.DataFrame, taught_by: str | None, splits: Iterable[str], stratified_by: str) -> str:
     """What the encoder saw while it was trained.
 
     Args:
         metadata: with `split`, "train", "val" or "held_out".
         taught_by: see `column_that_taught`.
         splits: those that were scored.
+        stratified_by: the column that placed images on both sides of the division (`data.stratify_by`); "": none.
     """
     total = len(metadata)
     train, val, held_out = (int((metadata["split"] == side).sum()) for side in (TRAIN, VAL, HELD_OUT))
@@ -43,9 +44,15 @@ def transductive_note(metadata: pd.DataFrame, taught_by: str | None, splits: Ite
         if held_out
         else ""
     )
+    placed = (
+        f"Which ones these are was decided with a look at the column {stratified_by}, so that its values are on both "
+        "sides (config.data.stratify_by). "
+        if stratified_by
+        else ""
+    )
     return (
         f"The encoder was trained {how} on {train} of these {total} images; the other {val} only "
-        f"decided when to stop. {kept_out}"
+        f"decided when to stop. {placed}{kept_out}"
         f"The folds of the classifiers cut across that division, so most test images were seen, {seen}, by the "
         "encoder: its scores are transductive. "
         f"{unseen}"

@@ -88,6 +88,26 @@ def test_workdir_of_another_configuration(launches, datasets, trained_workdir, t
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("eval.label=gene", "config.eval.label='gene' is no column of 'simulated'; there are plate"),
+        ("eval.append=('label',)", "config.eval.append=('label',): 'label' is no number known of 'simulated'"),
+        ("eval.image_size=(64,64)", "config.eval.image_size=(64, 64) is larger than the images of 'simulated'"),
+        ("eval.published=nowhere", "config.eval.published='nowhere': there is no folder nowhere"),
+    ],
+)
+def test_what_cannot_be_scored_is_not_written_down(launches, datasets, trained_workdir, tmp_path, change, message):
+    """A run's configuration would name it from then on."""
+    workdir = shutil.copytree(trained_workdir[0], tmp_path / "run")
+    before = (workdir / "config.json").read_bytes()
+    given = (TINY, f"--config.data.data_dir={datasets}", f"--config.{change}", f"--workdir={workdir}")
+    done = launches.run(*given, "--stage=evaluate")
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert (workdir / "config.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(("stage", "config"), [("embed", ()), ("evaluate", ()), ("embed", (TINY,))])
 def test_later_stages_say_what_they_miss(launches, tmp_path, stage, config):
     done = launches.run(*config, f"--workdir={tmp_path}", f"--stage={stage}")

@@ -50,8 +50,10 @@ def published_features(
     if encoder is None:
         return []
     folder, image_set = Path(config.eval.published), embedded.image_set
+    rows = image_set.stored_rows
     made_from = {
         f"the set {image_set.name}": image_set.fingerprint,
+        "the images": "all" if rows is None else integrity.hash_bytes(rows.astype(np.int64).tobytes()),
         **{name: integrity.hash_bytes((folder / name).read_bytes()) for name in (WEIGHTS, CONFIG, PREPROCESSOR)},
     }
     of_channels = _kept(workdir, made_from)

@@ -231,7 +231,8 @@ def _parts(
         labeled,
         sides_of,
         2,
-        "images on both sides of the run's own division into training and validation (config.data.split_by)",
+        "images on both sides of the run's own division into training and validation (config.data.split_by and "
+        "stratify_by)",
     )
     if len(labeled) < len(everything):
         add(
@@ -250,6 +251,14 @@ def _parts(
         2,
         "images of two wells",
     )
+    if NEIGHBORS in parts:
+        own = positions[parts[NEIGHBORS].rows]
+        fewest = len(own) - max(_spread(own, np.arange(len(own))).values())
+        if fewest < settings.knn_k:
+            notes.append(
+                f"{settings.knn_k}-NN, not same well, asks more neighbors than there are: of an image with {fewest} in "
+                f"other wells {fewest} vote (config.eval.knn_k)."
+            )
     return parts, notes
 
 

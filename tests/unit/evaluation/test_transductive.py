@@ -21,8 +21,14 @@ def test_the_transductive_note_counts_the_training_images(finished):
 def test_scores_of_unseen_images_are_explained_where_there_are_some():
     metadata, _ = layout()
     for splits, there in (([UNSEEN], True), (["leave_plate_out"], False)):
-        note = transductive_note(metadata, None, splits)
+        note = transductive_note(metadata, None, splits, "")
         assert ("unseen by the encoder are not" in note) == there
+
+
+def test_a_column_that_placed_images_on_both_sides_is_named():
+    metadata, _ = layout()
+    assert "decided with a look at the column moa, so that" in transductive_note(metadata, None, [], "moa")
+    assert "with a look" not in transductive_note(metadata, None, [], "")
 
 
 def test_an_encoder_that_was_taught_with_a_column_says_so(tiny_config):
@@ -44,6 +50,6 @@ def test_an_encoder_that_was_taught_with_a_column_says_so(tiny_config):
                 ),
             }
         )
-        note = transductive_note(metadata, column_that_taught(changed), [])
+        note = transductive_note(metadata, column_that_taught(changed), [], "")
         assert ("trained with the column gene" in note) == taught
         assert ("without labels on" in note) != taught

@@ -84,7 +84,9 @@ def test_a_split_that_cannot_be_is_refused():
 @pytest.mark.parametrize("num_folds", [0, 3])
 def test_the_split_of_a_set_is_the_configured_one(num_folds):
     table = _table()
-    data = SimpleNamespace(split_by="well", val_fraction=0.3, num_folds=num_folds, fold=num_folds // 2, held_out=())
+    data = SimpleNamespace(
+        split_by="well", val_fraction=0.3, num_folds=num_folds, fold=num_folds // 2, held_out=(), stratify_by=""
+    )
     config = SimpleNamespace(data=data, train=SimpleNamespace(seed=3))
     found = split_image_set(config, SimpleNamespace(metadata=table))
     expected = split_rows(table, "well", 3, 0.3, num_folds=num_folds, fold=num_folds // 2)
@@ -98,7 +100,13 @@ def test_the_split_of_a_set_is_the_configured_one(num_folds):
 def test_what_is_held_out_is_on_no_side_and_the_rest_is_divided_as_if_it_were_not_there(num_folds, by, names, count):
     table = _table()
     data = SimpleNamespace(
-        split_by="well", val_fraction=0.3, num_folds=num_folds, fold=num_folds // 2, held_out=names, held_out_by=by
+        split_by="well",
+        val_fraction=0.3,
+        num_folds=num_folds,
+        fold=num_folds // 2,
+        held_out=names,
+        held_out_by=by,
+        stratify_by="",
     )
     config = SimpleNamespace(data=data, train=SimpleNamespace(seed=3))
     train, val = split_image_set(config, SimpleNamespace(metadata=table))

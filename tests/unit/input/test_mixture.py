@@ -242,7 +242,7 @@ def test_a_mixed_run_trains_and_embeds_either_set(mixed_config, mixture, tmp_pat
     mixed_config.optimizer.update(warmup_epochs=0, cooldown_epochs=0)
     train_and_evaluate(mixed_config, tmp_path / "run")
     said = capsys.readouterr().out
-    assert "simulated: train 64 images, 32 wells, 2 plates; validation 8 images, 4 wells, 1 plates" in said
+    assert "simulated: train 58 images, 29 wells, 2 plates; validation 14 images, 7 wells, 2 plates" in said
     assert "other: train 21 images" in said
     embedder = bie_jax.load(tmp_path / "run")
     assert embedder.channel_names == mixture.channel_names

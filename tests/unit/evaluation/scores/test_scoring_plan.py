@@ -136,6 +136,14 @@ def test_what_cannot_be_scored_is_said(counts, changes, parts, notes):
     assert all(note.endswith(".") and "\n" not in note for note in plan.notes)
 
 
+def test_more_neighbors_than_there_are_vote_as_far_as_they_go():
+    """Of 24 images and 3 in a well 21 are in others; of one of 5 in a larger well 21 of 26."""
+    for counts, k, fewest in ((FULL, 21, None), (FULL, 22, 21), (FULL | {("a", "P1", "a1"): 5}, 22, 21)):
+        said = [note for note in _plan(counts, knn_k=k).notes if "asks more neighbors than there are" in note]
+        assert len(said) == (fewest is not None)
+        assert all(note.startswith(f"{k}-NN, not same well,") and f"with {fewest} in" in note for note in said)
+
+
 def test_images_without_a_plate_are_no_plate():
     plan = _plan(FULL | {("a", "", "x"): 2})
     assert len(plan.parts[OUT].rows) == 24
