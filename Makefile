@@ -21,7 +21,8 @@ $(STAMP): requirements.txt requirements-cuda.txt requirements-dev.txt requiremen
 
 demo: install
 	$(RUN) -m data.build simulated
-	$(RUN) launch.py --config=configs/vqvae_idr0093.py:simulated
+	$(RUN) launch.py --config=configs/vqvae_idr0093.py:simulated --config.eval.profile.treatment="('sirna',)" \
+		--config.eval.profile.mechanism=label --config.eval.cell_count_channel=DNA
 
 test: install
 	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not eight_devices"

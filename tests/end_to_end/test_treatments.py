@@ -1,5 +1,6 @@
 """The evaluation of a run whose configuration names its treatments: files, rows, page; pycytominer reads the files."""
 
+import json
 import re
 
 import anndata
@@ -112,3 +113,39 @@ def test_a_column_that_is_not_there_is_refused_before_anything_is_computed(tmp_p
     with pytest.raises(ConfigError, match=r"config.eval.profile.treatment='compound' is not a column"):
         evaluate_fake(workdir, named)
     assert not (workdir / "scores.json").exists()
+
+
+def test_of_a_large_set_a_sample_is_compared_and_profiles_are_of_all(tmp_path, image_set, evaluate_fake):
+    workdir, named = prepared(tmp_path, image_set)
+    stored = json.loads((workdir / "config.json").read_text())
+    stored["eval"]["most_images"] = 100
+    integrity.write_json(workdir / "config.json", stored)
+    scores = evaluate_fake(workdir, named)
+    compared = {row["n"] for row in scores["rows"] if row["split"] == "stratified_k_fold"}
+    assert len(compared) == 1
+    assert max(compared) < 108
+    assert scores["notes"][0].startswith("All sets of features are compared on ")
+    results = pd.DataFrame(scores["treatments"]["results"])
+    on_all = results[results["feature_set"] == "trained_encoder_all"]
+    assert set(on_all["title"]) == {"Trained encoder (vqvae), all images"}
+    assert len(pd.read_parquet(workdir / "profiles_wells.parquet")) == 36
+    assert scores["set"]["images"] == 108
+    page = (workdir / "report" / "index.html").read_text()
+    assert "of 108 images, drawn without looking at features" in page
+
+
+def test_of_too_many_labels_the_nearest_mean_is_asked(tmp_path, image_set, evaluate_fake, monkeypatch):
+    for module in ("scores.plan", "compared"):
+        monkeypatch.setattr(f"bie_jax.evaluation.{module}.MOST_CLASSES", 3)
+    workdir, named = prepared(tmp_path, image_set, treatment=(), mechanism="")
+    scores = evaluate_fake(workdir, named)
+    rows = pd.DataFrame(scores["rows"])
+    assert {"nearest_centroid", "1_nearest_neighbors"} <= set(rows["classifier"])
+    assert not set(rows["classifier"]) & {"random_forest", "majority"}
+    of_split = rows[(rows["split"] == "leave_plate_out") & (rows["feature_set"] == "trained_encoder")]
+    raw = of_split[of_split["normalization"] == "raw"].set_index("metric")["value"]
+    assert raw["accuracy"] > raw["accuracy_chance"] == 0.25
+    assert "no classifier is fitted to more than 3" in " ".join(scores["notes"])
+    page = (workdir / "report" / "index.html").read_text()
+    assert "nearest mean" in page
+    assert f"<b>{raw['accuracy']:.3f}</b><span>accuracy, leave-plate-out" in page

@@ -36,6 +36,10 @@ class FakeImageSet:
     def __getitem__(self, i):
         return self.array[i]
 
+    def part(self, rows):
+        statistics = self.statistics | {"num_examples": len(rows)}
+        return FakeImageSet(self.array[rows], self.metadata.iloc[rows].reset_index(drop=True), statistics)
+
 
 def simulate(size=48, sites=3, seed=0):
     """Discs of a size and brightness that depend on the label, on three plates of different brightness."""
