@@ -93,7 +93,7 @@ def test_two_that_share_the_state_are_stopped_together_lose_one_and_are_gone_on_
     processes = _start(two, in_parts)
     _wait(lambda: _has_step(workdir, stopped_at + 2), processes)
     os.kill(processes[1], signal.SIGKILL)
-    # In a step it says itself that it lost one; where it waits for the other one to save, jax names that one and ends it.
+    # In a step it says itself that it lost one; where it waits for the other to save, jax names that one and ends it.
     left = Path(f"/proc/{processes[0]}")
     while left.exists() and "launch.py: process 0 of 2 lost another one" not in two[0].said():
         time.sleep(0.02)
