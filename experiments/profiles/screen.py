@@ -2,10 +2,11 @@
 
 python experiments/profiles/screen.py --images 1000 10000 110000 --folder=screens
 
-For each size: a set of images of noise (16 x 16 px, one channel), one a well, on 16 plates, six wells a gene and 2 % of
-controls; a tiny VQ-VAE that is trained on it for an epoch and embeds it; then its 128 numbers are replaced by planted
-ones, and `launch.py --stage=evaluate` scores, profiles and reports. Planted are complexes of three genes that shift
-profiles in one direction (a sixth of the genes), and an offset and a scale for every plate; the other genes do nothing.
+For each size: a set of images of noise (16 x 16 px, one channel), one a well, on 16 plates of 1,536 wells or as many as
+it takes, six wells a gene and 2 % of controls; a tiny VQ-VAE that is trained on it for an epoch and embeds it; then its
+128 numbers are replaced by planted ones, and `launch.py --stage=evaluate` scores, profiles and reports. Planted are
+complexes of three genes that shift profiles in one direction (a sixth of the genes), and an offset and a scale for
+every plate; the other genes do nothing.
 """
 
 import argparse
@@ -19,11 +20,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from bie_jax.evaluation.profiles.neighbors import most_similar_pairs, nearest_profiles
 from bie_jax.files import integrity
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PLATES, REPLICATES, DIM, EFFECT, COMPLEX = 16, 6, 128, 0.6, 3
+WELLS, REPLICATES, DIM, EFFECT, COMPLEX = 1536, 6, 128, 0.6, 3
 CONTROL = "scrambled"
 
 
@@ -44,7 +47,11 @@ def _line(count: int, folder: Path) -> str:
     name, workdir = f"screen_{count}", folder / f"run_{count}"
     folder.mkdir(parents=True, exist_ok=True)
     images = np.random.default_rng(0).normal(1000, 50, size=(count, 16, 16)).astype(np.uint16)
-    np.savez(folder / f"{name}.npz", images=images, **{column: table[column].to_numpy("U") for column in table})
+    np.savez(
+        folder / f"{name}.npz",
+        images=images,
+        **{name: of_it if name == "site" else of_it.to_numpy("U") for name, of_it in table.items()},
+    )
     config = [
         "--config=configs/vqvae_idr0093.py:tiny",
         f"--config.data.name={name}",
@@ -63,7 +70,16 @@ def _line(count: int, folder: Path) -> str:
         "--config.eval.profile.treatment=('label',)",
         "--config.eval.profile.mechanism=complex",
     ]
-    _run(["-m", "data.build", name, f"--source={folder / f'{name}.npz'}", f"--data-dir={folder}"])
+    _run(
+        [
+            "-m",
+            "data.build",
+            name,
+            f"--source={folder / f'{name}.npz'}",
+            f"--data-dir={folder}",
+            "--wells-per-plate=1536",
+        ]
+    )
     trained = sum(_run(["launch.py", *config, f"--workdir={workdir}", f"--stage={s}"])[0] for s in ("train", "embed"))
     plant(workdir, features)
     seconds, peak = _run(["launch.py", f"--workdir={workdir}", "--stage=evaluate"])
@@ -75,13 +91,14 @@ def _line(count: int, folder: Path) -> str:
 def planted(count: int) -> tuple[pd.DataFrame, np.ndarray]:
     """Metadata of `count` wells and their planted features [count, 128]."""
     rng = np.random.default_rng(0)
-    controls = max(6, round(0.02 * count / PLATES)) * PLATES
+    plates = max(16, -(-count // (WELLS - 50)))
+    controls = max(6, round(0.02 * count / plates)) * plates
     genes = (count - controls) // REPLICATES
     controls = count - genes * REPLICATES
     gene = np.concatenate([np.repeat(np.arange(genes), REPLICATES), np.full(controls, -1)])
     # The six wells of a gene are on six plates, of a control on any.
-    first = np.repeat(rng.integers(PLATES, size=genes), REPLICATES)
-    plate = np.concatenate([(first + np.tile(np.arange(REPLICATES), genes)) % PLATES, np.arange(controls) % PLATES])
+    first = np.repeat(rng.permutation(genes) % plates, REPLICATES)
+    plate = np.concatenate([(first + np.tile(np.arange(REPLICATES), genes)) % plates, np.arange(controls) % plates])
     order = rng.permutation(count)
     gene, plate = gene[order], plate[order]
     complexes = genes // 6 // COMPLEX
@@ -89,18 +106,24 @@ def planted(count: int) -> tuple[pd.DataFrame, np.ndarray]:
     of_gene = np.where(np.arange(genes) < complexes * COMPLEX, np.arange(genes) // COMPLEX, -1)
     member = np.where(gene >= 0, of_gene[gene], -1)
     features = rng.normal(size=(count, DIM)) + np.where(member[:, None] >= 0, direction[member], 0)
-    features = features * rng.uniform(0.8, 1.2, size=PLATES)[plate, None] + rng.normal(size=(PLATES, DIM))[plate]
+    features = features * rng.uniform(0.8, 1.2, size=plates)[plate, None] + rng.normal(size=(plates, DIM))[plate]
     number = pd.Series(plate).groupby(plate).cumcount()
     table = pd.DataFrame(
         {
             "plate": [f"P{p:02d}" for p in plate],
-            "well": [f"W{n:05d}" for n in number],
-            "site": "1",
+            "well": [_well(n) for n in number],
+            "site": 1,
             "label": [f"gene{g:05d}" if g >= 0 else CONTROL for g in gene],
             "complex": [f"complex{m:04d}" if m >= 0 else "" for m in member],
         }
     )
     return table, features.astype(np.float32)
+
+
+def _well(number: int) -> str:
+    """As in a plate of 32 rows and 48 columns: A01 to AF48."""
+    row = number // 48
+    return f"{'' if row < 26 else 'A'}{chr(65 + row % 26)}{number % 48 + 1:02d}"
 
 
 def plant(workdir: Path, features: np.ndarray) -> None:
