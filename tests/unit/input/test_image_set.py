@@ -183,3 +183,21 @@ def test_some_channels_in_another_order_under_other_names(tiny_set):
         assert ours["mean"] == [whole["mean"][2], whole["mean"][0]]
         assert ours["percentiles"]["99"] == [whole["percentiles"]["99"][2], whole["percentiles"]["99"][0]]
         assert ours["count"] == whole["count"]
+
+
+def test_a_part_is_the_images_of_its_rows_and_a_part_of_it_too(tiny_set):
+    rows = np.array([9, 2, 5, 11])
+    part = tiny_set.part(rows)
+    assert len(part) == 4
+    assert part.metadata["source"].tolist() == tiny_set.metadata["source"].iloc[rows].tolist()
+    np.testing.assert_array_equal(part.metadata.index, range(4))
+    np.testing.assert_array_equal(part.images(np.arange(4)), tiny_set.images(rows))
+    np.testing.assert_array_equal(part[3], tiny_set[11])
+    of_part = part.part(np.array([3, 1]))
+    np.testing.assert_array_equal(of_part.images(np.arange(2)), tiny_set.images(np.array([11, 2])))
+    assert part.statistics == tiny_set.statistics
+    assert part.fingerprint == tiny_set.fingerprint
+    with pytest.raises(IndexError, match="row 4 of the set 'simulated', which has 4"):
+        part[4]
+    third = tiny_set.channel_names[2]
+    np.testing.assert_array_equal(part.with_channels({third: "x"})[0], tiny_set[9][..., [2]])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from bie_jax.evaluation.scores.neighbors import not_same_well_knn
+from bie_jax.evaluation.scores.neighbors import first_largest, not_same_well_knn
 from bie_jax.evaluation.scores.preparation import rotate_to_span
 from tests.unit.evaluation.scores.conftest import _wide, clouds
 
@@ -79,3 +79,41 @@ def test_neighbors_of_principal_components_are_found_among_those_alone():
     found = not_same_well_knn(features, labels, wells, components=2)
     assert found == not_same_well_knn(expected, labels, wells)
     assert found["accuracy"] > 0.9 > not_same_well_knn(features, labels, wells)["accuracy"]
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 9, 40])
+def test_the_first_of_the_largest_against_a_stable_sort(k):
+    """Of numbers of which most are equal, and rows of minus infinity as of the same well."""
+    values = np.random.default_rng(0).integers(0, 4, size=(60, 12)).astype(float)
+    values[::3, 2:9] = -np.inf
+    np.testing.assert_array_equal(first_largest(values, k), np.argsort(-values, axis=1, kind="stable")[:, :k])
+
+
+def test_those_that_are_asked_have_the_answers_that_they_have_among_all():
+    """Every label has one lone well: the drawn images differ from all in chance and in how many cannot be right."""
+    rng = np.random.default_rng(0)
+    features, labels = clouds(rng, per_class=30, distance=1.0)
+    wells = np.array([f"{label}{i % 5}" for i, label in enumerate(labels)])
+    labels = labels.astype("<U8")
+    labels[7:20] = "rare"
+    labels[wells == wells[0]] = "lone"
+    drawn = np.random.default_rng(3).permutation(len(labels))[:17]
+    right, chance, without = [], [], 0
+    names = sorted(set(wells))
+    part = np.array([names.index(well) % 10 for well in wells])
+    for i in drawn:
+        others = features[part != part[i]]
+        standard = (features - others.mean(0)) / others.std(0)
+        unit = standard / np.linalg.norm(standard, axis=1, keepdims=True)
+        allowed = np.flatnonzero(wells != wells[i])
+        right.append(labels[allowed[(unit[allowed] @ unit[i]).argmax()]] == labels[i])
+        same = labels[allowed] == labels[i]
+        chance.append(same.mean())
+        without += not same.any()
+    found = not_same_well_knn(features, labels, wells, seed=3, most_asked=17)
+    np.testing.assert_allclose([found["accuracy"], found["chance"]], [np.mean(right), np.mean(chance)])
+    assert (found["images"], found["without_match"]) == (17, without)
+    everyone = not_same_well_knn(features, labels, wells, seed=3, most_asked=len(labels))
+    assert everyone["images"] == len(labels)
+    assert everyone["chance"] != found["chance"]
+    assert 0 < without < everyone["without_match"]
