@@ -53,9 +53,8 @@ def activity_average_precision(
     treatments = np.empty(len(metadata), dtype=np.int64)
     treatments[~controls] = group_rows(metadata.iloc[np.flatnonzero(~controls)], treatment).codes
     treatments[controls] = -1 - np.arange(controls.sum())
-    places = [group_rows(metadata, [column]).codes for column in across]
     table = pd.DataFrame({"treatment": treatments, "control": controls, "plate": plates.codes}, index=metadata.index)
-    for number, place in enumerate(places):
-        table[f"place {number}"] = place
-    positive = PairRule(("treatment",), tuple(f"place {number}" for number in range(len(places))))
+    for column in across:
+        table[f"column {column}"] = group_rows(metadata, [column]).codes
+    positive = PairRule(("treatment",), tuple(f"column {column}" for column in across))
     return average_precision(features, table, positive, PairRule(("plate",), ("control",)))

@@ -162,7 +162,7 @@ def _consistency(features: np.ndarray, plan: TreatmentPlan, settings: EvalConfig
     if not mechanism:
         return
     profiles = treatment_profiles(features, plan, settings)
-    known = np.flatnonzero(profiles.metadata[mechanism] != "")
+    known = _of_known_mechanism(profiles.metadata, mechanism)
     table = profiles.metadata.iloc[known].reset_index(drop=True)
     queries = drawn_queries(table, mechanism, settings)
     across = _other_compound(settings) if settings.profile.compound else ()
@@ -180,7 +180,7 @@ def _not_same_compound(
     if not mechanism:
         return
     profiles = treatment_profiles(features, plan, settings)
-    known = np.flatnonzero(profiles.metadata[mechanism] != "")
+    known = _of_known_mechanism(profiles.metadata, mechanism)
     table = profiles.metadata.iloc[known].reset_index(drop=True)
     across = _other_compound(settings)
     found = nearest_mechanism(profiles.features[known], _with_treatment(table, settings), mechanism, across)
@@ -194,7 +194,8 @@ def _not_same_compound_or_batch(
     profile = settings.profile
     if not profile.mechanism or not profile.batch:
         return
-    rows = np.flatnonzero(plan.treated & (plan.wells[profile.mechanism] != "").to_numpy())
+    treated = np.flatnonzero(plan.treated)
+    rows = treated[_of_known_mechanism(plan.wells.iloc[treated], profile.mechanism)]
     wells = _with_treatment(plan.wells.iloc[rows].reset_index(drop=True), settings)
     wells["batch of it"] = group_rows(wells, profile.batch).codes
     across = (*_other_compound(settings), "batch of it")
@@ -275,6 +276,14 @@ def drawn_queries(table: pd.DataFrame, mechanism: str, settings: EvalConfig) -> 
     order = np.random.default_rng(settings.seed).permutation(codes.max() + 1)
     sizes = np.bincount(codes)[order]
     return np.isin(codes, order[: max(1, int(np.searchsorted(np.cumsum(sizes), most, side="right")))])
+
+
+def _of_known_mechanism(table: pd.DataFrame, mechanism: str) -> np.ndarray:
+    """Rows that have a mechanism: text that is not empty, or a number."""
+    known = np.flatnonzero(((table[mechanism] != "") & table[mechanism].notna()).to_numpy())
+    if not len(known):
+        raise ValueError(f"no treatment has a value of {mechanism} (config.eval.profile.mechanism)")
+    return known
 
 
 def _other_compound(settings: EvalConfig) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def ranking(content: TreatmentContent) -> str:
         cells = [f'<td>{place + 1}</td><th scope="row">{in_html(names[treatment])}</th>']
         if mechanism:
             cells.append(f"<td>{in_html(facts[mechanism])}</td>")
-        cells.append(f"<td>{facts['wells']}</td>")
+        cells.append(f"<td>{int(facts['wells'])}</td>")  # a row of numbers alone is of floats
         if activity is not None:
             cells.append(_activity_cells(activity.iloc[treatment]))
         if nearest is not None:

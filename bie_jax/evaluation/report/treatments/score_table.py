@@ -30,7 +30,9 @@ _TITLES = {
 
 
 def treatment_summary(scores: TreatmentScores) -> str:
-    """One row for each set of features, behind the last step that it could take."""
+    """One row for each set of features, behind the last step that it could take; a sentence where nothing is scored."""
+    if not scores["results"]:
+        return "<p>No score of treatments can be had; the notes at the end of this section say why.</p>"
     return (
         "<h3>At a glance: all sets of features behind the last step</h3><p>The trained encoder has earned its time "
         "where its row is above all others. The small figures are explained with the whole table, at the end of this "
@@ -39,7 +41,9 @@ def treatment_summary(scores: TreatmentScores) -> str:
 
 
 def treatment_score_table(scores: TreatmentScores) -> str:
-    """One row for each set of features behind each step; a file with all numbers."""
+    """One row for each set of features behind each step; a file with all numbers; "" where nothing is scored."""
+    if not scores["results"]:
+        return ""
     table = pd.DataFrame(scores["results"])
     table["of_draws"] = [" ".join(map(str, values)) for values in table["of_draws"]]
     return (

@@ -234,3 +234,31 @@ def test_interval_of_a_mean_has_the_width_of_the_normal_distribution():
     low, high = interval_of_mean(values, 4000, 0)
     np.testing.assert_allclose([low, high], values.mean() + np.array([-1.96, 1.96]) * values.std() / 20, atol=0.02)
     assert interval_of_mean(np.ones(3), 5, 0) == (1, 1)
+
+
+def test_where_no_mechanism_is_known_the_note_names_its_key():
+    features, metadata = screen(plates=2, compounds=3)
+    metadata["label"] = metadata["label"].where(metadata["label"] == "dmso", "")
+    scores = scored(features, metadata, profile__steps=()).scores
+    of_mechanism = [note for note in scores["notes"] if "no treatment has a value of label" in note]
+    assert len(of_mechanism) == 3
+    assert value(scores, ACTIVITY, "wells", MEAN_AVERAGE_PRECISION)["n"] == 6
+
+
+def test_a_treatment_whose_mechanism_is_an_empty_number_has_none():
+    features, metadata = screen(plates=2)
+    lost = (metadata["dose"] == "1.0") & metadata["compound"].isin(["c0", "c1"])
+    metadata["drug"] = metadata["compound"] + "/" + metadata["dose"].where(metadata["compound"] != "", "")
+    metadata["drug"] = metadata["drug"].where(metadata["compound"] != "", "")
+    metadata.loc[lost, "dose"] = ""
+    changes = {"profile__treatment": ("drug",), "profile__mechanism": "dose", "profile__steps": ()}
+    scores = scored(features, metadata, **changes).scores
+    assert value(scores, NOT_SAME_COMPOUND, "wells")["n"] == 10
+    assert value(scores, CONSISTENCY, "wells", MEAN_AVERAGE_PRECISION)["n"] == 2
+    assert not scores["notes"]
+
+
+def test_replicates_that_must_differ_in_a_column_and_do_not_are_told_its_name():
+    features, metadata = screen(plates=1)
+    scores = scored(features, metadata, profile__replicates_differ_in=("plate",), profile__steps=()).scores
+    assert any("differ in (column plate)" in note for note in scores["notes"])
