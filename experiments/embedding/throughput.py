@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ CHANNELS = 3
 FEW = 8  # images that are trained on
 LEFT_OUT = 2  # first batches, in which programs are compiled and workers start
 ALONE = 9  # batches of a network alone
+REST = 0.3  # seconds before each of these; threads of a library go on waiting, awake, after their last work
 READINGS = 4  # of all images, alone
 
 
@@ -123,11 +125,14 @@ def _measure(asked: argparse.Namespace) -> None:
                 f"{row['network']:.1f} | {row['waiting']:.1f} | {row['writing']:.1f} |",
                 flush=True,
             )
-    print("\n| network | who | reading alone, images/s | network alone, images/s |\n|---|---|---|---|")
+    print(
+        "\n| network | who | reading alone, images/s | network alone, images/s, median | best |\n|---|---|---|---|---|"
+    )
     for case, count in cases:
-        for who, (what, workers) in whos.items():
-            alone = _run(asked, case, count, f"{what} alone", workers)
-            print(f"| {case} | {who} | {alone['reading']:.0f} | {alone['network']:.1f} |", flush=True)
+        for who, alone in _run(asked, case, count, "alone", max(asked.workers)).items():
+            print(
+                f"| {case} | {who} | {alone['reading']:.0f} | {alone['median']:.1f} | {alone['best']:.1f} |", flush=True
+            )
     print(f"\nload {_load()}")
 
 
@@ -136,14 +141,14 @@ def _load() -> str:
     return ", ".join(f"{load:.1f}" for load in os.getloadavg())
 
 
-def _run(asked: argparse.Namespace, case: str, count: int, what: str, workers: int) -> dict[str, float]:
+def _run(asked: argparse.Namespace, case: str, count: int, what: str, workers: int) -> dict[str, Any]:
     """A process; what it tells of itself, and its seconds from start to end."""
     child = json.dumps([case, count, what, workers])
     given = [f"--folder={asked.folder}", f"--compression={asked.compression}", f"--batch={asked.batch}"]
     begun = time.monotonic()
     _quietly([sys.executable, __file__, *given, f"--child={child}"])
     told = json.loads((asked.folder / "told.json").read_text())
-    if what.endswith("alone"):
+    if what == "alone":
         return told
     ended, wrote = time.monotonic(), told["written"]
     starts, ends = np.asarray(told["starts"]), np.asarray(told["ends"])
@@ -266,27 +271,6 @@ def _ours(asked: argparse.Namespace, case: str, count: int, _: int) -> None:
     times.tell(asked.folder)
 
 
-def _ours_alone(asked: argparse.Namespace, case: str, count: int, _: int) -> None:
-    """Reading by the threads that the embed stage has, and one batch that is in memory."""
-    from absl import flags
-
-    from bie_jax.evaluation.embedding import load_readout
-    from bie_jax.input.batches import eval_batches
-    from bie_jax.input.image_set import open_image_set
-    from bie_jax.input.mixture import Mixture
-
-    flags.FLAGS.mark_as_parsed()  # Grain looks at them
-    image_set = open_image_set(_set(asked, count), asked.folder / "sets")
-    rows = np.tile(np.arange(count), READINGS)
-    begun = time.monotonic()
-    image = image_set.images([])
-    for batch, _rows in eval_batches(Mixture((image_set,)), rows, asked.batch, read_threads=2):
-        image = batch["image"]
-    reading = len(rows) / (time.monotonic() - begun)
-    embedder = load_readout(_workdir(asked, case))
-    _tell_alone(asked, reading, lambda: embedder.encode_batch(image, np.zeros(asked.batch, np.int32)))
-
-
 def _paths(asked: argparse.Namespace, count: int) -> list[Path]:
     return sorted(_tiff(asked, count).glob("*.tif"))
 
@@ -348,29 +332,43 @@ def _theirs(asked: argparse.Namespace, case: str, count: int, workers: int) -> N
     times.tell(asked.folder)
 
 
-def _theirs_alone(asked: argparse.Namespace, case: str, count: int, workers: int) -> None:
-    """Reading, the workers' start with it, and one batch that is in memory."""
+def _alone(asked: argparse.Namespace, case: str, count: int, workers: int) -> None:
+    """Reading, ours by the threads of the embed stage; and one batch in memory through both networks, in turns."""
+    from absl import flags
+
+    from bie_jax.evaluation.embedding import load_readout
+    from bie_jax.input.batches import eval_batches
+    from bie_jax.input.image_set import open_image_set
+    from bie_jax.input.mixture import Mixture
+
+    flags.FLAGS.mark_as_parsed()  # Grain looks at them
     paths = _paths(asked, count) * READINGS
     begun = time.monotonic()
-    for image in _loader(asked, paths, workers):
-        batch = image
-    reading = len(paths) / (time.monotonic() - begun)
-    run = _network(case)
-    _tell_alone(asked, reading, lambda: run(batch))
-
-
-def _tell_alone(asked: argparse.Namespace, reading: float, batch: Callable[[], Any]) -> None:
-    batch()
-    seconds = []
-    for _ in range(ALONE):
-        begun = time.monotonic()
-        batch()
-        seconds.append(time.monotonic() - begun)
-    told = {"reading": reading, "network": asked.batch / float(np.median(seconds))}
+    tensors = deque(_loader(asked, paths, workers), maxlen=1)
+    told = {"PyTorch": {"reading": len(paths) / (time.monotonic() - begun)}}
+    image_set = open_image_set(_set(asked, count), asked.folder / "sets")
+    rows = np.tile(np.arange(count), READINGS)
+    begun = time.monotonic()
+    batches = eval_batches(Mixture((image_set,)), rows, asked.batch, read_threads=2)
+    arrays = deque((batch["image"] for batch, _ in batches), maxlen=1)
+    told["ours"] = {"reading": len(rows) / (time.monotonic() - begun)}
+    embedder, theirs = load_readout(_workdir(asked, case)), _network(case)
+    plates = np.zeros(asked.batch, np.int32)
+    networks = {"ours": lambda: embedder.encode_batch(arrays[-1], plates), "PyTorch": lambda: theirs(tensors[-1])}
+    seconds: dict[str, list[float]] = {who: [] for who in networks}
+    for turn in range(LEFT_OUT + ALONE):
+        for who, network in networks.items():
+            time.sleep(REST)
+            begun = time.monotonic()
+            network()
+            if turn >= LEFT_OUT:
+                seconds[who].append(time.monotonic() - begun)
+    for who, taken in seconds.items():
+        told[who] |= {"median": asked.batch / float(np.median(taken)), "best": asked.batch / min(taken)}
     (asked.folder / "told.json").write_text(json.dumps(told))
 
 
-CHILDREN = {"ours": _ours, "theirs": _theirs, "ours alone": _ours_alone, "theirs alone": _theirs_alone}
+CHILDREN = {"ours": _ours, "theirs": _theirs, "alone": _alone}
 
 
 if __name__ == "__main__":
