@@ -19,7 +19,7 @@ from bie_jax.input.splits import sides_of
 
 NEIGHBORS = "neighbors"
 LEAST_FOR_UMAP = 4  # images; a neighborhood needs three others
-MOST_CLASSES = 200  # that classifiers are fitted to; of more, the nearest mean is asked
+MOST_CLASSES = 100  # that classifiers are fitted to; of more, the nearest mean is asked
 _NAMED = 8  # classes that a note names
 
 
