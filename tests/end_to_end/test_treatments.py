@@ -148,4 +148,5 @@ def test_of_too_many_labels_the_nearest_mean_is_asked(tmp_path, image_set, evalu
     assert "no classifier is fitted to more than 3" in " ".join(scores["notes"])
     page = (workdir / "report" / "index.html").read_text()
     assert "nearest mean" in page
-    assert f"<b>{raw['accuracy']:.3f}</b><span>accuracy, leave-plate-out" in page
+    best = of_split[of_split["metric"] == "accuracy"]["value"].max()  # over both normalizations
+    assert f"<b>{best:.3f}</b><span>accuracy, leave-plate-out" in page
