@@ -13,14 +13,14 @@ from bie_jax.config.schema import Config
 from bie_jax.config.set_rules import check_run
 from bie_jax.config.stored import check_workdir, save_config
 from bie_jax.evaluation.baselines.published_weights import open_published
-from bie_jax.evaluation.scores.plan import notes_on_scores
-from bie_jax.evaluation.treatments.plan import notes_on_treatments
+from bie_jax.evaluation.scores.plan import plan_scores
+from bie_jax.evaluation.treatments.plan import plan_treatments
 from bie_jax.files import integrity
 from bie_jax.files.foreign_text import visible
 from bie_jax.input.batches import train_batches
 from bie_jax.input.mixture import Mixture, open_mixture
 from bie_jax.input.positives import Positives, build_positives
-from bie_jax.input.splits import describe_overlap, describe_room, describe_split
+from bie_jax.input.splits import describe_overlap, describe_room, describe_split, sides_of
 from bie_jax.objectives import METHODS
 from bie_jax.training import processes, run_files
 from bie_jax.training.checkpoint import Checkpoints, Found, Progress, find_checkpoints
@@ -98,9 +98,12 @@ def _announce(
             print(f"{image_set.name}: {visible(note)}")
     if positives is not None:
         print(positives.describe(np.concatenate(train_rows)))
-    for note in notes_on_scores(config.eval, mixture.sets[0].metadata, train_rows[0], val_rows[0]):
+    main = mixture.sets[0].metadata  # said hours before it would be missed
+    sides = sides_of(train_rows[0], val_rows[0], len(main))
+    for note in plan_scores(main, sides, config.eval).notes:
         print(f"scores: {visible(note)}")
-    for note in notes_on_treatments(config.eval, mixture.sets[0].metadata, train_rows[0], val_rows[0]):
+    treatments = plan_treatments(main, sides, config.eval)
+    for note in () if treatments is None else treatments.notes:
         print(f"treatments: {visible(note)}")
     for note in describe_overlap(mixture.metadata, np.concatenate(train_rows), np.concatenate(val_rows)):
         print(note)

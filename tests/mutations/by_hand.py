@@ -161,7 +161,7 @@ BY_HAND: tuple[tuple[str, str, str], ...] = (
     ("bie_jax/evaluation/scores/neighbors.py", "(same_label / allowed)[is_asked]", "(same_label / allowed)"),
     ("bie_jax/evaluation/scores/neighbors.py", "correct[is_asked].mean()", "correct.mean()"),
     ("bie_jax/evaluation/scores/neighbors.py", "[most_asked:]] = False", "[:most_asked]] = False"),
-    ("bie_jax/evaluation/scores/neighbors.py", 'kind="stable"', 'kind="quicksort"'),
+    ("bie_jax/evaluation/first_largest.py", 'kind="stable"', 'kind="quicksort"'),
     ("bie_jax/evaluation/baselines/cell_count.py", "[..., index] for row", "[..., 0] for row"),
     ("bie_jax/input/image_set.py", "rows if self.stored_rows is None else self.stored_rows[rows]", "rows"),
 )

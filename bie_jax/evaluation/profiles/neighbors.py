@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bie_jax.evaluation.first_largest import first_largest
 from bie_jax.evaluation.profiles.cosine import SIMILARITIES_HELD, unit_rows
-from bie_jax.evaluation.scores.neighbors import first_largest
 
 
 class NearestProfiles(NamedTuple):

@@ -7,6 +7,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bie_jax.evaluation.feature_set import Reduction
+from bie_jax.evaluation.first_largest import first_largest
 from bie_jax.evaluation.scores.keys import ACCURACY, NOT_SAME_WELL, neighbors_of
 from bie_jax.evaluation.scores.preparation import build_preparation, check_features
 from bie_jax.evaluation.scores.rows import Row
@@ -51,7 +52,7 @@ def not_same_well_knn(
     *,
     components: Reduction | None = None,
     seed: int = 0,
-    most_asked: int = 10**9,
+    most_asked: int | None = None,
 ) -> Neighbors:
     """Accuracy of the vote of the k nearest images that lie in another well, beside chance.
 
@@ -67,7 +68,7 @@ def not_same_well_knn(
         k: neighbors that vote; fewer vote where fewer are allowed.
         components: see `build_preparation`.
         seed: of the components.
-        most_asked: images that are asked for their neighbors among all; of more, so many are drawn.
+        most_asked: images that are asked for their neighbors among all; of more, so many are drawn; None: all.
 
     Returns:
         `accuracy`; `chance`, the share of same-label images among the allowed ones; `images`, how many were asked;
@@ -89,7 +90,7 @@ def not_same_well_knn(
     allowed = len(labels) - of_well[well_of_image]
     same_label = of_class[class_of_image] - of_pair[pair]
     is_asked = np.ones(len(labels), dtype=bool)
-    if len(labels) > most_asked:
+    if most_asked is not None and len(labels) > most_asked:
         is_asked[np.random.default_rng(seed).permutation(len(labels))[most_asked:]] = False
 
     # In float64: of a cosine near 1 single precision keeps no more than which images are within 1/50 of a degree.
@@ -122,16 +123,3 @@ def not_same_well_knn(
         "images": int(is_asked.sum()),
         "without_match": int((same_label[is_asked] == 0).sum()),
     }
-
-
-def first_largest(values: np.ndarray, k: int) -> np.ndarray:
-    """[n, k] places of the k largest of each row [n, N], falling; of equal values the first ones."""
-    k = min(k, values.shape[1])
-    if k == 1:
-        return values.argmax(axis=1)[:, None]
-    least = np.partition(values, values.shape[1] - k, axis=1)[:, values.shape[1] - k]
-    chosen = np.empty((len(values), k), dtype=np.int64)
-    for row, (line, bound) in enumerate(zip(values, least)):
-        found = np.flatnonzero(line >= bound)
-        chosen[row] = found[np.argsort(-line[found], kind="stable")[:k]]
-    return chosen

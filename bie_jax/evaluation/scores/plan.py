@@ -15,7 +15,6 @@ import pandas as pd
 from bie_jax.config.schema import ConfigError, EvalConfig
 from bie_jax.evaluation.scores.keys import HELD_OUT, STRATIFIED, UNSEEN, leave_out
 from bie_jax.input import columns
-from bie_jax.input.splits import sides_of
 
 NEIGHBORS = "neighbors"
 LEAST_FOR_UMAP = 4  # images; a neighborhood needs three others
@@ -117,20 +116,6 @@ def plan_scores(metadata: pd.DataFrame, sides: np.ndarray, settings: EvalConfig)
         interval_over=interval_over,
         notes=(*notes, *(interval_notes if parts else ()), *part_notes, *control_notes, *umap_notes),
     )
-
-
-def notes_on_scores(
-    settings: EvalConfig, metadata: pd.DataFrame, train_rows: np.ndarray, val_rows: np.ndarray
-) -> tuple[str, ...]:
-    """What of a set will not be scored, and why: said hours before it would be missed.
-
-    Args:
-        settings: the checked `eval` group.
-        metadata: of the set that is embedded and scored.
-        train_rows: its rows that are trained on.
-        val_rows: its rows that are validated on.
-    """
-    return plan_scores(metadata, sides_of(train_rows, val_rows, len(metadata)), settings).notes
 
 
 def column(metadata: pd.DataFrame, name: str, key: str) -> np.ndarray:

@@ -161,12 +161,10 @@ def _consistency(features: np.ndarray, plan: TreatmentPlan, settings: EvalConfig
     mechanism = settings.profile.mechanism
     if not mechanism:
         return
-    profiles = treatment_profiles(features, plan, settings)
-    known = _of_known_mechanism(profiles.metadata, mechanism)
-    table = profiles.metadata.iloc[known].reset_index(drop=True)
+    profiles, table = _profiles_of_known_mechanism(features, plan, settings)
     queries = drawn_queries(table, mechanism, settings)
     across = _other_compound(settings) if settings.profile.compound else ()
-    scores = consistency_average_precision(profiles.features[known], table, mechanism, across, queries)
+    scores = consistency_average_precision(profiles, table, mechanism, across, queries)
     null = nulls.of(CONSISTENCY, scores, settings)
     means = mean_average_precision(scores, table, (mechanism,), null, count_ties=True)
     yield from _of_groups(TREATMENT, CONSISTENCY, means, settings)
@@ -179,11 +177,9 @@ def _not_same_compound(
     mechanism = settings.profile.mechanism
     if not mechanism:
         return
-    profiles = treatment_profiles(features, plan, settings)
-    known = _of_known_mechanism(profiles.metadata, mechanism)
-    table = profiles.metadata.iloc[known].reset_index(drop=True)
+    profiles, table = _profiles_of_known_mechanism(features, plan, settings)
     across = _other_compound(settings)
-    found = nearest_mechanism(profiles.features[known], _with_treatment(table, settings), mechanism, across)
+    found = nearest_mechanism(profiles, _with_treatment(table, settings), mechanism, across)
     yield _share(TREATMENT, NOT_SAME_COMPOUND, found, settings)
 
 
@@ -276,6 +272,15 @@ def drawn_queries(table: pd.DataFrame, mechanism: str, settings: EvalConfig) -> 
     order = np.random.default_rng(settings.seed).permutation(codes.max() + 1)
     sizes = np.bincount(codes)[order]
     return np.isin(codes, order[: max(1, int(np.searchsorted(np.cumsum(sizes), most, side="right")))])
+
+
+def _profiles_of_known_mechanism(
+    features: np.ndarray, plan: TreatmentPlan, settings: EvalConfig
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Of the treatments whose mechanism is known: their profiles, and what is known of them."""
+    profiles = treatment_profiles(features, plan, settings)
+    known = _of_known_mechanism(profiles.metadata, settings.profile.mechanism)
+    return profiles.features[known], profiles.metadata.iloc[known].reset_index(drop=True)
 
 
 def _of_known_mechanism(table: pd.DataFrame, mechanism: str) -> np.ndarray:

@@ -10,7 +10,6 @@ from bie_jax.evaluation.profiles.confounding import in_one_batch_alone
 from bie_jax.evaluation.profiles.groups import group_rows
 from bie_jax.evaluation.scores.plan import column
 from bie_jax.input import columns
-from bie_jax.input.splits import sides_of
 
 LEAST_CONTROLS = 2  # of a batch that TVN whitens
 LEAST_CONTROLS_OF_A_PLATE = 4  # to be told by: two in each half
@@ -95,24 +94,6 @@ def plan_treatments(metadata: pd.DataFrame, sides: np.ndarray, settings: EvalCon
         treatments=_treatments(wells.iloc[np.flatnonzero(treated)], profile),
         notes=(*notes, *_warnings(wells, controls, treated, settings)),
     )
-
-
-def notes_on_treatments(
-    settings: EvalConfig, metadata: pd.DataFrame, train_rows: np.ndarray, val_rows: np.ndarray
-) -> tuple[str, ...]:
-    """What of the treatments of a set will not be scored, and why: said hours before it would be missed.
-
-    Args:
-        settings: the checked `eval` group.
-        metadata: of the set that is embedded and scored.
-        train_rows: its rows that are trained on.
-        val_rows: its rows that are validated on.
-
-    Raises:
-        ConfigError: what `plan_treatments` refuses.
-    """
-    plan = plan_treatments(metadata, sides_of(train_rows, val_rows, len(metadata)), settings)
-    return () if plan is None else plan.notes
 
 
 def columns_named(profile: ProfileConfig) -> dict[str, str]:

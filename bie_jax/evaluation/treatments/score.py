@@ -201,55 +201,42 @@ def _tables(
 ) -> Iterator[WellTable]:
     """The wells before any step and behind each, as far as they can be made; why not goes to the notes."""
     wells = well_features(features, components, plan, settings)
+    made, why = _behind_steps(wells, plan, plan.controls, settings)
+    if why:
+        notes.append(why)
+    asked = []
+    for half in control_halves(plan):
+        of_half, why = _behind_steps(wells, plan, half, settings)
+        if why and len(of_half) < len(made):
+            notes.append(f"plates, told where steps are fitted to half of the controls: {why}")
+        asked.append(([table for _, table in of_half], plan.controls & ~half))
     name, columns = WELLS, np.arange(wells.shape[1])
-    halves = [
-        (_behind_steps(wells, plan, fitted, settings), plan.controls & ~fitted) for fitted in control_halves(plan)
-    ]
-    yield _table(name, wells, columns, halves, plan, settings, nulls, notes)
-    try:
-        for step, corrected in fit_correction(wells, plan.wells, plan.controls, settings.profile):
+    for number, (step, table) in enumerate(made):
+        if step is not None:
             name += f"+{step.name}"
-            columns = _columns(step, columns)
-            yield _table(name, corrected, columns, halves, plan, settings, nulls, notes)
-    except ValueError as error:
-        notes.append(str(error))
+            columns = None if step.kept is None or columns is None else columns[step.kept]
+        measured = measure(table, plan, settings, nulls)
+        notes += measured.notes
+        if asked and all(number < len(tables) for tables, _ in asked):
+            try:
+                of_halves = [(comparable(tables[number]), controls) for tables, controls in asked]
+                measured.measures.extend(separability(of_halves, plan, settings))
+            except ValueError as error:
+                notes.append(f"plates: {error}")
+        yield WellTable(name, table, columns, measured)
 
 
 def _behind_steps(
-    wells: np.ndarray, plan: TreatmentPlan, fitted: np.ndarray, settings: EvalConfig
-) -> Iterator[np.ndarray]:
-    """Wells before any step and behind each, where the steps are fitted to some controls alone."""
-    yield wells
-    for _, corrected in fit_correction(wells, plan.wells, fitted, settings.profile):
-        yield corrected
-
-
-def _columns(step: Step, columns: np.ndarray | None) -> np.ndarray | None:
-    return None if step.kept is None or columns is None else columns[step.kept]
-
-
-def _table(
-    name: str,
-    features: np.ndarray,
-    columns: np.ndarray | None,
-    halves: list[tuple[Iterator[np.ndarray], np.ndarray]],
-    plan: TreatmentPlan,
-    settings: EvalConfig,
-    nulls: Nulls,
-    notes: list[str],
-) -> WellTable:
-    """The wells behind the next step; `halves` are asked for theirs."""
-    measured = measure(features, plan, settings, nulls)
-    notes += measured.notes
-    if halves:
-        try:
-            of_halves = [(comparable(next(half)), asked) for half, asked in halves]
-            measured.measures.extend(separability(of_halves, plan, settings))
-        except (ValueError, StopIteration) as error:
-            halves.clear()  # of a step that half of the controls are too few for
-            if str(error):
-                notes.append(f"plate separability, with half of the controls: {error}")
-    return WellTable(name, features, columns, measured)
+    wells: np.ndarray, plan: TreatmentPlan, controls: np.ndarray, settings: EvalConfig
+) -> tuple[list[tuple[Step | None, np.ndarray]], str]:
+    """The wells before any step and behind each, fitted to some controls; and why not all steps could be made."""
+    made: list[tuple[Step | None, np.ndarray]] = [(None, wells)]
+    try:
+        for step, corrected in fit_correction(wells, plan.wells, controls, settings.profile):
+            made.append((step, corrected))
+    except ValueError as error:
+        return made, str(error)
+    return made, ""
 
 
 def _results(feature_set: FeatureSet, draws: list[list[WellTable]]) -> list[TreatmentResult]:

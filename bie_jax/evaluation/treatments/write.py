@@ -1,17 +1,15 @@
 """`profiles_wells` and `profiles_treatments`, each as `.parquet` and `.h5ad`, in the conventions of pycytominer."""
 
-import io
 from pathlib import Path
 
-import anndata
 import numpy as np
 import pandas as pd
 
 from bie_jax.config.schema import EvalConfig
+from bie_jax.evaluation.embedding.write import write_table
 from bie_jax.evaluation.treatments.score import ScoredTreatments
-from bie_jax.files import integrity
 from bie_jax.files.integrity import MadeFrom
-from bie_jax.input.columns import embedding_columns, h5ad_name
+from bie_jax.input.columns import embedding_columns
 from bie_jax.training import run_files
 
 
@@ -36,7 +34,9 @@ def write_profiles(
         (run_files.WELL_PROFILES, wells, last.features),
         (run_files.TREATMENT_PROFILES, groups.metadata.assign(wells=groups.sizes), groups.features),
     ):
-        _write(workdir, level, embedding_columns(table), features.astype(np.float32), names, made_from)
+        known = embedding_columns(table)
+        written = pd.concat([known, pd.DataFrame(features.astype(np.float32), columns=names)], axis=1)
+        write_table(workdir, f"{level}.parquet", f"{level}.h5ad", written, made_from, {})
 
 
 def feature_names(model: str, columns: np.ndarray | None, count: int) -> pd.Index:
@@ -44,17 +44,3 @@ def feature_names(model: str, columns: np.ndarray | None, count: int) -> pd.Inde
     if columns is None:
         return pd.Index([f"{model}_component_{i:04d}" for i in range(count)])
     return pd.Index([f"{model}_{i:04d}" for i in columns.tolist()])
-
-
-def _write(
-    workdir: Path, level: str, metadata: pd.DataFrame, features: np.ndarray, names: pd.Index, made_from: MadeFrom
-) -> None:
-    table = pd.concat([metadata, pd.DataFrame(features, columns=names)], axis=1)
-    table.attrs["made_from"] = made_from
-    content = io.BytesIO()
-    table.to_parquet(content, index=False)
-    integrity.write_bytes(workdir / f"{level}.parquet", content.getvalue(), made_from)
-    obs = metadata.rename(columns=h5ad_name).set_index(pd.Index([str(i) for i in range(len(metadata))]))
-    data = anndata.AnnData(X=features, obs=obs, var=pd.DataFrame(index=names), uns={"made_from": made_from})
-    needed = features.nbytes + int(metadata.memory_usage(deep=True).sum())
-    integrity.write_file(workdir / f"{level}.h5ad", data.write_h5ad, needed, made_from)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from bie_jax.evaluation.scores.neighbors import first_largest, not_same_well_knn
+from bie_jax.evaluation.first_largest import first_largest
+from bie_jax.evaluation.scores.neighbors import not_same_well_knn
 from bie_jax.evaluation.scores.preparation import rotate_to_span
 from tests.unit.evaluation.scores.conftest import _wide, clouds
 

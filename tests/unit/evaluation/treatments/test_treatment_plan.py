@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from bie_jax.config.schema import ConfigError
-from bie_jax.evaluation.treatments.plan import notes_on_treatments, plan_treatments
+from bie_jax.evaluation.treatments.plan import plan_treatments
 from tests.unit.evaluation.treatments.plates import screen, settings
 
 
@@ -92,5 +92,3 @@ def test_a_batch_that_is_confounded_with_treatments_is_warned_of():
     assert found is not None
     (note,) = found.notes
     assert note.startswith("CONFOUNDED: 1 of 12 treatments have all their wells in one plate.")
-    rows = np.arange(len(confounded))
-    assert notes_on_treatments(settings(), confounded, rows[1:], rows[:1]) == (note,)
