@@ -24,14 +24,14 @@ def test_a_set_that_is_small_enough_is_compared_as_a_whole():
 
 @pytest.mark.parametrize("treatment", [(), ("drug",)])
 def test_every_class_is_there_in_whole_wells_or_treatments(treatment):
-    metadata = pd.concat([table("ab", 200), table(["dmso"], 200)], ignore_index=True)
+    metadata = pd.concat([table("a", 100), table("b", 300), table(["dmso"], 200)], ignore_index=True)
     found = compared_rows(metadata, settings(most_images=600, profile__treatment=treatment))
     assert (np.diff(found) > 0).all()
     part = metadata.iloc[found]
-    if treatment:  # a treatment of 300 images is all of what a class may have
-        assert part.groupby("drug").size().drop(["dmso-0", "dmso-1"]).tolist() == [300] * 4
+    if treatment:  # two treatments at least, of which a treatment of a has 150 images and one of b 450
+        assert part.groupby("drug").size().drop(["dmso-0", "dmso-1"]).tolist() == [150, 150, 450, 450]
     else:
-        assert part.groupby("label").size().to_dict() == {"a": 240, "b": 240, "dmso": 120}
+        assert part.groupby("label").size().to_dict() == {"a": 120, "b": 360, "dmso": 120}
     assert (part.groupby(["plate", "well"]).size() == 3).all()
 
 

@@ -7,10 +7,12 @@ from bie_jax.evaluation.scores.folds import leave_group_out_folds
 
 
 def genes(classes=40, plates=5, effect=1.0, seed=0):
+    """Two images of every gene on every plate."""
     rng = np.random.default_rng(seed)
-    labels = np.repeat([f"g{c:03d}" for c in range(classes)], plates)
-    groups = np.tile([f"p{p}" for p in range(plates)], classes)
-    features = effect * np.repeat(rng.normal(size=(classes, 8)), plates, axis=0) + rng.normal(size=(len(labels), 8))
+    labels = np.repeat([f"g{c:03d}" for c in range(classes)], 2 * plates)
+    groups = np.tile([f"p{p}" for p in range(plates)], 2 * classes)
+    features = effect * np.repeat(rng.normal(size=(classes, 8)), 2 * plates, axis=0)
+    features = features + rng.normal(size=(len(labels), 8))
     return features, labels, leave_group_out_folds(labels, groups)
 
 
@@ -32,7 +34,7 @@ def test_nearest_means_against_a_loop(held, monkeypatch):
     found = nearest_centroids(features, labels, folds, components=None, seed=0)
     np.testing.assert_allclose([found["accuracy"], found["top_10"]], [np.mean(first), np.mean(ten)])
     np.testing.assert_allclose([found["chance"], found["top_10_chance"]], [1 / 40, 10 / 40])
-    assert (found["images"], found["classes"]) == (200, 40)
+    assert (found["images"], found["classes"]) == (400, 40)
     assert 0.2 < found["accuracy"] < found["top_10"] < 1
 
 
@@ -50,10 +52,12 @@ def test_a_collapsed_encoder_and_shuffled_labels_are_right_by_chance():
 
 def test_a_class_that_the_training_fold_lacks_is_wrong():
     features, labels, folds = genes(effect=50)
-    labels = labels.copy()
-    labels[folds[0].test[3]] = "lone"
+    labels = labels.astype("U5")
+    # Its name stands before that of its own gene, whose mean is the nearest.
+    labels[folds[0].test[4]] = f"{labels[folds[0].test[4]][:-1]}1z"
+    assert labels[folds[0].test[4]] == "g001z"
     found = nearest_centroids(features, labels, folds[:1], components=None, seed=0)
-    np.testing.assert_allclose(found["accuracy"], 39 / 40)
+    np.testing.assert_allclose(found["accuracy"], 79 / 80)
 
 
 def test_rows_and_draws():

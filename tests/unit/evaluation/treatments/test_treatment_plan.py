@@ -36,24 +36,44 @@ def test_no_treatment_named_no_plan():
 def test_what_has_no_part_is_said():
     _, metadata = screen()
     metadata.loc[metadata["plate"] == "P2", "split"] = "held_out"
-    metadata.loc[(metadata["plate"] == "P1") & (metadata["label"] == "dmso"), "label"] = "other"
+    metadata.loc[(metadata["plate"] == "P0") & (metadata["label"] == "dmso"), "label"] = "other"
     metadata.loc[0, "well"] = ""
-    unknown = (metadata["plate"] == "P0") & (metadata["well"] == "B01")
+    unknown = (metadata["plate"] == "P1") & (metadata["well"] == "B01")
     metadata.loc[unknown, "compound"] = None
     found = plan(metadata)
     assert found is not None
-    assert set(found.wells["plate"]) == {"P0"}
+    assert set(found.wells["plate"]) == {"P1"}
+    for image, well in zip(found.images, found.well_of_image):
+        assert (metadata.loc[image, ["plate", "well"]] == found.wells.loc[well, ["plate", "well"]]).all()
     assert [note.split(" (")[0] for note in found.notes] == [
         "1 images without a plate or a well have no part in profiles.",
         f"{(metadata['split'] == 'held_out').sum()} images that are held out have no part in profiles.",
         "Profiles leave out 18 wells",
         "1 wells without a treatment take no part in its scores.",
     ]
-    assert "plate P1): fewer than 1 controls" in found.notes[2]
+    assert "plate P0): fewer than 1 controls" in found.notes[2]
     of_all = plan(metadata, profile__normalize__rows="all")
     assert of_all is not None
     assert set(of_all.wells["plate"]) == {"P0", "P1"}
-    np.testing.assert_array_equal(of_all.with_controls, of_all.wells["plate"] == "P0")
+    np.testing.assert_array_equal(of_all.with_controls, of_all.wells["plate"] == "P1")
+
+
+def test_one_control_a_plate_is_enough_to_center_on():
+    _, metadata = screen(controls=1)
+    found = plan(metadata)
+    assert found is not None
+    assert found.controls.sum() == 3
+    with pytest.raises(ConfigError, match="no plate has the negative controls that it takes"):
+        plan(metadata, profile__steps=("tvn",))
+
+
+def test_controls_whose_treatment_has_a_name_are_controls_alone():
+    _, metadata = screen()
+    metadata.loc[metadata["label"] == "dmso", ["compound", "dose"]] = ["DMSO", "0"]
+    found = plan(metadata)
+    assert found is not None
+    assert not (found.treated & found.controls).any()
+    assert "DMSO" not in set(found.treatments["compound"])
 
 
 def test_what_cannot_be_is_refused_with_the_key():

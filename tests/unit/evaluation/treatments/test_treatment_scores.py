@@ -7,7 +7,9 @@ import pytest
 from bie_jax.evaluation.feature_set import Block, FeatureSet
 from bie_jax.evaluation.profiles.activity import activity_average_precision
 from bie_jax.evaluation.profiles.consistency import consistency_average_precision
+from bie_jax.evaluation.profiles.mean_average_precision import mean_average_precision
 from bie_jax.evaluation.profiles.nearest_mechanism import nearest_mechanism
+from bie_jax.evaluation.profiles.random_order import draw_random_orders
 from bie_jax.evaluation.profiles.replicating import percent_replicating
 from bie_jax.evaluation.profiles.separability import batch_separability
 from bie_jax.evaluation.scores.keys import (
@@ -24,6 +26,7 @@ from bie_jax.evaluation.scores.keys import (
 )
 from bie_jax.evaluation.treatments.exemplars import exemplars
 from bie_jax.evaluation.treatments.interval import interval_of_mean
+from bie_jax.evaluation.treatments.measure import drawn_queries
 from bie_jax.evaluation.treatments.plan import plan_treatments
 from bie_jax.evaluation.treatments.score import score_treatments, treatment_rows, well_features
 from tests.unit.evaluation.treatments.plates import screen, settings
@@ -63,7 +66,7 @@ def by_hand(features, metadata):
 
 
 def test_scores_are_the_plain_functions_of_wells_made_by_hand():
-    features, metadata = screen()
+    features, metadata = screen(effect=0.5)  # so little that who is compared with whom makes a difference
     scores = scored(features, metadata).scores
     wells, columns = by_hand(features, metadata)
     values, controls = wells[columns].to_numpy(), (wells["label"] == "dmso").to_numpy()
@@ -73,6 +76,9 @@ def test_scores_are_the_plain_functions_of_wells_made_by_hand():
     np.testing.assert_allclose(found["value"], expected)
     np.testing.assert_allclose(found["chance"], of_wells["expected_average_precision"].mean())
     assert (found["n"], found["level"]) == (12, "well")
+    null = draw_random_orders(of_wells, 200, 0, "choose")
+    q = mean_average_precision(of_wells, wells, ("compound", "dose"), null, count_ties=True)["corrected_p_value"]
+    np.testing.assert_allclose(value(scores, ACTIVITY, metric=SHARE_SIGNIFICANT)["value"], (q < 0.05).mean())
     assert found["low"] < found["value"] < found["high"]
 
     treated = wells[~controls].reset_index(drop=True)
@@ -91,18 +97,22 @@ def test_scores_are_the_plain_functions_of_wells_made_by_hand():
     found = value(scores, NOT_SAME_COMPOUND_OR_BATCH)
     np.testing.assert_allclose([found["value"], found["chance"]], [nscb.accuracy, nscb.chance])
     share = percent_replicating(treated[columns].to_numpy(), treated, ("compound", "dose"), 0.95, 200, 0)
-    np.testing.assert_allclose(value(scores, REPLICATING)["value"], share.share)
+    found = value(scores, REPLICATING)
+    np.testing.assert_allclose(found["value"], share.share)
+    assert found["low"] <= found["value"] <= found["high"]
 
 
 def test_a_plate_effect_is_seen_before_the_steps_and_gone_behind_them():
-    features, metadata = screen(plates=4, controls=16)
+    features, metadata = screen(plates=4, controls=15)
     shift = np.random.default_rng(1).normal(size=(4, 6)) * 8
     features = features + shift[[int(plate[1]) for plate in metadata["plate"]]]
     scores = scored(features, metadata).scores
     before, after = value(scores, PLATE_SEPARABILITY, "wells"), value(scores, PLATE_SEPARABILITY)
     assert before["value"] > 0.9
     assert after["value"] < 0.5
-    np.testing.assert_allclose([before["chance"], before["n"]], [7 / 31, 64])
+    # Of 15 controls a plate 7 are asked in one half, and 8 in the other.
+    chance = (28 * 6 / 27 + 32 * 7 / 31) / 60
+    np.testing.assert_allclose([before["chance"], before["n"]], [chance, 60])
     active = [value(scores, ACTIVITY, steps, MEAN_AVERAGE_PRECISION)["value"] for steps in scores["steps"]]
     assert active[0] < active[-1]
     assert scores["steps"] == ["wells", "wells+normalize", "wells+normalize+select"]
@@ -132,7 +142,7 @@ def test_a_batch_of_several_plates_has_its_own_separability():
 
 
 def test_random_weights_are_the_mean_of_their_seeds_and_wide_features_become_components():
-    features, metadata = screen()
+    features, metadata = screen(effect=0.5)
     rng = np.random.default_rng(0)
     draws = np.stack([features @ rng.normal(size=(6, 5)) for _ in range(3)])
     wide = features @ rng.normal(size=(6, 300))
@@ -141,6 +151,7 @@ def test_random_weights_are_the_mean_of_their_seeds_and_wide_features_become_com
     found = value(result.scores, NOT_SAME_COMPOUND, "wells", feature_set="random")
     assert len(found["of_draws"]) == 3
     np.testing.assert_allclose(np.mean(found["of_draws"]), found["value"])
+    assert len(set(found["of_draws"])) > 1
     alone = [scored(draw, metadata, profile__steps=()).scores for draw in draws]
     np.testing.assert_allclose(found["of_draws"], [value(each, NOT_SAME_COMPOUND, "wells")["value"] for each in alone])
     assert value(result.scores, ACTIVITY, "wells", MEAN_AVERAGE_PRECISION, "pixels")["dim"] == 4
@@ -194,6 +205,42 @@ def test_shuffled_treatments_score_no_better_than_chance():
     assert (after[compared].mean() < 4 * after[compared].std() / np.sqrt(20)).all(), after.mean()
 
 
+def test_images_that_have_no_part_shift_no_others():
+    features, metadata = screen()
+    alone = scored(features[5:], metadata.iloc[5:].reset_index(drop=True))
+    held_out = metadata.assign(split=np.where(np.arange(len(metadata)) < 5, "held_out", "train"))
+    np.testing.assert_array_equal(
+        scored(features, held_out).corrected.treatments.features, alone.corrected.treatments.features
+    )
+
+
+def test_plates_without_controls_have_no_activity_and_cost_the_others_nothing():
+    features, metadata = screen()
+    bare = metadata[~((metadata["plate"] == "P1") & (metadata["label"] == "dmso"))]
+    result = scored(features[bare.index], bare.reset_index(drop=True), profile__normalize__rows="all")
+    activity = result.corrected.tables[-1].measured.activity
+    assert activity is not None
+    assert (activity["profiles"] == 2).all()
+
+
+def test_which_feature_a_column_was_is_known_behind_all_steps():
+    features, metadata = screen(controls=30)
+    features[:, 2] = 1.0
+    tables = scored(features, metadata, profile__steps=("normalize", "select", "sphere")).corrected.tables
+    columns = [None if table.columns is None else table.columns.tolist() for table in tables]
+    assert columns == [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], [0, 1, 3, 4, 5], [0, 1, 3, 4, 5]]
+
+
+def test_of_many_treatments_whole_mechanisms_are_asked():
+    table = pd.DataFrame({"moa": np.repeat([f"m{i}" for i in range(50)], 4), "compound": np.arange(200).astype(str)})
+    chosen = settings(most_queries=100)
+    asked = drawn_queries(table, "moa", chosen)
+    assert asked.sum() == 100
+    assert set(table["moa"][asked].value_counts()) == {4}
+    assert drawn_queries(table.iloc[:100], "moa", chosen).all()
+    assert (drawn_queries(table, "moa", settings(most_queries=100, seed=1)) != asked).any()
+
+
 def test_rows_stand_beside_their_chance():
     features, metadata = screen()
     scores = scored(features, metadata).scores
@@ -226,6 +273,10 @@ def test_exemplars_are_the_wells_nearest_to_the_profile():
             np.flatnonzero(metadata["plate"].eq(image["plate"]) & metadata["well"].eq(image["well"]))
         )
         assert metadata.loc[pair.control, "label"] == "dmso"
+        middle = np.median(wells[plan.controls], axis=0)
+        beside = np.flatnonzero(plan.controls & (plan.wells["plate"] == image["plate"]).to_numpy())
+        nearest = beside[np.linalg.norm(wells[beside] - middle, axis=1).argmin()]
+        assert metadata.loc[pair.control, "well"] == plan.wells.loc[nearest, "well"]
         assert metadata.loc[pair.control, "plate"] == image["plate"]
 
 
